@@ -1,0 +1,1 @@
+"""Contracts: what is declared (settings), what moves (records), what is published (messages)."""

@@ -1,0 +1,92 @@
+"""What is read and published: one pydantic model per contract, the source of every JSON Schema.
+
+Readers ignore unknown fields; new fields have defaults; ``schema_version`` counts changes of meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Outcome = Literal["scored", "duplicate", "rejected"]
+
+
+class Message(BaseModel):
+    """Base of all messages: frozen, unknown fields ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class LabelMessage(Message):
+    """The truth about one event, on the labels topic with the key of its event."""
+
+    event_id: str | int
+    label: Literal[0, 1]
+    time: str | int | float | None = Field(
+        default=None, description="when it became known (ISO 8601 or Unix ms); the record's timestamp if absent"
+    )
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+    source: str = Field(default="", max_length=64)
+
+
+class Reason(Message):
+    """Why an event scored as it did: one feature, computed from this event."""
+
+    feature: str
+    value: float
+    typical: float = Field(description="this entity's or the population's usual value")
+    contribution: float = Field(description="distance from typical in standard deviations, signed")
+    text: str
+
+
+class Alert(Message):
+    """An event whose score reached the threshold that was in force."""
+
+    schema_version: int = 1
+    alert_id: str = Field(description="topic-partition-offset of the event: unique and stable")
+    event_id: str
+    entities: dict[str, str] = Field(description="entity name to id")
+    time_ms: int = Field(description="event time, Unix ms")
+    score: float
+    threshold: float
+    severity: str
+    model: str
+    model_version: int = Field(description="the training log's offset before which the model had learned")
+    reasons: list[Reason]
+    incident_id: str | None = None
+    suppressed_count: int = 0
+
+
+class Score(Message):
+    """The score of one event, for downstream consumers."""
+
+    schema_version: int = 1
+    event_id: str
+    entity: str = Field(description="id of the primary entity")
+    time_ms: int
+    score: float
+    decision: Literal["alert", "pass"]
+    model: str
+    model_version: int
+
+
+class JournalRow(Message):
+    """One input record and what became of it; the journal is Arrow IPC with these columns.
+
+    The shared stamps (spec hash, model names, positions) are in the schema metadata of each record batch.
+    """
+
+    source_offset: int
+    outcome: Outcome
+    reason: str | None = Field(default=None, description="why a record was rejected: a stable code")
+    event_id: str | None
+    entity: str | None = Field(description="id of the primary entity")
+    time_ms: int | None
+    score: float | None = Field(description="score of the deciding model")
+    decision: Literal["alert", "pass"] | None
+    threshold: float | None
+    model_version: int | None = Field(description="v: the model had learned the training log before it")
+    labels_offset: int | None = Field(description="l: labels before it were known")
+    raw: dict[str, float] | None = Field(description="raw score per model (a column raw_NAME each)")
+    x: list[float] | None = Field(description="the feature vector, in the order of the feature spec")

@@ -1,0 +1,100 @@
+"""What moves between edges and core: records as columns, never as objects one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Consecutive records of one topic partition, in offset order, as parallel columns.
+
+    ``timestamps_ms`` are the stream's record timestamps (-1 where it has none), ``values`` and ``keys`` the
+    bytes as they came (None is a tombstone or a missing key). ``next_offset`` is the position after the last
+    record; it may lie beyond ``offsets[-1] + 1`` where the log holds transaction markers.
+    """
+
+    topic: str
+    partition: int
+    offsets: list[int]
+    timestamps_ms: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    next_offset: int
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to be written inside the transaction of a commit.
+
+    ``partition`` is always explicit: choosing it costs the client more than the send itself.
+    """
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that became no event: where it lies in its batch, a stable code, and words without a payload."""
+
+    index: int
+    offset: int
+    code: str
+    message: str
+
+
+@dataclass(slots=True)
+class Events:
+    """The valid events of one shard's batch as columns of length n, in log order.
+
+    ``columns`` holds the declared fields: int64 for integers, decimals (in units of their resolution),
+    booleans, timestamps (Unix ms) and categories (index into the declared values, ``len(values)`` for any
+    other); float64 for floats; a list of str for strings. ``entity_ids`` holds, per entity name, the id of
+    each event's entity as str.
+    """
+
+    index: Int64  # position in the batch of records
+    offsets: Int64
+    time_ms: Int64
+    ids: list[str]
+    id_hash: UInt64
+    entity_ids: dict[str, list[str]]
+    columns: dict[str, Int64 | Float64 | list[str]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A batch after decoding: its valid events and its rejected records, disjoint and complete."""
+
+    events: Events
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The truth about one event: ``y`` is 0 or 1, ``weight`` > 0, ``time_ms`` when it became known."""
+
+    event_id: str
+    y: int
+    time_ms: int
+    weight: float = 1.0
+    source: str = ""

@@ -1,0 +1,234 @@
+"""What a configuration file may say: one pydantic model per section, the file's root is `Settings`.
+
+Durations are written as ``10m`` or ``7d`` and held as milliseconds. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"^(\d+)(ms|s|m|h|d)$")
+
+
+def parse_duration(value: object) -> int:
+    """Return a duration such as ``10m`` in milliseconds.
+
+    >>> parse_duration("10m"), parse_duration("7d")
+    (600000, 604800000)
+    """
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) == 0 or len(match[1]) > 6:
+        raise ValueError("a duration such as 10m or 7d")
+    return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def format_duration(duration_ms: int) -> str:
+    """Return the shortest spelling of a duration, the inverse of `parse_duration`.
+
+    >>> format_duration(86_400_000), format_duration(90_000)
+    ('1d', '90s')
+    """
+    for unit, size_ms in reversed(_UNITS_MS.items()):
+        if duration_ms % size_ms == 0:
+            return f"{duration_ms // size_ms}{unit}"
+    raise AssertionError(duration_ms)
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(parse_duration, json_schema_input_type=Annotated[
+        str, Field(pattern=_DURATION.pattern, examples=["10m", "7d"])]),
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class Section(BaseModel):
+    """Base of all sections: closed and immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FieldSettings(Section):
+    """One declared field of an event. A field with a ``default`` is optional: missing or null becomes it."""
+
+    type: Literal["string", "integer", "float", "decimal", "boolean", "category", "timestamp"]
+    default: str | bool | int | float | None = None
+    min: float | None = Field(default=None, description="smallest value accepted (inclusive)")
+    max: float | None = Field(default=None, description="largest value accepted (inclusive)")
+    resolution: float | None = Field(
+        default=None, description="decimals only: the unit of the fixed-point integer, a power of ten"
+    )
+    values: tuple[str, ...] | None = Field(default=None, description="categories only: the known values")
+    unit: Literal["iso", "s", "ms", "us"] = Field(default="iso", description="timestamps only")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: Any) -> Any:  # Any: raw YAML
+        return {"type": value} if isinstance(value, str) else value
+
+
+class TimeSettings(Section):
+    """Where the event time is: ISO 8601 (no offset means UTC) or a number of the unit since 1970."""
+
+    field: str
+    unit: Literal["iso", "s", "ms", "us"] = "iso"
+
+
+class EventSettings(Section):
+    """The input topic and the schema of its JSON objects."""
+
+    topic: Topic
+    id: str = Field(description="the field that names an event; unique")
+    key: str = Field(description="the field that is the Kafka key: the primary entity")
+    time: TimeSettings
+    fields: dict[str, FieldSettings]
+    ahead_max: Duration = Field(
+        default=86_400_000, validate_default=False,
+        description="how far an event may be ahead of the shard's event time",
+    )
+    record_bytes_max: int = Field(default=65_536, ge=64, le=1_000_000)
+
+
+class LabelSettings(Section):
+    """Where labels come from and how long an event waits for its label.
+
+    ``column`` and ``delay`` serve recorded files whose rows carry the truth: a row's label becomes known
+    ``delay`` after its event time. Labels with a time of their own come from ``topic`` or a labels file.
+    """
+
+    topic: Topic = "labels"
+    column: str | None = Field(default=None, description="replay: the column with 0 or 1")
+    delay: Duration | None = Field(default=None, description="replay: when a row's label becomes known")
+    horizon: Duration = 30 * 86_400_000
+    pending_max: int = Field(
+        default=1_000_000, ge=1, description="events waiting for their label per shard, at most"
+    )
+
+
+class EntitySettings(Section):
+    """What features belong to: the field with its id, and the number of events its ring holds."""
+
+    key: str
+    ring: int = Field(default=32, ge=1, le=1024)
+
+
+class ModelSettings(Section):
+    """One model: exactly one of ``preset``, ``river`` (dotted paths) or ``factory``."""
+
+    preset: str | None = None
+    river: str | dict[str, dict[str, Any] | None] | tuple[str | dict[str, dict[str, Any] | None], ...] | None = (
+        Field(default=None, description="an estimator or a pipeline of them, by path below river")
+    )
+    factory: str | None = Field(default=None, description="module:function that returns a River estimator")
+    params: dict[str, Any] = Field(default_factory=dict)
+    features: tuple[str, ...] | None = Field(default=None, description="names of features; all by default")
+    compiled: bool = Field(default=True, description="use the bit-identical compiled twin where there is one")
+
+
+class DecisionSettings(Section):
+    """When a score is an alert: a ``threshold``, or an ``alert_rate`` held by a running quantile."""
+
+    model: Name
+    threshold: float | None = None
+    alert_rate: float | None = Field(default=None, gt=0, le=0.5, description="share of events")
+    severity: dict[Literal["low", "medium", "high", "critical"], float] = Field(
+        default_factory=dict, description="the score from which on an alert has this severity"
+    )
+    reasons_max: int = Field(default=5, ge=0, le=5)
+
+
+class ScoreSettings(Section):
+    """The topic of scores and which of them are published: all, none, or those at or above a score."""
+
+    topic: Topic = "scores"
+    publish: Literal["all", "none"] | dict[Literal["above"], float] = "none"
+
+
+class OutputSettings(Section):
+    """The topics that the worker writes."""
+
+    journal: Topic = "journal"
+    alerts: Topic = "alerts"
+    dead_letters: Topic = "dead-letters"
+    training: Topic = "training"
+    scores: ScoreSettings = ScoreSettings()
+
+
+class KafkaSettings(Section):
+    """How to reach Kafka. The time limits are those that were proved together; see docs/design.md."""
+
+    kind: Literal["kafka"] = "kafka"
+    bootstrap_servers: str = "localhost:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: str | None = None
+    session_timeout: Duration = 10_000
+    transaction_timeout: Duration = 30_000
+    message_bytes_max: int = Field(
+        default=900_000, ge=10_000, description="outputs are split below this; at most max.message.bytes"
+    )
+
+
+class MemoryStreamSettings(Section):
+    """A log in this process: for tests and the embedded run."""
+
+    kind: Literal["memory"] = "memory"
+    partitions: int = Field(default=1, ge=1, le=1024)
+
+
+class RedisSettings(Section):
+    """How to reach Redis or Valkey: ``redis://``, ``rediss://`` or ``unix://``."""
+
+    kind: Literal["redis"] = "redis"
+    url: SecretStr = SecretStr("redis://localhost:6379/0")
+    timeout: Duration = 2_000
+
+
+class MemoryStoreSettings(Section):
+    """State in this process, lost with it: for tests and the embedded run."""
+
+    kind: Literal["memory"] = "memory"
+
+
+class RunnerSettings(Section):
+    """Bounds of the loop. Nothing in a worker grows beyond one of these."""
+
+    batch_records_max: int = Field(default=2_000, ge=1, le=100_000, description="events a transaction")
+    poll: Duration = Field(default=100, description="how long a poll waits for records")
+    flush: Duration = Field(default=300, description="how often dirty state goes to the store")
+    dirty_max: int = Field(default=200_000, ge=1, description="unflushed keys before input is paused")
+    entities_max: int = Field(
+        default=1_000_000, ge=100, description="entities of one type kept in memory per shard"
+    )
+    metrics_port: int | None = Field(default=9464, ge=0, le=65_535)
+
+
+class Settings(Section):
+    """One configuration file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")] = Field(
+        description="consumer group, and the first part of every key in the store"
+    )
+    seed: int = Field(default=0, ge=0)
+    events: EventSettings
+    labels: LabelSettings | None = None
+    entities: dict[Name, EntitySettings]
+    features: dict[str, Any] = Field(description="see docs/features.md")
+    models: dict[Name, ModelSettings]
+    decision: DecisionSettings
+    outputs: OutputSettings = OutputSettings()
+    stream: KafkaSettings | MemoryStreamSettings = Field(default=KafkaSettings(), discriminator="kind")
+    store: RedisSettings | MemoryStoreSettings = Field(default=RedisSettings(), discriminator="kind")
+    runner: RunnerSettings = RunnerSettings()
+
+    @property
+    def primary_entity(self) -> str:
+        """Return the name of the entity whose id is the Kafka key."""
+        return next(n for n, e in self.entities.items() if e.key == self.events.key)

@@ -1,0 +1,68 @@
+"""Stores: a position-tagged cache of the state of each shard; the log stays the truth.
+
+A *space* is the name of one shard's keys: group, spec hash and partition. Implementations: `redis`,
+`memory`; each is held to `tests/stores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Where the fold in the store stands. ``version`` is random and new with every write."""
+
+    version: bytes
+    events_offset: int
+    labels_offset: int
+    journal_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One key of a flush. ``value`` None deletes; ``ttl_ms`` None keeps it until it is deleted."""
+
+    key: str
+    value: bytes | None
+    ttl_ms: int | None = None
+
+
+class StateStore(Protocol):
+    """State of shards by key. Not safe for use by two threads.
+
+    Every method may raise `TransientError` (away, slow, read-only, out of memory): retry with a bound.
+    """
+
+    def meta(self, space: str) -> Meta | None:
+        """Return where the fold of a space stands, or None where nothing is stored."""
+
+    def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of ``keys`` in one round trip; None for a key that is not there.
+
+        ``version`` is the one this worker last read or wrote, None for a space that has no meta yet.
+
+        Raises
+        ------
+        StateLostError
+            The space is at another version: somebody else wrote, or writes were lost.
+        """
+
+    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+        """Apply all writes and ``meta`` atomically if the space is still at ``version``.
+
+        Repeating a flush that was applied already is harmless and succeeds.
+
+        Raises
+        ------
+        StateLostError
+            The space is at another version; nothing was written.
+        """
+
+    def drop(self, space: str) -> int:
+        """Delete a whole space; return the number of keys. For repair, never in the loop."""
+
+    def close(self) -> None:
+        """Give back sockets. Idempotent."""
