@@ -1,7 +1,7 @@
 """Errors by what the caller should do: skip the record, wait, or stop.
 
-Every message says where, what was expected, what came, and a hint; lower case, no full stop, and never a
-payload, a secret or a raw entity id.
+Every message says where, what was expected, what came, and a hint; lower case, no full stop, and
+never a payload, a secret or a raw entity id.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class RiverwatchError(Exception):
 
 
 class RecordError(RiverwatchError):
-    """One record is bad: it is counted, journalled as rejected and dead-lettered; the stream goes on."""
+    """One record is bad: it is counted, journalled as rejected and dead-lettered; the stream goes
+    on.
+    """
 
 
 class TransientError(RiverwatchError):

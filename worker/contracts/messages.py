@@ -1,6 +1,7 @@
 """What is read and published: one pydantic model per contract, the source of every JSON Schema.
 
-Readers ignore unknown fields; new fields have defaults; ``schema_version`` counts changes of meaning.
+Readers ignore unknown fields; new fields have defaults; ``schema_version`` counts changes of
+meaning.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class LabelMessage(Message):
     event_id: str | int
     label: Literal[0, 1]
     time: str | int | float | None = Field(
-        default=None, description="when it became known (ISO 8601 or Unix ms); the record's timestamp if absent"
+        default=None,
+        description="when it became known (ISO 8601 or Unix ms); the record's timestamp if absent",
     )
     weight: float = Field(default=1.0, gt=0, le=1e6)
     source: str = Field(default="", max_length=64)
@@ -52,7 +54,9 @@ class Alert(Message):
     threshold: float
     severity: str
     model: str
-    model_version: int = Field(description="the training log's offset before which the model had learned")
+    model_version: int = Field(
+        description="the training log's offset before which the model had learned"
+    )
     reasons: list[Reason]
     incident_id: str | None = None
     suppressed_count: int = 0
@@ -74,7 +78,8 @@ class Score(Message):
 class JournalRow(Message):
     """One input record and what became of it; the journal is Arrow IPC with these columns.
 
-    The shared stamps (spec hash, model names, positions) are in the schema metadata of each record batch.
+    The shared stamps (spec hash, model names, positions) are in the schema metadata of each record
+    batch.
     """
 
     source_offset: int
@@ -86,7 +91,11 @@ class JournalRow(Message):
     score: float | None = Field(description="score of the deciding model")
     decision: Literal["alert", "pass"] | None
     threshold: float | None
-    model_version: int | None = Field(description="v: the model had learned the training log before it")
+    model_version: int | None = Field(
+        description="v: the model had learned the training log before it"
+    )
     labels_offset: int | None = Field(description="l: labels before it were known")
     raw: dict[str, float] | None = Field(description="raw score per model (a column raw_NAME each)")
-    x: list[float] | None = Field(description="the feature vector, in the order of the feature spec")
+    x: list[float] | None = Field(
+        description="the feature vector, in the order of the feature spec"
+    )

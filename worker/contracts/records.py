@@ -17,9 +17,10 @@ Bool = NDArray[np.bool_]
 class Records:
     """Consecutive records of one topic partition, in offset order, as parallel columns.
 
-    ``timestamps_ms`` are the stream's record timestamps (-1 where it has none), ``values`` and ``keys`` the
-    bytes as they came (None is a tombstone or a missing key). ``next_offset`` is the position after the last
-    record; it may lie beyond ``offsets[-1] + 1`` where the log holds transaction markers.
+    ``timestamps_ms`` are the stream's record timestamps (-1 where it has none), ``values`` and
+    ``keys`` the bytes as they came (None is a tombstone or a missing key). ``next_offset`` is the
+    position after the last record; it may lie beyond ``offsets[-1] + 1`` where the log holds
+    transaction markers.
     """
 
     topic: str
@@ -51,7 +52,9 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that became no event: where it lies in its batch, a stable code, and words without a payload."""
+    """A record that became no event: where it lies in its batch, a stable code, and words without a
+    payload.
+    """
 
     index: int
     offset: int
@@ -63,10 +66,10 @@ class Rejected:
 class Events:
     """The valid events of one shard's batch as columns of length n, in log order.
 
-    ``columns`` holds the declared fields: int64 for integers, decimals (in units of their resolution),
-    booleans, timestamps (Unix ms) and categories (index into the declared values, ``len(values)`` for any
-    other); float64 for floats; a list of str for strings. ``entity_ids`` holds, per entity name, the id of
-    each event's entity as str.
+    ``columns`` holds the declared fields: int64 for integers, decimals (in units of their
+    resolution), booleans, timestamps (Unix ms) and categories (index into the declared values,
+    ``len(values)`` for any other); float64 for floats; a list of str for strings. ``entity_ids``
+    holds, per entity name, the id of each event's entity as str.
     """
 
     index: Int64  # position in the batch of records

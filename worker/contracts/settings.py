@@ -40,8 +40,12 @@ def format_duration(duration_ms: int) -> str:
 
 Duration = Annotated[
     int,
-    BeforeValidator(parse_duration, json_schema_input_type=Annotated[
-        str, Field(pattern=_DURATION.pattern, examples=["10m", "7d"])]),
+    BeforeValidator(
+        parse_duration,
+        json_schema_input_type=Annotated[
+            str, Field(pattern=_DURATION.pattern, examples=["10m", "7d"])
+        ],
+    ),
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
@@ -54,16 +58,21 @@ class Section(BaseModel):
 
 
 class FieldSettings(Section):
-    """One declared field of an event. A field with a ``default`` is optional: missing or null becomes it."""
+    """One declared field of an event. A field with a ``default`` is optional: missing or null
+    becomes it.
+    """
 
     type: Literal["string", "integer", "float", "decimal", "boolean", "category", "timestamp"]
     default: str | bool | int | float | None = None
     min: float | None = Field(default=None, description="smallest value accepted (inclusive)")
     max: float | None = Field(default=None, description="largest value accepted (inclusive)")
     resolution: float | None = Field(
-        default=None, description="decimals only: the unit of the fixed-point integer, a power of ten"
+        default=None,
+        description="decimals only: the unit of the fixed-point integer, a power of ten",
     )
-    values: tuple[str, ...] | None = Field(default=None, description="categories only: the known values")
+    values: tuple[str, ...] | None = Field(
+        default=None, description="categories only: the known values"
+    )
     unit: Literal["iso", "s", "ms", "us"] = Field(default="iso", description="timestamps only")
 
     @model_validator(mode="before")
@@ -88,7 +97,8 @@ class EventSettings(Section):
     time: TimeSettings
     fields: dict[str, FieldSettings]
     ahead_max: Duration = Field(
-        default=86_400_000, validate_default=False,
+        default=86_400_000,
+        validate_default=False,
         description="how far an event may be ahead of the shard's event time",
     )
     record_bytes_max: int = Field(default=65_536, ge=64, le=1_000_000)
@@ -97,13 +107,16 @@ class EventSettings(Section):
 class LabelSettings(Section):
     """Where labels come from and how long an event waits for its label.
 
-    ``column`` and ``delay`` serve recorded files whose rows carry the truth: a row's label becomes known
-    ``delay`` after its event time. Labels with a time of their own come from ``topic`` or a labels file.
+    ``column`` and ``delay`` serve recorded files whose rows carry the truth: a row's label becomes
+    known ``delay`` after its event time. Labels with a time of their own come from ``topic`` or a
+    labels file.
     """
 
     topic: Topic = "labels"
     column: str | None = Field(default=None, description="replay: the column with 0 or 1")
-    delay: Duration | None = Field(default=None, description="replay: when a row's label becomes known")
+    delay: Duration | None = Field(
+        default=None, description="replay: when a row's label becomes known"
+    )
     horizon: Duration = 30 * 86_400_000
     pending_max: int = Field(
         default=1_000_000, ge=1, description="events waiting for their label per shard, at most"
@@ -121,13 +134,22 @@ class ModelSettings(Section):
     """One model: exactly one of ``preset``, ``river`` (dotted paths) or ``factory``."""
 
     preset: str | None = None
-    river: str | dict[str, dict[str, Any] | None] | tuple[str | dict[str, dict[str, Any] | None], ...] | None = (
-        Field(default=None, description="an estimator or a pipeline of them, by path below river")
+    river: (
+        str
+        | dict[str, dict[str, Any] | None]
+        | tuple[str | dict[str, dict[str, Any] | None], ...]
+        | None
+    ) = Field(default=None, description="an estimator or a pipeline of them, by path below river")
+    factory: str | None = Field(
+        default=None, description="module:function that returns a River estimator"
     )
-    factory: str | None = Field(default=None, description="module:function that returns a River estimator")
     params: dict[str, Any] = Field(default_factory=dict)
-    features: tuple[str, ...] | None = Field(default=None, description="names of features; all by default")
-    compiled: bool = Field(default=True, description="use the bit-identical compiled twin where there is one")
+    features: tuple[str, ...] | None = Field(
+        default=None, description="names of features; all by default"
+    )
+    compiled: bool = Field(
+        default=True, description="use the bit-identical compiled twin where there is one"
+    )
 
 
 class DecisionSettings(Section):
@@ -172,7 +194,9 @@ class KafkaSettings(Section):
     session_timeout: Duration = 10_000
     transaction_timeout: Duration = 30_000
     message_bytes_max: int = Field(
-        default=900_000, ge=10_000, description="outputs are split below this; at most max.message.bytes"
+        default=900_000,
+        ge=10_000,
+        description="outputs are split below this; at most max.message.bytes",
     )
 
 
@@ -200,10 +224,14 @@ class MemoryStoreSettings(Section):
 class RunnerSettings(Section):
     """Bounds of the loop. Nothing in a worker grows beyond one of these."""
 
-    batch_records_max: int = Field(default=2_000, ge=1, le=100_000, description="events a transaction")
+    batch_records_max: int = Field(
+        default=2_000, ge=1, le=100_000, description="events a transaction"
+    )
     poll: Duration = Field(default=100, description="how long a poll waits for records")
     flush: Duration = Field(default=300, description="how often dirty state goes to the store")
-    dirty_max: int = Field(default=200_000, ge=1, description="unflushed keys before input is paused")
+    dirty_max: int = Field(
+        default=200_000, ge=1, description="unflushed keys before input is paused"
+    )
     entities_max: int = Field(
         default=1_000_000, ge=100, description="entities of one type kept in memory per shard"
     )
@@ -224,8 +252,12 @@ class Settings(Section):
     models: dict[Name, ModelSettings]
     decision: DecisionSettings
     outputs: OutputSettings = OutputSettings()
-    stream: KafkaSettings | MemoryStreamSettings = Field(default=KafkaSettings(), discriminator="kind")
-    store: RedisSettings | MemoryStoreSettings = Field(default=RedisSettings(), discriminator="kind")
+    stream: KafkaSettings | MemoryStreamSettings = Field(
+        default=KafkaSettings(), discriminator="kind"
+    )
+    store: RedisSettings | MemoryStoreSettings = Field(
+        default=RedisSettings(), discriminator="kind"
+    )
     runner: RunnerSettings = RunnerSettings()
 
     @property

@@ -33,7 +33,8 @@ class Write:
 class StateStore(Protocol):
     """State of shards by key. Not safe for use by two threads.
 
-    Every method may raise `TransientError` (away, slow, read-only, out of memory): retry with a bound.
+    Every method may raise `TransientError` (away, slow, read-only, out of memory): retry with a
+    bound.
     """
 
     def meta(self, space: str) -> Meta | None:
@@ -42,7 +43,8 @@ class StateStore(Protocol):
     def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of ``keys`` in one round trip; None for a key that is not there.
 
-        ``version`` is the one this worker last read or wrote, None for a space that has no meta yet.
+        ``version`` is the one this worker last read or wrote, None for a space that has no meta
+        yet.
 
         Raises
         ------

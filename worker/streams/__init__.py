@@ -1,7 +1,8 @@
 """Streams: where records come from and where outputs go, as one unit per commit.
 
-A stream has P partition pairs: partition p of the events topic and of the labels topic belong together and
-have one owner at a time. Implementations: `kafka`, `files`, `memory`; each is held to `tests/streams`.
+A stream has P partition pairs: partition p of the events topic and of the labels topic belong
+together and have one owner at a time. Implementations: `kafka`, `files`, `memory`; each is held to
+`tests/streams`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ TopicPartition = tuple[str, int]
 class Polled:
     """What one poll saw.
 
-    ``records`` holds at most one `Records` per topic partition. ``assigned`` are the partition pairs owned
-    after this poll. ``generation`` names the membership that delivered the records; `Stream.commit` takes it
-    back and refuses when the partitions have moved on. ``caught_up`` are the input topic partitions that have
-    no further record at the time of the poll.
+    ``records`` holds at most one `Records` per topic partition. ``assigned`` are the partition
+    pairs owned after this poll. ``generation`` names the membership that delivered the records;
+    `Stream.commit` takes it back and refuses when the partitions have moved on. ``caught_up`` are
+    the input topic partitions that have no further record at the time of the poll.
     """
 
     records: list[Records]
@@ -49,11 +50,15 @@ class Stream(Protocol):
     """Input, output and positions of one worker. Not safe for use by two threads."""
 
     learns_inline: bool
-    """True where each example is learned before the next event is scored (no training topic is read)."""
+    """True where each example is learned before the next event is scored (no training topic is
+    read).
+    """
 
     @property
     def partitions(self) -> int:
-        """Return P, the number of partition pairs; equal for events and labels, checked at the start."""
+        """Return P, the number of partition pairs; equal for events and labels, checked at the
+        start.
+        """
 
     def poll(self, timeout_ms: int, records_max: int) -> Polled:
         """Return new records of the owned partitions. Never called inside a transaction.
@@ -65,13 +70,17 @@ class Stream(Protocol):
         """Make exactly these input topic partitions return no records from `poll`; all others flow."""
 
     def seek(self, partition: int, events_offset: int, labels_offset: int) -> None:
-        """Set the position of a partition pair that is assigned; records polled earlier are forgotten."""
+        """Set the position of a partition pair that is assigned; records polled earlier are
+        forgotten.
+        """
 
     def committed(self, partition: int) -> tuple[int, int] | None:
         """Return the committed (events, labels) offsets, or None. Waits until no commit is pending."""
 
     def log_range(self, topic: str, partition: int) -> tuple[int, int]:
-        """Return (first offset, offset after the last committed record or marker) of a topic partition."""
+        """Return (first offset, offset after the last committed record or marker) of a topic
+        partition.
+        """
 
     def settle(self, topic: str, partition: int) -> int:
         """Wait until no transaction is open on a topic partition; return its end offset.

@@ -1,0 +1,305 @@
+"""Acquire(p): the one way to a shard's state, for start, rebalance, failover and any doubt.
+
+1. C := the committed offsets, read when no commit is pending. 2. Tail check: wait until the journal
+has no open transaction; C := max(C, its last record's stamps). 3. R := where the store's fold
+stands. Refuse what contradicts itself: R beyond C, or a log that
+   begins after R.
+4. Fold events [R, C) and labels [R, C) silently; recorded scores come from the journal.
+5. Live from C on.
+
+If the worker dies anywhere in here, nothing was written but guarded flushes of true prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from worker.arrow import read_batch, stamps_of, vectors_of
+from worker.checkpoint import Checkpoint
+from worker.contracts.records import Records
+from worker.errors import FatalError
+from worker.inbox import Inbox
+from worker.shard import SHARD_KEY, Shard
+from worker.stores import Meta, StateStore
+from worker.streams import Reader, Stream
+
+_CHUNK = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics that recovery reads; ``labels`` is None where no labels are declared."""
+
+    events: str
+    labels: str | None
+    journal: str
+
+
+@dataclass(slots=True)
+class Live:
+    """A shard that is ready for its next record, and where it stands."""
+
+    shard: Shard
+    checkpoint: Checkpoint
+    inbox: Inbox
+    journal_next: int
+    folded: int
+
+
+def acquire(
+    stream: Stream,
+    store: StateStore,
+    topics: Topics,
+    shard: Shard,
+    space: str,
+    ttls_ms: tuple[int, int],
+    dirty_max: int,
+    progress: Callable[[int, int], None],
+) -> Live:
+    """Bring a fresh shard to the committed position and seek the stream there.
+
+    ``progress`` is called with (events folded, events to fold) after every chunk.
+
+    Raises
+    ------
+    FatalError
+        Positions contradict each other; the message names the remedy.
+    TransientError
+        Stream or store are away; try again.
+    """
+    partition = shard.partition
+    committed = _committed(stream, topics, partition)
+    meta = store.meta(space)
+    start = _start(stream, topics, partition, committed, meta)
+    checkpoint = Checkpoint(store, space, meta, *ttls_ms)
+    if meta is not None:
+        state = checkpoint.load([SHARD_KEY])[0]
+        if state is None:
+            raise FatalError(f"store {space}", "the shard's own state", "none", _REBUILD)
+        shard.restore(state)
+    fold = _Fold(stream, topics, shard, checkpoint, start, dirty_max, progress)
+    journal_next = fold.run(committed)
+    stream.seek(partition, shard.events_next, shard.labels_next)
+    inbox = Inbox(topics.events, topics.labels, partition, shard.events_next, shard.labels_next)
+    return Live(shard, checkpoint, inbox, journal_next, fold.folded)
+
+
+_REBUILD = "delete the space to rebuild it from the log; see docs/operations.md"
+
+
+def _committed(stream: Stream, topics: Topics, partition: int) -> tuple[int, int] | None:
+    """Return C, the later of the group's offsets and the stamps of the last journal record."""
+    offsets = stream.committed(partition)
+    stream.settle(topics.journal, partition)
+    last = stream.last_records(topics.journal, partition, 1)
+    if not len(last):
+        return offsets
+    place = f"{topics.journal}/{partition}@{last.offsets[0]}"
+    stamps = stamps_of(read_batch(last.values[0] or b"", place))
+    journal = (int(stamps["next_events"]), int(stamps["next_labels"]))
+    if offsets is None:
+        return journal
+    return max(offsets[0], journal[0]), max(offsets[1], journal[1])
+
+
+def _start(
+    stream: Stream,
+    topics: Topics,
+    partition: int,
+    committed: tuple[int, int] | None,
+    meta: Meta | None,
+) -> Meta:
+    """Return R, or the beginning of the logs where the store has nothing."""
+    events_start = stream.log_range(topics.events, partition)[0]
+    labels_start = stream.log_range(topics.labels, partition)[0] if topics.labels else 0
+    if meta is None:
+        first = _first_event(stream, topics, partition)
+        begin = Meta(
+            b"", events_start, labels_start, stream.log_range(topics.journal, partition)[0]
+        )
+        if first is not None and first < events_start:
+            _refuse(
+                topics.events, partition, f"a log from {first} on", f"one from {events_start} on"
+            )
+        return begin
+    if committed is None or meta.events_offset > committed[0] or meta.labels_offset > committed[1]:
+        _refuse(topics.events, partition, f"a store at or before {committed}",
+                f"one at {(meta.events_offset, meta.labels_offset)}")  # fmt: skip
+    behind = meta.events_offset < events_start or meta.labels_offset < labels_start
+    if behind and (meta.events_offset, meta.labels_offset) != committed:
+        _refuse(topics.events, partition, f"a log from {meta.events_offset} on",
+                f"one from {events_start} on")  # fmt: skip
+    return meta
+
+
+def _first_event(stream: Stream, topics: Topics, partition: int) -> int | None:
+    """Return the source offset of the first journal row that is still there, None for none."""
+    reader = stream.reader(
+        topics.journal, partition, stream.log_range(topics.journal, partition)[0]
+    )
+    end = stream.log_range(topics.journal, partition)[1]
+    try:
+        while reader.position < end:
+            records = reader.poll(100, 1)
+            for value in records.values if records else []:
+                offsets = read_batch(value or b"", topics.journal).column("source_offset")
+                if len(offsets):
+                    return int(offsets[0].as_py())
+    finally:
+        reader.close()
+    return None
+
+
+def _refuse(topic: str, partition: int, expected: str, got: str) -> None:
+    raise FatalError(f"{topic}/{partition}", expected, got, _REBUILD)
+
+
+class _Fold:
+    """Events and labels from R to C into a shard, in lockstep with the journal."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        topics: Topics,
+        shard: Shard,
+        checkpoint: Checkpoint,
+        start: Meta,
+        dirty_max: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self.folded = 0
+        self._dirty_max = dirty_max
+        self._stream = stream
+        self._topics = topics
+        self._shard = shard
+        self._checkpoint = checkpoint
+        self._start = start
+        self._progress = progress
+        shard.events_next, shard.labels_next = start.events_offset, start.labels_offset
+
+    def run(self, committed: tuple[int, int] | None) -> int:
+        """Fold up to C; return the journal's next offset."""
+        events_end, labels_end = committed or (self._shard.events_next, self._shard.labels_next)
+        journal_next = self._events(events_end)
+        if self._topics.labels is not None:
+            self._labels(labels_end)
+        self._shard.events_next = max(self._shard.events_next, events_end)
+        self._shard.labels_next = max(self._shard.labels_next, labels_end)
+        return journal_next
+
+    def _events(self, end: int) -> int:
+        partition = self._shard.partition
+        journal = self._stream.reader(self._topics.journal, partition, self._start.journal_offset)
+        log = self._stream.reader(self._topics.events, partition, self._start.events_offset)
+        journal_end = self._stream.log_range(self._topics.journal, partition)[1]
+        behind = Inbox(self._topics.events, None, partition, self._start.events_offset, 0)
+        try:
+            while journal.position < journal_end:
+                for journal_next, rows in self._rows(journal):
+                    self._fold(rows, log, behind, end)
+                    if self._shard.dirty_count >= self._dirty_max:
+                        self._checkpoint.flush(self._shard, journal_next)
+            self._check_complete(log, behind, end)
+        finally:
+            journal.close()
+            log.close()
+        return journal.position
+
+    def _rows(self, journal: Reader) -> list[tuple[int, pa.RecordBatch]]:
+        """Return the next record batches that have rows, each with the offset after it."""
+        records = journal.poll(100, 10)
+        self._stream.keep_alive()
+        if records is None:
+            return []
+        topic = self._topics.journal
+        pairs = zip(records.offsets, records.values, strict=True)
+        batches = [(offset + 1, read_batch(value or b"", topic)) for offset, value in pairs]
+        return [(after, batch) for after, batch in batches if batch.num_rows]
+
+    def _check_complete(self, log: Reader, behind: Inbox, end: int) -> None:
+        """Refuse when events before C have no journal row: their state would be missing."""
+        while log.position < end and not len(behind):
+            records = log.poll(100, 1)
+            if records is not None:
+                behind.add(_until(records, end))
+        left = behind.take(len(behind), events_end=False, labels_end=True)[0]
+        missing = [offset for offset in left.offsets if offset < end]
+        if missing:
+            _refuse(self._topics.journal, self._shard.partition,
+                    f"a row of the event at {missing[0]}", "none")  # fmt: skip
+
+    def _fold(self, rows: pa.RecordBatch, log: Reader, behind: Inbox, end: int) -> None:
+        offsets = rows.column("source_offset").to_numpy()
+        fresh = offsets >= self._shard.events_next
+        if not fresh.any():
+            return
+        rows = rows.filter(pa.array(fresh))
+        while len(behind) < rows.num_rows:
+            records = log.poll(1_000, _CHUNK)
+            if records is not None:
+                behind.add(records)
+            elif log.position >= end:
+                _refuse(self._topics.events, self._shard.partition,
+                        f"the record at {offsets[-1]}", f"a log that ends at {end}")  # fmt: skip
+        events, labels, before = behind.take(rows.num_rows, events_end=False, labels_end=True)
+        batch = self._shard.prepare(events, labels, before)
+        self._check_offsets(events, offsets[fresh])
+        keys = self._shard.missing(batch)
+        self._shard.load(keys, self._checkpoint.load(keys))
+        scored = _is(rows, "outcome", "scored")
+        valid = ~_is(rows, "outcome", "rejected")
+        mask = pa.array(scored)
+        self._shard.fold(
+            batch,
+            scored[valid],
+            rows.column("score").filter(mask).to_numpy(zero_copy_only=False),
+            vectors_of(rows)[scored],
+        )
+        self.folded += rows.num_rows
+        self._progress(self.folded, max(0, end - self._start.events_offset))
+
+    def _check_offsets(self, events: Records, recorded: np.ndarray) -> None:
+        if events.offsets != recorded.tolist():
+            _refuse(events.topic, events.partition, "the offsets that the journal has", "others")
+
+    def _labels(self, end: int) -> None:
+        assert self._topics.labels is not None
+        partition = self._shard.partition
+        log = self._stream.reader(self._topics.labels, partition, self._start.labels_offset)
+        nothing = Records(self._topics.events, partition, [], [], [], [], self._shard.events_next)
+        try:
+            while log.position < end:
+                records = log.poll(100, _CHUNK)
+                self._stream.keep_alive()
+                if records is not None:
+                    self._fold_labels(nothing, _until(records, end))
+        finally:
+            log.close()
+
+    def _fold_labels(self, nothing: Records, records: Records) -> None:
+        batch = self._shard.prepare(nothing, records, np.zeros(len(records), np.int64))
+        keys = self._shard.missing(batch)
+        self._shard.load(keys, self._checkpoint.load(keys))
+        self._shard.fold_labels(batch)
+
+
+def _is(rows: pa.RecordBatch, column: str, word: str) -> np.ndarray:
+    return np.array([value == word for value in rows.column(column).to_pylist()], np.bool_)
+
+
+def _until(records: Records, end: int) -> Records:
+    """Return the records before offset ``end``."""
+    count = sum(offset < end for offset in records.offsets)
+    return Records(
+        records.topic,
+        records.partition,
+        records.offsets[:count],
+        records.timestamps_ms[:count],
+        records.keys[:count],
+        records.values[:count],
+        min(records.next_offset, end),
+    )

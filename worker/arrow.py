@@ -1,0 +1,226 @@
+"""The two Arrow contracts: journal rows and training examples, to bytes and back.
+
+Both are Arrow IPC streams of one record batch, so that any Arrow reader opens a record's value. The
+stamps that all rows share are in the schema metadata, as UTF-8 strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from worker.contracts.records import Bool, Float64, Int64
+from worker.errors import FatalError
+
+SCHEMA_VERSION = 1
+OUTCOMES = ("scored", "duplicate", "rejected")
+DECISIONS = ("pass", "alert")
+_COLUMN_BYTES = 120  # of a journal row without x and its strings, measured
+
+
+@dataclass(slots=True)
+class JournalRows:
+    """Rows of one shard in source order, as columns of length n.
+
+    ``outcome`` indexes `OUTCOMES`. Columns after ``entity_ids`` are meaningful only where the
+    outcome is ``scored``; they become null elsewhere. ``raw`` has shape (n, n_models), ``X`` (n,
+    n_features).
+    """
+
+    source_offset: Int64
+    outcome: Int64
+    reason: list[str | None]
+    event_ids: list[str | None]
+    entity_ids: list[str | None]
+    time_ms: Int64
+    score: Float64
+    alert: Bool
+    threshold: Float64
+    model_version: Int64
+    labels_offset: Int64
+    raw: Float64
+    X: Float64
+
+    def __len__(self) -> int:
+        return len(self.source_offset)
+
+    def slice(self, start: int, stop: int) -> JournalRows:
+        """Return rows [start, stop) without copying numbers."""
+        columns = {name: getattr(self, name)[start:stop] for name in self.__slots__}
+        return JournalRows(**columns)
+
+
+def journal_schema(feature_count: int, models: Sequence[str]) -> pa.Schema:
+    """Return the Arrow schema of a journal record without its metadata."""
+    coded = pa.dictionary(pa.int8(), pa.utf8())
+    return pa.schema(
+        [
+            pa.field("source_offset", pa.int64(), nullable=False),
+            pa.field("outcome", coded, nullable=False),
+            ("reason", pa.utf8()),
+            ("event_id", pa.utf8()),
+            ("entity", pa.utf8()),
+            ("time_ms", pa.int64()),
+            ("score", pa.float64()),
+            ("decision", coded),
+            ("threshold", pa.float64()),
+            ("model_version", pa.int64()),
+            ("labels_offset", pa.int64()),
+            *[(f"raw_{model}", pa.float64()) for model in models],
+            ("x", pa.list_(pa.float64(), feature_count)),
+        ]
+    )
+
+
+def journal_records(
+    rows: JournalRows, models: Sequence[str], stamps: Mapping[str, str], bytes_max: int
+) -> list[bytes]:
+    """Return the rows as record values, each below ``bytes_max`` unless a single row is larger.
+
+    No rows give one record with no rows: it still carries the stamps (positions move by labels
+    alone too).
+    """
+    row_bytes = _COLUMN_BYTES + 8 * rows.X.shape[1] + 8 * len(models)
+    if len(rows) <= 1 or len(rows) * row_bytes < bytes_max:
+        value = _journal_bytes(rows, models, stamps)
+        if len(rows) <= 1 or len(value) <= bytes_max:
+            return [value]
+    half = (len(rows) + 1) // 2
+    return [
+        *journal_records(rows.slice(0, half), models, stamps, bytes_max),
+        *journal_records(rows.slice(half, len(rows)), models, stamps, bytes_max),
+    ]
+
+
+def _journal_bytes(rows: JournalRows, models: Sequence[str], stamps: Mapping[str, str]) -> bytes:
+    not_scored = rows.outcome != 0
+    rejected = rows.outcome == 2
+    arrays = [
+        pa.array(rows.source_offset),
+        _coded(rows.outcome, OUTCOMES, None),
+        pa.array(rows.reason, pa.utf8()),
+        pa.array(rows.event_ids, pa.utf8()),
+        pa.array(rows.entity_ids, pa.utf8()),
+        pa.array(rows.time_ms, mask=rejected),
+        pa.array(rows.score, mask=not_scored),
+        _coded(rows.alert.astype(np.int8), DECISIONS, not_scored),
+        pa.array(rows.threshold, mask=not_scored),
+        pa.array(rows.model_version, mask=not_scored),
+        pa.array(rows.labels_offset, mask=not_scored),
+        *[
+            pa.array(np.ascontiguousarray(rows.raw[:, i]), mask=not_scored)
+            for i in range(len(models))
+        ],
+        _vectors(rows.X, not_scored),
+    ]
+    schema = journal_schema(rows.X.shape[1], models).with_metadata(dict(stamps))
+    return _to_bytes(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def _coded(codes: Int64, words: tuple[str, ...], mask: Bool | None) -> pa.DictionaryArray:
+    indices = pa.array(codes.astype(np.int8), mask=mask)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.utf8()))
+
+
+def _vectors(X: Float64, mask: Bool | None) -> pa.FixedSizeListArray:
+    values = pa.array(np.ascontiguousarray(X).reshape(-1))
+    nulls = None if mask is None else pa.array(mask)
+    return pa.FixedSizeListArray.from_arrays(values, X.shape[1], mask=nulls)
+
+
+def _to_bytes(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def read_batch(value: bytes, where: str) -> pa.RecordBatch:
+    """Return the record batch of a journal or training record.
+
+    Raises
+    ------
+    FatalError
+        The bytes are not one Arrow record batch of a schema version known here.
+    """
+    try:
+        with pa.ipc.open_stream(value) as reader:
+            batch = reader.read_next_batch()
+    except (pa.ArrowException, StopIteration, OSError) as error:
+        raise FatalError(where, "an Arrow record batch", "other bytes") from error
+    version = stamps_of(batch).get("schema_version", "0")
+    if not version.isdecimal() or not 1 <= int(version) <= SCHEMA_VERSION:
+        raise FatalError(
+            where, f"schema_version 1..{SCHEMA_VERSION}", version, "upgrade riverwatch"
+        )
+    return batch
+
+
+def stamps_of(batch: pa.RecordBatch) -> dict[str, str]:
+    """Return the metadata that all rows share."""
+    return {k.decode(): v.decode() for k, v in (batch.schema.metadata or {}).items()}
+
+
+def vectors_of(batch: pa.RecordBatch, column: str = "x") -> Float64:
+    """Return a fixed-size list column as a matrix (n_rows, size); rows that are null are zero."""
+    array = batch.column(column)
+    matrix = array.values.to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size)
+    return np.asarray(matrix[array.offset : array.offset + len(array)], np.float64)
+
+
+@dataclass(slots=True)
+class Examples:
+    """Examples in learning order, as columns of length m.
+
+    ``y`` is 1 or 0, or -1 for an observed event without a label; ``score`` is the score that the
+    deciding model served (NaN where unknown); ``before`` counts the events of this batch that were
+    scored before the example was complete.
+    """
+
+    event_ids: list[str]
+    X: Float64
+    y: Int64
+    weight: Float64
+    score: Float64
+    before: Int64
+
+    def __len__(self) -> int:
+        return len(self.event_ids)
+
+
+def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: int) -> list[bytes]:
+    """Return the examples as values of the training topic, each below ``bytes_max``."""
+    row_bytes = 64 + 8 * examples.X.shape[1]
+    step = max(1, bytes_max // row_bytes)
+    values = []
+    for start in range(0, len(examples), step):
+        part = slice(start, start + step)
+        batch = pa.RecordBatch.from_arrays(
+            [
+                pa.array(examples.event_ids[part], pa.utf8()),
+                _vectors(examples.X[part], None),
+                pa.array(examples.y[part].astype(np.int8)),
+                pa.array(examples.weight[part]),
+                pa.array(examples.score[part]),
+            ],
+            names=["event_id", "x", "y", "weight", "score"],
+        ).replace_schema_metadata(dict(stamps))
+        values.append(_to_bytes(batch))
+    return values
+
+
+def read_examples(value: bytes, where: str) -> tuple[dict[str, str], Examples]:
+    """Return the stamps and the examples of one training record; ``before`` is all zero."""
+    batch = read_batch(value, where)
+    examples = Examples(
+        event_ids=batch.column("event_id").to_pylist(),
+        X=vectors_of(batch),
+        y=batch.column("y").to_numpy(zero_copy_only=False).astype(np.int64),
+        weight=batch.column("weight").to_numpy(zero_copy_only=False),
+        score=batch.column("score").to_numpy(zero_copy_only=False),
+        before=np.zeros(batch.num_rows, np.int64),
+    )
+    return stamps_of(batch), examples

@@ -1,0 +1,67 @@
+"""The store's side of one shard: what is known of it, and the one guarded write per flush."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from worker.features.spec import FeatureSpec
+from worker.shard import PENDING_PREFIX, SHARD_KEY, Shard
+from worker.stores import Meta, StateStore, Write
+
+
+def space_of(group: str, spec: FeatureSpec, partition: int) -> str:
+    """Return the name of a shard's keys: another feature spec has other keys."""
+    return f"{group}.{spec.spec_hash[:16]}.{partition}"
+
+
+class Checkpoint:
+    """Position and pending write of one shard's state.
+
+    A flush that failed is repeated unchanged until it is known to be applied; what becomes dirty
+    meanwhile waits for the next one. So a write whose answer was lost is never taken for another's.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        space: str,
+        meta: Meta | None,
+        entity_ttl_ms: int,
+        pending_ttl_ms: int,
+    ) -> None:
+        self._store = store
+        self._space = space
+        self._version = None if meta is None else meta.version
+        self._unsettled: tuple[Meta, list[Write]] | None = None
+        self._ttl_ms = {SHARD_KEY: None, PENDING_PREFIX: pending_ttl_ms}
+        self._entity_ttl_ms = entity_ttl_ms
+
+    def load(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of keys at the version this worker last saw; see `StateStore.load`."""
+        self._settle()
+        return self._store.load(self._space, self._version, keys)
+
+    def flush(self, shard: Shard, journal_next: int) -> int:
+        """Write everything dirty with its positions; return the number of keys written.
+
+        The shard's state must be committed up to its positions: what is written here is never ahead
+        of the log.
+        """
+        self._settle()
+        writes = [Write(key, value, self._ttl_of(key)) for key, value in shard.take_writes()]
+        meta = Meta(os.urandom(16), shard.events_next, shard.labels_next, journal_next)
+        self._unsettled = (meta, writes)
+        self._settle()
+        shard.evict()
+        return len(writes)
+
+    def _settle(self) -> None:
+        if self._unsettled is not None:
+            meta, writes = self._unsettled
+            self._store.flush(self._space, self._version, meta, writes)
+            self._version = meta.version
+            self._unsettled = None
+
+    def _ttl_of(self, key: str) -> int | None:
+        return self._ttl_ms.get(key.split(":", 1)[0], self._entity_ttl_ms)

@@ -1,0 +1,164 @@
+"""The join of labels with the events that wait for them: what becomes an example, and when.
+
+An example is complete when both its event and its label are there; ``before`` says how many events
+of the batch were scored by then. So a label can change nothing before its own position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from worker.arrow import Examples
+from worker.contracts.records import Float64, Int64, Label
+from worker.pending import Pending
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The events of a batch that are to be scored, in order: columns of length n, and X of shape
+    (n, f).
+    """
+
+    ids: list[str]
+    time_ms: Int64
+    X: Float64
+
+
+@dataclass(slots=True)
+class Join:
+    """Examples of one batch; ``rows`` says which event of the batch each is of, -1 for an earlier
+    one.
+    """
+
+    examples: Examples
+    rows: Int64
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def fill_scores(self, scores: Float64) -> None:
+        """Set the served score of the examples whose event is in this batch."""
+        here = self.rows >= 0
+        self.examples.score[here] = scores[self.rows[here]]
+
+
+@dataclass(slots=True)
+class _Found:
+    """Labelled examples while they are collected."""
+
+    ids: list[str] = field(default_factory=list)
+    y: list[int] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    before: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    x: list[Float64] = field(default_factory=list)
+
+    def append(self, label: Label, score: float, before: int, row: int, x: Float64) -> None:
+        self.ids.append(label.event_id)
+        self.y.append(label.y)
+        self.weight.append(label.weight)
+        self.score.append(score)
+        self.before.append(before)
+        self.rows.append(row)
+        self.x.append(x)
+
+
+def join_labels(
+    pending: Pending, scored: Scored, labels: Sequence[Label], before: Int64
+) -> tuple[Join, set[int]]:
+    """Return the labelled examples of a batch, in the order of learning, and the rows that got
+    their label.
+
+    Parameters
+    ----------
+    before
+        Per label, how many of the scored events come before it; non-decreasing.
+
+    Notes
+    -----
+    An early label makes an example right after its event. The rows returned need not wait any more.
+    """
+    found = _Found()
+    counts = {"matched": 0, "repeated": 0, "expired": 0, "early": 0}
+    labelled: dict[int, Label] = {}
+    rows_of = {i: r for r, i in enumerate(scored.ids)} if labels or pending.early else {}
+    for event_id in [i for i in pending.early if i in rows_of]:
+        _match_here(found, scored, pending.early.pop(event_id), rows_of[event_id], 0, labelled)
+    for label, position in zip(labels, before.tolist(), strict=True):
+        row = rows_of.get(label.event_id)
+        if row is None:
+            counts[_match_pending(found, pending, label, position)] += 1
+        elif row in labelled:
+            counts["repeated"] += 1
+        else:
+            _match_here(found, scored, label, row, position, labelled)
+    counts["matched"] += len(labelled)
+    for row, label in labelled.items():
+        pending.mark(label.event_id, int(scored.time_ms[row]), label.y)
+    return _in_order(found, counts, scored.X.shape[1]), set(labelled)
+
+
+def _match_here(
+    found: _Found, scored: Scored, label: Label, row: int, position: int, labelled: dict[int, Label]
+) -> None:
+    labelled[row] = label
+    found.append(label, np.nan, max(position, row + 1), row, scored.X[row])
+
+
+def _match_pending(found: _Found, pending: Pending, label: Label, position: int) -> str:
+    event = pending.waiting(label.event_id)
+    if event is None:
+        if pending.is_labelled(label.event_id):
+            return "repeated"
+        pending.park(label)
+        return "early"
+    if label.time_ms - event.time_ms > pending.horizon_ms:
+        return "expired"
+    found.append(label, event.score, position, -1, event.x)
+    pending.mark(label.event_id, event.time_ms, label.y)
+    return "matched"
+
+
+def _in_order(found: _Found, counts: dict[str, int], feature_count: int) -> Join:
+    """Sort by position; at one position an event's own early label goes first."""
+    before = np.array(found.before, np.int64)
+    order = np.argsort(before, kind="stable")
+    X = (
+        np.array(found.x, np.float64).reshape(len(order), -1)
+        if found.x
+        else np.empty((0, feature_count))
+    )
+    examples = Examples(
+        event_ids=[found.ids[i] for i in order.tolist()],
+        X=X[order],
+        y=np.array(found.y, np.int64)[order],
+        weight=np.array(found.weight, np.float64)[order],
+        score=np.array(found.score, np.float64)[order],
+        before=before[order],
+    )
+    return Join(examples, np.array(found.rows, np.int64)[order], counts)
+
+
+def with_observed(join: Join, scored: Scored) -> Join:
+    """Return the examples with every scored event as an unlabelled one too, complete once it is
+    scored.
+
+    At one position the observed event goes before labelled examples.
+    """
+    count = len(scored.ids)
+    labelled = join.examples
+    before = np.concatenate([np.arange(1, count + 1), labelled.before])
+    order = np.argsort(before, kind="stable")
+    ids = [*scored.ids, *labelled.event_ids]
+    examples = Examples(
+        event_ids=[ids[i] for i in order.tolist()],
+        X=np.concatenate([scored.X, labelled.X])[order],
+        y=np.concatenate([np.full(count, -1), labelled.y])[order],
+        weight=np.concatenate([np.ones(count), labelled.weight])[order],
+        score=np.concatenate([np.full(count, np.nan), labelled.score])[order],
+        before=before[order],
+    )
+    rows = np.concatenate([np.arange(count), join.rows])[order]
+    return Join(examples, rows, join.counts)

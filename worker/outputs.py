@@ -1,0 +1,265 @@
+"""From the result of a batch to the records of its transaction: journal, alerts, scores, dead
+letters, examples.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from worker.arrow import SCHEMA_VERSION, Examples, JournalRows, journal_records, training_records
+from worker.contracts.messages import Alert
+from worker.contracts.records import Int64, Output, Records, Rejected
+from worker.contracts.settings import KafkaSettings, Settings
+from worker.features.spec import FeatureSpec
+from worker.models.catalogue import ModelSet
+from worker.models.reasons import reasons_for
+from worker.shard import Batch, Result, Shard
+
+_RECORD_BYTES_MAX = 900_000
+_SCORED, _DUPLICATE, _REJECTED = 0, 1, 2
+_JSON = msgspec.json.Encoder()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one batch writes, in order, and what it was, for metrics and reports."""
+
+    outputs: list[Output]
+    rows: JournalRows
+    alerts: list[Alert]
+    result: Result
+
+
+class Emitter:
+    """Makes the records of a batch.
+
+    Parameters
+    ----------
+    slot
+        The worker's slot; with the group it names the transaction that wrote a journal record.
+    trains
+        False where learning is inline: examples were learned already and are not written.
+    """
+
+    def __init__(
+        self, settings: Settings, spec: FeatureSpec, models: ModelSet, slot: str, *, trains: bool
+    ) -> None:
+        self._settings = settings
+        self._features = spec.features
+        self._models = models
+        self._trains = trains
+        self._topics = settings.outputs
+        self._primary = settings.primary_entity
+        stream = settings.stream
+        self._bytes_max = (
+            stream.message_bytes_max if isinstance(stream, KafkaSettings) else _RECORD_BYTES_MAX
+        )
+        self._stamps = {
+            "schema_version": str(SCHEMA_VERSION),
+            "spec_hash": spec.spec_hash,
+            "models": json.dumps(list(models.names)),
+            "model": settings.decision.model,
+            "transactional_id": f"{settings.name}-{slot}",
+        }
+
+    def outcome(self, shard: Shard, result: Result) -> Outcome:
+        """Return everything that a processed batch writes; its journal records come first."""
+        rows = self._rows(shard, result)
+        alerts = self._alerts(shard, result)
+        batch = result.batch
+        outputs = [
+            *self._journal(shard, rows),
+            *self._alert_records(shard, alerts),
+            *self._scores(shard, result),
+            *self._dead_letters(shard, batch.records, batch.decoded.rejected),
+            *self._dead_letters(shard, batch.label_records, batch.rejected_labels),
+            *self._examples(shard, result.join.examples),
+        ]
+        return Outcome(outputs, rows, alerts, result)
+
+    def _rows(self, shard: Shard, result: Result) -> JournalRows:
+        """Return one row per input record of the batch, in source order."""
+        batch, events = result.batch, result.batch.decoded.events
+        rejected = batch.decoded.rejected
+        n = len(events) + len(rejected)
+        valid = events.index
+        scored = valid[result.scored]
+        rows = _blank_rows(n, result)
+        rows.source_offset[valid] = events.offsets
+        rows.time_ms[valid] = events.time_ms
+        rows.outcome[valid] = np.where(result.duplicate, _DUPLICATE, _SCORED)
+        rows.score[scored] = result.score
+        rows.alert[scored] = result.alert
+        rows.threshold[scored] = result.threshold
+        rows.model_version[scored] = result.versions
+        rows.labels_offset[:] = _labels_known(batch, n)
+        rows.raw[scored] = result.raw
+        if n == len(events):
+            rows.X = result.X
+            rows.event_ids, rows.entity_ids = (
+                list(events.ids),
+                list(events.entity_ids[self._primary]),
+            )
+        else:
+            rows.X[valid] = result.X
+            _fill_names(rows, valid, events.ids, events.entity_ids[self._primary])
+        for r in rejected:
+            rows.source_offset[r.index] = r.offset
+            rows.outcome[r.index] = _REJECTED
+            rows.reason[r.index] = r.code
+        return rows
+
+    def _journal(self, shard: Shard, rows: JournalRows) -> list[Output]:
+        stamps = {
+            **self._stamps,
+            "partition": str(shard.partition),
+            "next_events": str(shard.events_next),
+            "next_labels": str(shard.labels_next),
+        }
+        time_ms = max(0, shard.clock.now_ms)
+        return [
+            Output(self._topics.journal, shard.partition, None, value, time_ms)
+            for value in journal_records(rows, self._models.names, stamps, self._bytes_max)
+        ]
+
+    def _alerts(self, shard: Shard, result: Result) -> list[Alert]:
+        return [
+            self._alert(shard, result, k, int(row))
+            for k, row in enumerate(np.flatnonzero(result.alert).tolist())
+        ]
+
+    def _alert(self, shard: Shard, result: Result, k: int, row: int) -> Alert:
+        events = result.batch.decoded.events
+        i = int(result.scored[row])
+        records, snapshot = result.batch.records, result.snapshot
+        score = float(result.score[row])
+        return Alert(
+            alert_id=f"{records.topic}-{records.partition}-{int(events.offsets[i])}",
+            event_id=events.ids[i],
+            entities={name: ids[i] for name, ids in events.entity_ids.items()},
+            time_ms=int(events.time_ms[i]),
+            score=score,
+            threshold=float(result.threshold[row]),
+            severity=shard.decider.severity(score),
+            model=self._stamps["model"],
+            model_version=int(result.versions[row]),
+            reasons=reasons_for(
+                self._features, result.X[i], snapshot.mean[k], snapshot.std[k],
+                int(snapshot.count[k]), self._settings.decision.reasons_max,
+            ),
+        )  # fmt: skip
+
+    def _alert_records(self, shard: Shard, alerts: list[Alert]) -> list[Output]:
+        return [
+            Output(
+                self._topics.alerts, shard.partition, alert.entities[self._primary].encode(),
+                alert.model_dump_json().encode(), alert.time_ms,
+            )
+            for alert in alerts
+        ]  # fmt: skip
+
+    def _scores(self, shard: Shard, result: Result) -> list[Output]:
+        publish = self._topics.scores.publish
+        if publish == "none":
+            return []
+        least = -np.inf if publish == "all" else publish["above"]  # type: ignore[index]
+        events = result.batch.decoded.events
+        outputs = []
+        for row in np.flatnonzero(result.score >= least).tolist():
+            i = int(result.scored[row])
+            entity = events.entity_ids[self._primary][i]
+            value = _JSON.encode(
+                {
+                    "schema_version": 1,
+                    "event_id": events.ids[i],
+                    "entity": entity,
+                    "time_ms": int(events.time_ms[i]),
+                    "score": float(result.score[row]),
+                    "decision": "alert" if result.alert[row] else "pass",
+                    "model": self._stamps["model"],
+                    "model_version": int(result.versions[row]),
+                }
+            )
+            time_ms = int(events.time_ms[i])
+            outputs.append(
+                Output(self._topics.scores.topic, shard.partition, entity.encode(), value, time_ms)
+            )
+        return outputs
+
+    def _dead_letters(
+        self, shard: Shard, records: Records, rejected: list[Rejected]
+    ) -> list[Output]:
+        return [
+            Output(
+                self._topics.dead_letters, shard.partition, records.keys[r.index],
+                records.values[r.index], max(0, records.timestamps_ms[r.index]),
+                _connect_headers(self._settings.name, records, r),
+            )
+            for r in rejected
+        ]  # fmt: skip
+
+    def _examples(self, shard: Shard, examples: Examples) -> list[Output]:
+        if not self._trains or not len(examples):
+            return []
+        stamps = {k: self._stamps[k] for k in ("schema_version", "spec_hash", "models")}
+        stamps["partition"] = str(shard.partition)
+        time_ms = max(0, shard.clock.now_ms)
+        return [
+            Output(self._topics.training, 0, None, value, time_ms)
+            for value in training_records(examples, stamps, self._bytes_max)
+        ]
+
+
+def _blank_rows(n: int, result: Result) -> JournalRows:
+    return JournalRows(
+        source_offset=np.zeros(n, np.int64),
+        outcome=np.zeros(n, np.int64),
+        reason=[None] * n,
+        event_ids=[None] * n,
+        entity_ids=[None] * n,
+        time_ms=np.zeros(n, np.int64),
+        score=np.zeros(n),
+        alert=np.zeros(n, np.bool_),
+        threshold=np.zeros(n),
+        model_version=np.zeros(n, np.int64),
+        labels_offset=np.zeros(n, np.int64),
+        raw=np.zeros((n, result.raw.shape[1])),
+        X=np.zeros((n, result.X.shape[1])),
+    )
+
+
+def _fill_names(rows: JournalRows, valid: Int64, ids: list[str], entity_ids: list[str]) -> None:
+    for position, event_id, entity_id in zip(valid.tolist(), ids, entity_ids, strict=True):
+        rows.event_ids[position] = event_id
+        rows.entity_ids[position] = entity_id
+
+
+def _labels_known(batch: Batch, n: int) -> Int64:
+    """Return l per row: the offset after the last label that came before the row's event."""
+    labels = batch.label_records
+    first = labels.offsets[0] if len(labels) else labels.next_offset
+    known = np.array([first, *[offset + 1 for offset in labels.offsets]], np.int64)
+    return known[np.searchsorted(batch.record_before, np.arange(n), side="right")]
+
+
+def _connect_headers(
+    group: str, records: Records, rejected: Rejected
+) -> tuple[tuple[str, bytes], ...]:
+    """Return the headers with the names that Kafka Connect gives them (KIP-298)."""
+    words = {
+        "topic": records.topic,
+        "partition": str(records.partition),
+        "offset": str(rejected.offset),
+        "connector.name": group,
+        "task.id": str(records.partition),
+        "stage": "VALUE_CONVERTER",
+        "class.name": "worker.decode.Decoder",
+        "exception.class.name": f"worker.errors.RecordError.{rejected.code}",
+        "exception.message": rejected.message,
+        "exception.stacktrace": "",
+    }
+    return tuple((f"__connect.errors.{name}", text.encode()) for name, text in words.items())

@@ -1,0 +1,340 @@
+"""The loop: poll, load, process, commit, flush. The only place where the core meets the world.
+
+One step, and what if the worker dies in it:
+
+1. poll: nothing happened yet.
+2. apply the training records that are there: models are rebuilt from the log.
+3. per shard: decode, load missing state, process. All of it is in memory: redone from the log.
+4. one transaction: journal, alerts, scores, dead letters, examples, input positions. Before the
+   commit nobody sees any of it; a successor starts at the committed positions and writes it once.
+   After the commit everybody sees all of it.
+5. after the commit, one guarded write per shard to the store. If it is lost, the store lags behind
+   the log and the next owner folds the difference; it is never ahead, and never written by two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker.acquire import Live, Topics, acquire
+from worker.checkpoint import space_of
+from worker.contracts.records import Output
+from worker.contracts.settings import Settings
+from worker.errors import StateLostError, TransientError
+from worker.features.spec import FeatureSpec
+from worker.models.catalogue import ModelSet
+from worker.outputs import Emitter, Outcome
+from worker.shard import Shard
+from worker.stores import StateStore
+from worker.streams import Polled, Stream, TopicPartition
+from worker.telemetry import Telemetry
+from worker.training import TrainingFollower
+
+_IDLE_POLLS_MAX = 10
+_BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a runner works with; it closes none of them but the training reader."""
+
+    settings: Settings
+    spec: FeatureSpec
+    models: ModelSet
+    stream: Stream
+    store: StateStore
+    telemetry: Telemetry
+    slot: str = "0"
+
+
+class Stopped(Exception):  # noqa: N818
+    """A wait was ended because the worker was asked to stop."""
+
+
+class Runner:
+    """Runs one worker until it is asked to stop.
+
+    Parameters
+    ----------
+    stop
+        Asked between steps and in every wait.
+    flush_every_s
+        None flushes only when the dirty cap is reached (a run whose store ends with it).
+    on_commit
+        Called with every committed outcome, for reports.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        stop: Callable[[], bool],
+        *,
+        flush_every_s: float | None,
+        on_commit: Callable[[Outcome], None] = lambda outcome: None,
+        clock_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._bounds = parts.settings.runner
+        self._stop = stop
+        self._flush_every_s = flush_every_s
+        self._on_commit = on_commit
+        self._clock_s = clock_s
+        self._sleep = sleep
+        self._telemetry = parts.telemetry
+        inline = parts.stream.learns_inline
+        self._emitter = Emitter(
+            parts.settings, parts.spec, parts.models, parts.slot, trains=not inline
+        )
+        self._training: TrainingFollower | None = None
+        self._version = 0
+        self._live: dict[int, Live] = {}
+        self._idle_polls: dict[int, int] = {}
+        self._flushed_s = clock_s()
+        self._failures = 0
+
+    def run(self) -> None:
+        """Step until asked to stop, then flush. The caller closes stream and store.
+
+        Raises
+        ------
+        FatalError
+            State is threatened or the slot is taken: the process must exit.
+        """
+        try:
+            self._learn_history()
+            while not self._stop():
+                self.step()
+            self._flush_all(final=True)
+        except Stopped:
+            self._telemetry.log.info("wait_interrupted")
+        finally:
+            self._telemetry.ready = False
+            if self._training is not None:
+                self._training.close()
+
+    def step(self) -> int:
+        """Do one poll and at most one transaction; return the number of input records processed."""
+        waiting = any(len(live.inbox) for live in self._live.values())
+        try:
+            polled = self._parts.stream.poll(
+                0 if waiting else self._bounds.poll, self._bounds.batch_records_max
+            )
+            self._own(polled)
+            done = self._batch(polled)
+            self._flush_due()
+        except TransientError as error:
+            self._wait("stream", error)
+            return 0
+        except StateLostError as error:
+            self._lose_all(error)
+            return 0
+        self._failures = 0
+        return done
+
+    def _learn_history(self) -> None:
+        if self._parts.stream.learns_inline:
+            return
+        topic = self._settings.outputs.training
+        while self._training is None:
+            try:
+                follower = TrainingFollower(
+                    self._parts.stream, topic, self._parts.models, self._parts.spec.spec_hash
+                )
+                learned = follower.catch_up()
+                self._training = follower
+            except TransientError as error:
+                self._wait("stream", error)
+        self._telemetry.learned.inc(learned)
+        self._telemetry.log.info("training_log_learned", examples=learned, version=follower.version)
+
+    def _own(self, polled: Polled) -> None:
+        """Make the live shards those that are assigned, and hand each its records."""
+        for partition in [p for p in self._live if p not in polled.assigned]:
+            del self._live[partition]
+            self._telemetry.log.info("shard_released", partition=partition)
+        for partition in sorted(polled.assigned - self._live.keys()):
+            self._live[partition] = self._acquire(partition)
+        for records in polled.records:
+            live = self._live.get(records.partition)
+            if live is not None and len(records):
+                live.inbox.add(records)
+        self._pause_full()
+        self._telemetry.ready, self._telemetry.reason = True, "live"
+
+    def _acquire(self, partition: int) -> Live:
+        parts, settings = self._parts, self._settings
+        self._telemetry.ready, self._telemetry.reason = False, f"acquiring partition {partition}"
+        started_s = self._clock_s()
+        shard = Shard(settings, parts.spec, parts.models, partition, parts.stream.learns_inline)
+        live = acquire(
+            parts.stream,
+            parts.store,
+            self._topics(),
+            shard,
+            space_of(settings.name, parts.spec, partition),
+            self._ttls_ms(),
+            self._bounds.dirty_max,
+            lambda done, total: self._telemetry.log.debug("shard_folding", done=done, total=total),
+        )
+        self._telemetry.acquired.inc()
+        self._telemetry.log.info(
+            "shard_acquired",
+            partition=partition,
+            events_offset=shard.events_next,
+            labels_offset=shard.labels_next,
+            folded=live.folded,
+            seconds=round(self._clock_s() - started_s, 3),
+        )
+        return live
+
+    def _topics(self) -> Topics:
+        labels = self._settings.labels
+        return Topics(
+            self._settings.events.topic,
+            None if labels is None else labels.topic,
+            self._settings.outputs.journal,
+        )
+
+    def _ttls_ms(self) -> tuple[int, int]:
+        """Return how long the store keeps entities and pending events: twice the need."""
+        horizon_ms = 0 if self._settings.labels is None else self._settings.labels.horizon
+        return 2 * self._parts.spec.forget_ms + _DAY_MS, 2 * horizon_ms + _DAY_MS
+
+    def _pause_full(self) -> None:
+        """Take no more records of topics whose inbox holds two batches."""
+        full: list[TopicPartition] = [
+            (topic, partition)
+            for partition, live in self._live.items()
+            for topic in live.inbox.full(2 * self._bounds.batch_records_max)
+        ]
+        self._parts.stream.pause(full)
+
+    def _batch(self, polled: Polled) -> int:
+        """Process what every shard has ready and commit it as one transaction."""
+        if self._training is not None:
+            self._telemetry.learned.inc(self._training.follow())
+            self._version = self._training.version
+            self._telemetry.model_version.set(self._version)
+        if self._dirty() >= self._bounds.dirty_max:
+            self._flush_all()
+        done = [o for p in list(self._live) if (o := self._process(p, polled)) is not None]
+        if done:
+            self._commit(polled, done)
+        return sum(len(o.rows) for _, o in done)
+
+    def _process(self, partition: int, polled: Polled) -> tuple[int, Outcome] | None:
+        live = self._live[partition]
+        started_s = self._clock_s()
+        events, labels, before = live.inbox.take(
+            self._bounds.batch_records_max,
+            events_end=self._ended(partition, self._settings.events.topic, polled),
+            labels_end=self._ended(partition, self._topics().labels, polled),
+        )
+        if not len(events) and not len(labels):
+            return None
+        batch = live.shard.prepare(events, labels, before)
+        keys = live.shard.missing(batch)
+        if keys:
+            live.shard.load(keys, self._load(live, keys))
+        result = live.shard.process(batch, self._version)
+        if self._parts.stream.learns_inline:
+            self._version += len(result.join.examples)
+        outcome = self._emitter.outcome(live.shard, result)
+        self._telemetry.batch_seconds.observe(self._clock_s() - started_s)
+        return partition, outcome
+
+    def _ended(self, partition: int, topic: str | None, polled: Polled) -> bool:
+        """Return whether a topic has nothing more, or has been silent for too long to wait for."""
+        if topic is None or (topic, partition) in polled.caught_up:
+            self._idle_polls[partition] = 0
+            return True
+        self._idle_polls[partition] = self._idle_polls.get(partition, 0) + 1
+        return self._idle_polls[partition] > _IDLE_POLLS_MAX
+
+    def _load(self, live: Live, keys: list[str]) -> list[bytes | None]:
+        """Load from the store, however long it takes: nothing may be guessed and nothing lost."""
+        while True:
+            try:
+                values = live.checkpoint.load(keys)
+            except TransientError as error:
+                self._parts.stream.keep_alive()
+                self._wait("store", error)
+            else:
+                self._failures = 0
+                return values
+
+    def _commit(self, polled: Polled, done: list[tuple[int, Outcome]]) -> None:
+        started_s = self._clock_s()
+        outputs: list[Output] = [output for _, o in done for output in o.outputs]
+        positions: dict[TopicPartition, int] = {}
+        for partition, _ in done:
+            shard = self._live[partition].shard
+            positions[self._settings.events.topic, partition] = shard.events_next
+            if self._settings.labels is not None:
+                positions[self._settings.labels.topic, partition] = shard.labels_next
+        offsets = self._parts.stream.commit(polled.generation, outputs, positions)
+        self._telemetry.commit_seconds.observe(self._clock_s() - started_s)
+        journal = self._settings.outputs.journal
+        for output, offset in zip(outputs, offsets, strict=True):
+            if output.topic == journal:
+                self._live[output.partition].journal_next = offset + 1
+        for _, outcome in done:
+            self._telemetry.committed(outcome)
+            self._on_commit(outcome)
+
+    def _dirty(self) -> int:
+        return sum(live.shard.dirty_count for live in self._live.values())
+
+    def _flush_due(self) -> None:
+        now_s = self._clock_s()
+        self._telemetry.dirty.set(self._dirty())
+        if self._flush_every_s is not None and now_s - self._flushed_s >= self._flush_every_s:
+            self._flush_all()
+            self._flushed_s = now_s
+
+    def _flush_all(self, *, final: bool = False) -> None:
+        """Flush every shard that is dirty. A store that is away is tried again later."""
+        if self._flush_every_s is None and final:
+            return
+        for partition, live in list(self._live.items()):
+            if live.shard.dirty_count:
+                self._flush(partition, live)
+
+    def _flush(self, partition: int, live: Live) -> None:
+        started_s = self._clock_s()
+        try:
+            self._telemetry.flushed.inc(live.checkpoint.flush(live.shard, live.journal_next))
+            self._telemetry.flush_seconds.observe(self._clock_s() - started_s)
+        except TransientError as error:
+            self._telemetry.retries.labels("store").inc()
+            self._telemetry.log.warning("flush_delayed", partition=partition, error=str(error))
+        except StateLostError as error:
+            del self._live[partition]
+            self._telemetry.log.warning("shard_lost", partition=partition, error=str(error))
+
+    def _lose_all(self, error: StateLostError) -> None:
+        """Forget everything that may not be committed; the next step acquires it again."""
+        self._telemetry.log.warning("state_lost", error=str(error))
+        self._telemetry.ready, self._telemetry.reason = False, str(error)
+        self._live.clear()
+        while True:
+            try:
+                self._parts.stream.recover()
+            except TransientError as again:
+                self._wait("stream", again)
+            else:
+                return
+
+    def _wait(self, part: str, error: TransientError) -> None:
+        if self._stop():
+            raise Stopped
+        self._telemetry.retries.labels(part).inc()
+        self._telemetry.ready, self._telemetry.reason = False, str(error)
+        self._telemetry.log.warning("waited", part=part, failures=self._failures, error=str(error))
+        self._sleep(_BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)])
+        self._failures += 1

@@ -1,0 +1,198 @@
+"""What a worker tells the outside: logs, metrics, health. Only the shell uses it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from worker.contracts.records import Float64
+from worker.outputs import Outcome
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_SCORES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_BOUNDS = (*(str(bound) for bound in _SCORES), "+Inf")
+
+
+def configure_logging(level: str = "INFO") -> None:
+    """Send structured logs to standard error: readable on a terminal, JSON lines elsewhere."""
+    terminal = sys.stderr.isatty()
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Forward()])
+
+
+class _Forward(logging.Handler):
+    """Takes the client libraries' own log records into the structured log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        getattr(log, level)("client_logged", logger=record.name, message=record.getMessage())
+
+
+class Telemetry:
+    """Metrics of one worker in a registry of its own, so that several can live in one process.
+
+    Parameters
+    ----------
+    now_s
+        The wall clock in Unix seconds, for ages only.
+    """
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.ready = False
+        self.reason = "starting"
+        self.log = structlog.get_logger()
+        self._now_s = now_s
+        self.records = Counter(
+            "riverwatch_records_total", "input records processed", ["topic"], registry=registry
+        )
+        self.outcomes = Counter(
+            "riverwatch_outcomes_total", "journal rows by outcome", ["outcome"], registry=registry
+        )
+        self.dead_letters = Counter(
+            "riverwatch_dead_letters_total", "rejected records", ["reason"], registry=registry
+        )
+        self.alerts = Counter(
+            "riverwatch_alerts_total", "alerts published", ["severity"], registry=registry
+        )
+        self.labels = Counter(
+            "riverwatch_labels_total", "labels by what became of them", ["fate"], registry=registry
+        )
+        self.learned = Counter(
+            "riverwatch_examples_learned_total", "examples the models learned", registry=registry
+        )
+        self.flushed = Counter(
+            "riverwatch_flushed_keys_total", "keys written to the store", registry=registry
+        )
+        self.retries = Counter(
+            "riverwatch_retries_total", "waits for stream or store", ["part"], registry=registry
+        )
+        self.acquired = Counter(
+            "riverwatch_acquired_total",
+            "shards brought to the committed position",
+            registry=registry,
+        )
+        self.batch_seconds = self._seconds("batch", "decode to outcome of one batch")
+        self.commit_seconds = self._seconds("commit", "one transaction")
+        self.flush_seconds = self._seconds("flush", "one guarded write")
+        self.event_to_alert_seconds = self._seconds(
+            "event_to_alert", "record timestamp to committed alert"
+        )
+        self.lag = Gauge(
+            "riverwatch_lag_records", "polled and not processed", ["partition"], registry=registry
+        )
+        self.dirty = Gauge("riverwatch_dirty_keys", "keys not in the store yet", registry=registry)
+        self.model_version = Gauge(
+            "riverwatch_model_version", "training offset learned", registry=registry
+        )
+        self.scores = Counter(
+            "riverwatch_scores_total",
+            "scores of the deciding model by the smallest bound they do not exceed",
+            ["at_most"],
+            registry=registry,
+        )
+
+    def _seconds(self, name: str, text: str) -> Histogram:
+        return Histogram(
+            f"riverwatch_{name}_seconds", text, buckets=_SECONDS, registry=self.registry
+        )
+
+    def committed(self, outcome: Outcome) -> None:
+        """Count one committed batch of one shard."""
+        batch = outcome.result.batch
+        self.records.labels(batch.records.topic).inc(len(batch.records))
+        if len(batch.label_records):
+            self.records.labels(batch.label_records.topic).inc(len(batch.label_records))
+        self._count_outcomes(outcome)
+        for fate, count in outcome.result.join.counts.items():
+            self.labels.labels(fate).inc(count)
+        self._observe_scores(outcome.result.score)
+        for alert in outcome.alerts:
+            self.alerts.labels(alert.severity).inc()
+        self._alert_ages(outcome)
+
+    def _count_outcomes(self, outcome: Outcome) -> None:
+        scored, duplicate = len(outcome.result.scored), int(outcome.result.duplicate.sum())
+        batch = outcome.result.batch
+        self.outcomes.labels("scored").inc(scored)
+        self.outcomes.labels("duplicate").inc(duplicate)
+        self.outcomes.labels("rejected").inc(len(batch.decoded.rejected))
+        for rejected in (*batch.decoded.rejected, *batch.rejected_labels):
+            self.dead_letters.labels(rejected.code).inc()
+
+    def _observe_scores(self, scores: Float64) -> None:
+        """Add a batch to the histogram by one call per bucket, not per event."""
+        buckets = np.searchsorted(_SCORES, scores, side="left")
+        for bucket, count in enumerate(np.bincount(buckets, minlength=len(_SCORES) + 1).tolist()):
+            self.scores.labels(_BOUNDS[bucket]).inc(count)
+
+    def _alert_ages(self, outcome: Outcome) -> None:
+        records, now_s = outcome.result.batch.records, self._now_s()
+        index = outcome.result.batch.decoded.events.index
+        for row in outcome.result.alert.nonzero()[0].tolist():
+            timestamp_ms = records.timestamps_ms[int(index[outcome.result.scored[row]])]
+            self.event_to_alert_seconds.observe(max(0.0, now_s - timestamp_ms / 1000))
+
+
+class HealthServer:
+    """Serves ``/metrics``, ``/healthz`` and ``/readyz`` on one port from a thread of its own."""
+
+    def __init__(self, telemetry: Telemetry, port: int, host: str = "0.0.0.0") -> None:
+        self._server = ThreadingHTTPServer((host, port), _handler(telemetry))
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(telemetry: Telemetry) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, generate_latest(telemetry.registry), "text/plain; version=0.0.4")
+            elif self.path == "/healthz":
+                self._answer(200, b'{"status":"alive"}', "application/json")
+            elif self.path == "/readyz":
+                body = {"ready": telemetry.ready, "reason": telemetry.reason}
+                code = 200 if telemetry.ready else 503
+                self._answer(code, json.dumps(body).encode(), "application/json")
+            else:
+                self._answer(404, b"", "text/plain")
+
+        def _answer(self, code: int, body: bytes, kind: str) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing: probes come every few seconds."""
+
+    return Handler
