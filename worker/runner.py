@@ -97,6 +97,11 @@ class Runner:
         self._flushed_s = clock_s()
         self._failures = 0
 
+    @property
+    def idle(self) -> bool:
+        """Return whether everything that was polled has been processed."""
+        return not any(len(live.inbox) for live in self._live.values())
+
     def run(self) -> None:
         """Step until asked to stop, then flush. The caller closes stream and store.
 
@@ -119,10 +124,9 @@ class Runner:
 
     def step(self) -> int:
         """Do one poll and at most one transaction; return the number of input records processed."""
-        waiting = any(len(live.inbox) for live in self._live.values())
         try:
             polled = self._parts.stream.poll(
-                0 if waiting else self._bounds.poll, self._bounds.batch_records_max
+                self._bounds.poll if self.idle else 0, self._bounds.batch_records_max
             )
             self._own(polled)
             done = self._batch(polled)

@@ -1,0 +1,144 @@
+"""The ``riverwatch`` command. Nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXIT_FAILED, EXIT_WRONG = 1, 2
+
+app = typer.Typer(
+    name="riverwatch",
+    help="Exactly-once, real-time fraud and anomaly scoring: Kafka, Redis features, River models.",
+    epilog="Exit codes: 0 done, 1 failed or stopped by a fatal error, 2 wrong configuration or usage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="the configuration file (YAML)")]
+
+
+@app.command(epilog="Example: riverwatch demo --out out/demo")
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="keep scores, alerts and journal in this directory")
+    ] = None,
+    alerts: Annotated[int, typer.Option(help="how many alerts to print at most", min=0)] = 40,
+) -> None:
+    """Replay a small card stream in this process and print real alerts with their reasons."""
+    from worker.commands import run_demo
+
+    _exit(lambda: run_demo(out, alerts))
+
+
+@app.command(epilog="Example: riverwatch check -c examples/cards/cards.yaml")
+def check(config: ConfigFile) -> None:
+    """Print what a configuration means: topics, features, entities, models; or all its mistakes."""
+    from worker.commands import run_check
+
+    _exit(lambda: run_check(config))
+
+
+@app.command(epilog="Example: riverwatch schema alerts; riverwatch schema events -c cards.yaml")
+def schema(
+    what: Annotated[str, typer.Argument(help="config, events, labels, alerts, scores or journal")],
+    config: Annotated[Path | None, typer.Option("-c", "--config", help="needed for events")] = None,
+) -> None:
+    """Print the JSON Schema of a contract."""
+    from worker.commands import run_schema
+
+    _exit(lambda: run_schema(what, config))
+
+
+@app.command(epilog="Example: riverwatch topics -c cards.yaml --create --partitions 4")
+def topics(
+    config: ConfigFile,
+    create: Annotated[bool, typer.Option("--create", help="create the missing topics")] = False,
+    partitions: Annotated[int, typer.Option(min=1, help="of events, labels and outputs")] = 4,
+    replication: Annotated[int, typer.Option(min=1, help="replicas of each partition")] = 1,
+) -> None:
+    """Show the topics with their partition counts and key contracts, or create them."""
+    from worker.commands import run_topics
+
+    _exit(lambda: run_topics(config, create, partitions, replication))
+
+
+@app.command(epilog="Example: riverwatch run -c cards.yaml --slot 0")
+def run(
+    config: ConfigFile,
+    slot: Annotated[
+        str,
+        typer.Option(
+            envvar="RIVERWATCH_SLOT",
+            help="name of this worker within its group; a restart must use the same one",
+        ),
+    ] = "0",
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR")] = "INFO",
+) -> None:
+    """Run one worker on Kafka and Redis until SIGTERM or Ctrl-C; a second signal leaves at once."""
+    from worker.commands import run_worker
+
+    _exit(lambda: run_worker(config, slot, log_level))
+
+
+@app.command(
+    epilog="Example: riverwatch replay -c handbook.yaml --events transactions.parquet "
+    "--label-column TX_FRAUD --label-delay 7d --out out/"
+)
+def replay(
+    config: ConfigFile,
+    events: Annotated[Path, typer.Option(help="JSONL, CSV or Parquet; plain, .gz or .zst")],
+    out: Annotated[Path, typer.Option(help="a new directory, or an earlier replay's")],
+    labels: Annotated[Path | None, typer.Option(help="a file of labels")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="the column of the events file with the truth")
+    ] = None,
+    label_delay: Annotated[
+        str | None, typer.Option(help="when a row's label becomes known, such as 7d")
+    ] = None,
+) -> None:
+    """Run the whole worker over recorded files and write scores, alerts, journal and metrics."""
+    from worker.commands import run_replay
+
+    _exit(lambda: run_replay(config, events, out, labels, label_column, label_delay))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    if version:
+        from worker import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _exit(command: Callable[[], int]) -> None:
+    """Run a command and end the process with its exit code; known errors have no trace."""
+    from worker.errors import ConfigError, RiverwatchError
+
+    try:
+        code = command()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(EXIT_WRONG) from None
+    except RiverwatchError as error:
+        print(f"riverwatch: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_FAILED) from None
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

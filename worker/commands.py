@@ -1,0 +1,290 @@
+"""What the commands do. Imported by `worker.cli` only when a command runs."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.resources import as_file, files
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from worker.config import load_settings
+from worker.contracts.messages import Alert
+from worker.contracts.settings import (
+    KafkaSettings,
+    LabelSettings,
+    MemoryStreamSettings,
+    RedisSettings,
+    Settings,
+    parse_duration,
+)
+from worker.errors import ConfigError
+from worker.features.spec import compile_features
+
+_EXIT_KILLED = 130
+_WARMED_UP_STEPS = 50
+
+
+def load(path: Path) -> Settings:
+    """Return a checked configuration; every mistake is reported at once."""
+    from worker.models.catalogue import check_models
+
+    return load_settings(path, os.environ, checks=(compile_features, check_models))
+
+
+def run_check(path: Path) -> int:
+    """Print what a configuration means."""
+    from worker.describe import describe
+
+    settings = load(path)
+    print(describe(settings, compile_features(settings)))
+    return 0
+
+
+def run_schema(what: str, path: Path | None) -> int:
+    """Print the JSON Schema of a contract."""
+    from worker.describe import json_schema
+
+    settings = None if path is None else load(path)
+    print(json.dumps(json_schema(what, settings), indent=2))
+    return 0
+
+
+def run_topics(path: Path, create: bool, partitions: int, replication: int) -> int:
+    """Show the topics, or create the missing ones. Returns 1 while any does not fit."""
+    from worker.streams import topics
+
+    settings = load(path)
+    kafka = _kafka(settings)
+    if create:
+        topics.create(kafka, topics.contracts(settings), partitions, replication)
+    rows = topics.describe(kafka, topics.contracts(settings))
+    print(topics.table(rows))
+    return 0 if all(row.fits for row in rows) else 1
+
+
+def run_worker(path: Path, slot: str, log_level: str) -> int:
+    """Run one worker until a signal."""
+    from worker.models.catalogue import build_models
+    from worker.runner import Parts, Runner
+    from worker.stores.redis import RedisStore
+    from worker.streams.kafka import KafkaStream
+    from worker.telemetry import HealthServer, Telemetry, configure_logging
+
+    configure_logging(log_level)
+    settings = load(path)
+    if not isinstance(settings.store, RedisSettings):
+        raise ConfigError(
+            f"{path} store.kind", expected="redis", got=settings.store.kind,
+            hint="a memory store is for replay and tests",
+        )  # fmt: skip
+    spec = compile_features(settings)
+    stop = _stop_on_signals()
+    telemetry = Telemetry(time.time)
+    with ExitStack() as stack:
+        if settings.runner.metrics_port is not None:
+            stack.callback(HealthServer(telemetry, settings.runner.metrics_port).close)
+        store = RedisStore(settings.store)
+        stack.callback(store.close)
+        stream = KafkaStream(
+            _kafka(settings),
+            group=settings.name,
+            slot=slot,
+            events_topic=settings.events.topic,
+            labels_topic=None if settings.labels is None else settings.labels.topic,
+            outputs=settings.outputs,
+        )
+        stack.callback(stream.close)
+        models = build_models(settings, spec.names)
+        parts = Parts(settings, spec, models, stream, store, telemetry, slot)
+        telemetry.log.info("worker_started", name=settings.name, slot=slot)
+        Runner(parts, stop, flush_every_s=settings.runner.flush / 1000).run()
+    telemetry.log.info("worker_stopped", name=settings.name, slot=slot)
+    return 0
+
+
+def run_replay(
+    path: Path,
+    events: Path,
+    out: Path,
+    labels: Path | None,
+    label_column: str | None,
+    label_delay: str | None,
+) -> int:
+    """Replay recorded files with a progress bar, or plain lines where there is no terminal."""
+    from worker.replay import Recording
+
+    settings = load(path)
+    declared = settings.labels or LabelSettings()
+    column = label_column or (None if labels else declared.column)
+    delay_ms = _delay_ms(label_delay) if label_delay else declared.delay
+    if column is not None and delay_ms is None:
+        raise ConfigError("--label-delay", expected="a duration such as 7d", got="none",
+                          hint="or labels.delay in the configuration")  # fmt: skip
+    recording = Recording(events, labels, column, delay_ms)
+    summary = _replay(settings, recording, out, lambda alert: None)
+    print(json.dumps(summary, indent=2))
+    return 0
+
+
+def run_demo(out: Path | None, alerts_max: int) -> int:
+    """Replay the recording that ships with the package and print its alerts."""
+    from worker.replay import Recording
+
+    console = Console(highlight=False)
+    package = files("worker.demo")
+    with ExitStack() as stack:
+        config, events, labels = (
+            stack.enter_context(as_file(package / name))
+            for name in ("cards.yaml", "events.jsonl.zst", "labels.jsonl.zst")
+        )
+        target = out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
+        settings = load(config)
+        shown = _AlertPrinter(console, alerts_max)
+        summary = _replay(settings, Recording(events, labels), target, shown)
+    shown.finish()
+    _print_summary(console, summary)
+    if out is not None:
+        console.print(f"written to {out}: scores.parquet, alerts.jsonl, journal/, metrics.json")
+    return 0
+
+
+def _replay(
+    settings: Settings, recording: Any, out: Path, show: Callable[[Alert], None]
+) -> dict[str, object]:
+    from worker.models.catalogue import build_models
+    from worker.replay import replay
+
+    if settings.labels is None and (recording.labels or recording.label_column):
+        settings = settings.model_copy(update={"labels": LabelSettings()})
+    settings = settings.model_copy(update={"stream": MemoryStreamSettings()})
+    spec = compile_features(settings)
+    with _Reporter() as reporter:
+
+        def committed(outcome: Any, stream: Any) -> None:
+            for alert in outcome.alerts:
+                show(alert)
+            reporter.update(stream)
+
+        return replay(settings, spec, build_models(settings, spec.names), recording, out, committed)
+
+
+class _Reporter:
+    """Progress of a replay: a bar on a terminal, elsewhere a line every five seconds."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bar = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("replaying"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[unit]}"), TimeRemainingColumn(), console=console,
+                transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task("replay", total=None, unit="")
+        self._started_s = self._said_s = time.monotonic()
+
+    def __enter__(self) -> _Reporter:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, stream: Any) -> None:  # Any: only its progress figures are used
+        rows_known = stream.rows_total is not None
+        done = stream.rows_read if rows_known else stream.bytes_read
+        total, unit = (stream.rows_total, "rows") if rows_known else (stream.bytes_total, "bytes")
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, unit=unit)
+        elif time.monotonic() - self._said_s > 5:
+            self._said_s = time.monotonic()
+            rate = stream.rows_read / (self._said_s - self._started_s)
+            print(f"replayed {done} of {total} {unit}, {rate:.0f} rows/s", file=sys.stderr)
+
+
+class _AlertPrinter:
+    """Prints the first alerts in full and counts the rest."""
+
+    def __init__(self, console: Console, alerts_max: int) -> None:
+        self._console = console
+        self._left = alerts_max
+        self._more = 0
+
+    def __call__(self, alert: Alert) -> None:
+        if self._left <= 0:
+            self._more += 1
+            return
+        self._left -= 1
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(alert.time_ms / 1000))
+        who = " ".join(f"{name} {id_}" for name, id_ in alert.entities.items() if id_)
+        self._console.print(
+            f"[bold red]ALERT[/] {when} {alert.severity:<8} score {alert.score:.3f}"
+            f" (threshold {alert.threshold:.3f}) {who}  event {alert.event_id}"
+        )
+        for reason in alert.reasons:
+            self._console.print(f"        - {reason.text}")
+
+    def finish(self) -> None:
+        if self._more:
+            self._console.print(f"... and {self._more} more alerts")
+
+
+def _print_summary(console: Console, summary: dict[str, object]) -> None:
+    rates = (f"{name} {summary[name]:.3f}" for name in ("roc_auc", "average_precision")
+             if isinstance(summary[name], float))  # fmt: skip
+    console.print(
+        f"\n{summary['events']} events, {summary['events_per_s']} events/s, outcomes"
+        f" {summary['outcomes']}, {summary['alerts']} alerts, {summary['labelled']} labels,"
+        f" {summary['positives']} of them frauds; {', '.join(rates)}"
+    )
+
+
+def _kafka(settings: Settings) -> KafkaSettings:
+    if not isinstance(settings.stream, KafkaSettings):
+        raise ConfigError("stream.kind", expected="kafka", got=settings.stream.kind)
+    return settings.stream
+
+
+def _delay_ms(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError("--label-delay", expected=str(error), got=repr(text)) from None
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    """Return a question that is true after SIGTERM or SIGINT; a second signal leaves at once."""
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if seen:
+            os._exit(_EXIT_KILLED)
+        seen.append(number)
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    steps = 0
+
+    def stop() -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == _WARMED_UP_STEPS:
+            gc.collect()
+            gc.freeze()
+        return bool(seen)
+
+    return stop

@@ -1,0 +1,278 @@
+"""Replay: the whole worker in one process over recorded files, and what it writes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from worker.arrow import DECISIONS, OUTCOMES, JournalRows, read_batch
+from worker.contracts.records import Output
+from worker.contracts.settings import Settings
+from worker.errors import ConfigError
+from worker.features.spec import FeatureSpec
+from worker.metrics import average_precision, roc_auc
+from worker.models.catalogue import ModelSet
+from worker.outputs import Outcome
+from worker.runner import Parts, Runner
+from worker.stores.memory import MemoryStore
+from worker.streams.files import FileStream
+from worker.telemetry import Telemetry
+
+_ROW_GROUP = 100_000
+OUTPUTS = ("scores.parquet", "alerts.jsonl", "dead-letters.jsonl", "journal", "metrics.json")
+
+
+class DirectorySink:
+    """Writes what the worker publishes: ``alerts.jsonl``, ``dead-letters.jsonl``, ``journal/``."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        self._topics = settings.outputs
+        self._alerts = (directory / "alerts.jsonl").open("wb")
+        self._dead_letters = (directory / "dead-letters.jsonl").open("wb")
+        (directory / "journal").mkdir()
+        self._journal_path = directory / "journal" / "events-0.arrow"
+        self._journal: Any = None  # Any: pyarrow ships no types
+
+    def write(self, outputs: Sequence[Output]) -> None:
+        """Append the outputs of one commit."""
+        for output in outputs:
+            if output.topic == self._topics.journal:
+                self._append_journal(output.value or b"")
+            elif output.topic == self._topics.alerts:
+                self._alerts.write((output.value or b"") + b"\n")
+            elif output.topic == self._topics.dead_letters:
+                self._dead_letters.write(_dead_letter_line(output))
+
+    def close(self) -> None:
+        """Finish all files."""
+        self._alerts.close()
+        self._dead_letters.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _append_journal(self, value: bytes) -> None:
+        batch = read_batch(value, "journal")
+        if self._journal is None:
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            self._journal = pa.ipc.new_file(self._journal_path, batch.schema, options=options)
+        self._journal.write_batch(batch)
+
+
+def _dead_letter_line(output: Output) -> bytes:
+    """Return one JSON line; a value that is not UTF-8 is written as base64."""
+    line: dict[str, object] = {"key": None if output.key is None else _text(output.key)[1]}
+    if output.value is None:
+        line["value"] = None
+    else:
+        encoding, text = _text(output.value)
+        line[f"value{encoding}"] = text
+    line["headers"] = {name: text.decode() for name, text in output.headers}
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def _text(value: bytes) -> tuple[str, str]:
+    try:
+        return "", value.decode()
+    except UnicodeDecodeError:
+        return "_base64", base64.b64encode(value).decode()
+
+
+class ScoreFile:
+    """Writes ``scores.parquet``: one row per input record, in source order."""
+
+    def __init__(self, path: Path, settings: Settings, models: Sequence[str]) -> None:
+        self._topic = settings.events.topic
+        self._models = models
+        self._schema = pa.schema(
+            [
+                ("event_id", pa.utf8()),
+                ("event_time", pa.timestamp("ms", tz="UTC")),
+                ("entity", pa.utf8()),
+                ("outcome", pa.utf8()),
+                ("reason", pa.utf8()),
+                ("score", pa.float64()),
+                *[(f"raw_{name}", pa.float64()) for name in models],
+                ("decision", pa.utf8()),
+                ("threshold", pa.float64()),
+                ("model_version", pa.int64()),
+                ("topic", pa.utf8()),
+                ("partition", pa.int32()),
+                ("offset", pa.int64()),
+            ]
+        )
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = 0
+
+    def add(self, partition: int, rows: JournalRows) -> None:
+        """Append the rows of one batch."""
+        self._batches.append(self._batch(partition, rows))
+        self._rows += len(rows)
+        if self._rows >= _ROW_GROUP:
+            self._write()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        if self._batches:
+            self._writer.write_table(pa.Table.from_batches(self._batches, self._schema))
+        self._batches, self._rows = [], 0
+
+    def _batch(self, partition: int, rows: JournalRows) -> pa.RecordBatch:
+        not_scored = rows.outcome != 0
+        n = len(rows)
+        time_ms = pa.array(rows.time_ms, mask=rows.outcome == 2)
+        raw = [np.ascontiguousarray(rows.raw[:, i]) for i in range(len(self._models))]
+        arrays = [
+            pa.array(rows.event_ids, pa.utf8()),
+            time_ms.cast(pa.timestamp("ms", tz="UTC")),
+            pa.array(rows.entity_ids, pa.utf8()),
+            pa.array(np.array(OUTCOMES)[rows.outcome]),
+            pa.array(rows.reason, pa.utf8()),
+            pa.array(rows.score, mask=not_scored),
+            *[pa.array(column, mask=not_scored) for column in raw],
+            pa.array(np.array(DECISIONS)[rows.alert.astype(np.int64)], mask=not_scored),
+            pa.array(rows.threshold, mask=not_scored),
+            pa.array(rows.model_version, mask=not_scored),
+            pa.array(np.full(n, self._topic)),
+            pa.array(np.full(n, partition, np.int32)),
+            pa.array(rows.source_offset),
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Counts and ranking metrics of one replay; each label is held against the score served."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    alerts: int = 0
+    y: list[np.ndarray] = field(default_factory=list)
+    scores: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one committed batch."""
+        counts = np.bincount(outcome.rows.outcome, minlength=len(OUTCOMES)).tolist()
+        self.outcomes.update(dict(zip(OUTCOMES, counts, strict=True)))
+        batch = outcome.result.batch
+        self.rejected.update(r.code for r in (*batch.decoded.rejected, *batch.rejected_labels))
+        self.labels.update(outcome.result.join.counts)
+        self.alerts += len(outcome.alerts)
+        examples = outcome.result.join.examples
+        labelled = (examples.y >= 0) & ~np.isnan(examples.score)
+        self.y.append(examples.y[labelled])
+        self.scores.append(examples.score[labelled])
+
+    def summary(self, seconds: float) -> dict[str, object]:
+        """Return what ``metrics.json`` holds."""
+        y = np.concatenate([np.empty(0, np.int64), *self.y])
+        scores = np.concatenate([np.empty(0), *self.scores])
+        events = sum(self.outcomes.values())
+        return {
+            "events": events,
+            "events_per_s": round(events / max(seconds, 1e-9), 1),
+            "seconds": round(seconds, 3),
+            "outcomes": {name: self.outcomes[name] for name in OUTCOMES},
+            "rejected": dict(sorted(self.rejected.items())),
+            "alerts": self.alerts,
+            "labels": dict(sorted(self.labels.items())),
+            "labelled": len(y),
+            "positives": int(y.sum()),
+            "roc_auc": roc_auc(y, scores),
+            "average_precision": average_precision(y, scores),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What to replay: events, and where their labels are (a file, or a column and its delay)."""
+
+    events: Path
+    labels: Path | None = None
+    label_column: str | None = None
+    label_delay_ms: int | None = None
+
+
+def prepare_directory(out: Path) -> None:
+    """Make an empty output directory, replacing what an earlier replay wrote there.
+
+    Raises
+    ------
+    ConfigError
+        The directory holds other files, which are never deleted.
+    """
+    foreign = [p.name for p in out.iterdir() if p.name not in OUTPUTS] if out.is_dir() else []
+    if foreign or (out.exists() and not out.is_dir()):
+        raise ConfigError(
+            str(out), expected="a new directory or an earlier replay's",
+            got="other files" if foreign else "a file", hint="choose another --out",
+        )  # fmt: skip
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+
+
+def replay(
+    settings: Settings,
+    spec: FeatureSpec,
+    models: ModelSet,
+    recording: Recording,
+    out: Path,
+    on_commit: Callable[[Outcome, FileStream], None] = lambda outcome, stream: None,
+    clock_s: Callable[[], float] = time.monotonic,
+) -> dict[str, object]:
+    """Run the worker over a recording, write everything to ``out``, return the metrics.
+
+    Parameters
+    ----------
+    on_commit
+        Called after every batch with its outcome and the stream, for progress.
+    """
+    prepare_directory(out)
+    sink = DirectorySink(out, settings)
+    stream = FileStream(
+        settings, recording.events, recording.labels, recording.label_column,
+        recording.label_delay_ms, sink,
+    )  # fmt: skip
+    scores = ScoreFile(out / "scores.parquet", settings, models.names)
+    metrics = Metrics()
+
+    def committed(outcome: Outcome) -> None:
+        scores.add(0, outcome.rows)
+        metrics.add(outcome)
+        on_commit(outcome, stream)
+
+    started_s = clock_s()
+    parts = Parts(settings, spec, models, stream, MemoryStore(), Telemetry(time.time))
+    runner = Runner(
+        parts,
+        lambda: stream.exhausted and runner.idle,
+        flush_every_s=None,
+        on_commit=committed,
+        clock_s=clock_s,
+    )
+    try:
+        runner.run()
+    finally:
+        scores.close()
+        sink.close()
+        stream.close()
+    summary = metrics.summary(clock_s() - started_s)
+    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
