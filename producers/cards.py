@@ -99,7 +99,7 @@ def generate(settings: CardsSettings) -> Iterator[Item]:
 
 
 def transactions(settings: CardsSettings) -> Iterator[tuple[Rows, Ints]]:
-    """Yield per day its transactions, `EVENT` rows sorted by time, and their labels' delays in ms."""
+    """Yield per day its `EVENT` rows, sorted by time, and the delays of their labels in ms."""
     world = draw_population(
         np.random.default_rng(settings.seed), settings.cards, settings.terminals
     )

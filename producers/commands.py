@@ -1,0 +1,98 @@
+"""What the commands do, with the heavy imports that the command line leaves for later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from producers.bad_records import FILE_KINDS, KINDS
+from producers.cards import CardsSettings, generate
+from producers.items import Item
+from producers.lines import ItemFiles, LineFile
+from producers.pacing import Pacer
+from producers.player import play
+from producers.progress import Progress
+from worker.contracts.settings import parse_duration
+
+_SUFFIXES = {"none": ".jsonl", "gz": ".jsonl.gz", "zst": ".jsonl.zst"}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Where to send: without a topic for labels they are left out."""
+
+    bootstrap: str
+    events: str
+    labels: str | None = None
+
+
+def cards_settings(
+    *,
+    start: date,
+    fraud_delay: str,
+    maturity: str,
+    bad_share: float,
+    for_topic: bool,
+    **numbers: float,
+) -> CardsSettings:
+    """Return the generator's settings from the options' texts; ``numbers`` go through as they are.
+
+    Raises
+    ------
+    ValueError
+        A duration is not one such as ``12h``.
+    """
+    return CardsSettings(
+        start=start,
+        fraud_delay_ms=parse_duration(fraud_delay),
+        maturity_ms=parse_duration(maturity),
+        bad_share=bad_share,
+        bad_kinds=KINDS if for_topic else FILE_KINDS,
+        **numbers,  # type: ignore[arg-type]  # the command line has checked each one's type
+    )
+
+
+def cards_to_files(settings: CardsSettings, directory: Path, compress: str = "none") -> int:
+    """Write ``events.jsonl`` and ``labels.jsonl``, both in time order; return the lines."""
+    if compress not in _SUFFIXES:
+        raise ValueError(f"--compress: expected none, gz or zst, got {compress!r}")
+    directory.mkdir(parents=True, exist_ok=True)
+    suffix = _SUFFIXES[compress]
+    with (
+        Progress("cards") as progress,
+        LineFile(directory / f"events{suffix}") as events,
+        LineFile(directory / f"labels{suffix}") as labels,
+    ):
+        return play(generate(settings), ItemFiles(events, labels), Pacer(), progress)
+
+
+def cards_to_topics(settings: CardsSettings, topics: Topics, pacer: Pacer) -> int:
+    """Send the generated events and labels; return how many were acknowledged."""
+    return _to_topics("cards", generate(settings), topics, pacer)
+
+
+def record_topic(
+    bootstrap: str, topic: str, out: Path, since_ms: int | None, envelope: bool, limit: int | None
+) -> int:
+    """Write a topic's committed records until now as lines; return how many."""
+    from producers.recorder import read_topic, record
+
+    with Progress("record") as progress, LineFile(out) as lines:
+        records = read_topic(bootstrap, topic, since_ms)
+        recording = record(records, lines.write, envelope, limit, progress)
+        progress.note(left_out=recording.left_out)
+    return recording.written
+
+
+def _to_topics(words: str, items: Iterable[Item], topics: Topics, pacer: Pacer) -> int:
+    from producers.sending import TopicSender
+
+    if topics.labels is None:
+        items = (item for item in items if item.kind == "event")
+    with (
+        Progress(words) as progress,
+        TopicSender(topics.bootstrap, topics.events, topics.labels) as sender,
+    ):
+        return play(items, sender, pacer, progress)
