@@ -78,33 +78,33 @@ def join_labels(
 
     Notes
     -----
-    An early label makes an example right after its event. The rows returned need not wait any more.
+    An early label makes an example right after its event; of several early ones the last counts. The
+    rows returned need not wait any more.
     """
     found = _Found()
     counts = {"matched": 0, "repeated": 0, "expired": 0, "early": 0}
-    labelled: dict[int, Label] = {}
     rows_of = {i: r for r, i in enumerate(scored.ids)} if labels or pending.early else {}
-    for event_id in [i for i in pending.early if i in rows_of]:
-        _match_here(found, scored, pending.early.pop(event_id), rows_of[event_id], 0, labelled)
-    for label, position in zip(labels, before.tolist(), strict=True):
-        row = rows_of.get(label.event_id)
+    positions = before.tolist()
+    timed = [
+        (label, p, rows_of.get(label.event_id)) for label, p in zip(labels, positions, strict=True)
+    ]
+    early = {rows_of[i]: pending.early.pop(i) for i in list(pending.early) if i in rows_of}
+    early |= {row: label for label, p, row in timed if row is not None and p <= row}
+    labelled = dict(early)
+    for row, label in early.items():
+        found.append(label, np.nan, row + 1, row, scored.X[row])
+    for label, position, row in timed:
         if row is None:
             counts[_match_pending(found, pending, label, position)] += 1
         elif row in labelled:
-            counts["repeated"] += 1
+            counts["repeated"] += labelled[row] is not label
         else:
-            _match_here(found, scored, label, row, position, labelled)
+            labelled[row] = label
+            found.append(label, np.nan, position, row, scored.X[row])
     counts["matched"] += len(labelled)
     for row, label in labelled.items():
         pending.mark(label.event_id, int(scored.time_ms[row]), label.y)
     return _in_order(found, counts, scored.X.shape[1]), set(labelled)
-
-
-def _match_here(
-    found: _Found, scored: Scored, label: Label, row: int, position: int, labelled: dict[int, Label]
-) -> None:
-    labelled[row] = label
-    found.append(label, np.nan, max(position, row + 1), row, scored.X[row])
 
 
 def _match_pending(found: _Found, pending: Pending, label: Label, position: int) -> str:
