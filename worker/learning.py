@@ -84,10 +84,8 @@ def join_labels(
     found = _Found()
     counts = {"matched": 0, "repeated": 0, "expired": 0, "early": 0}
     rows_of = {i: r for r, i in enumerate(scored.ids)} if labels or pending.early else {}
-    positions = before.tolist()
-    timed = [
-        (label, p, rows_of.get(label.event_id)) for label, p in zip(labels, positions, strict=True)
-    ]
+    rows = [rows_of.get(label.event_id) for label in labels]
+    timed = list(zip(labels, before.tolist(), rows, strict=True))
     early = {rows_of[i]: pending.early.pop(i) for i in list(pending.early) if i in rows_of}
     early |= {row: label for label, p, row in timed if row is not None and p <= row}
     labelled = dict(early)

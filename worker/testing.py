@@ -35,7 +35,7 @@ class Answer:
 
 
 class Driver:
-    """Runs a configuration in this process with zero lag: each label is learned before the next event.
+    """Runs a configuration in this process with zero lag: a label is learned before the next event.
 
     Time moves only by the events' own times.
     """
