@@ -1,0 +1,149 @@
+"""From settings to models: presets, River's dotted paths, Python factories."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any  # River's estimators have no common typed interface
+
+from river import base
+
+from worker.contracts.settings import ModelSettings, Settings
+from worker.errors import ConfigError
+from worker.models.paths import Builder, Path, near
+from worker.models.presets import PRESETS
+from worker.models.river_model import RiverModel, kind_of
+from worker.models.twins import twin_of
+from worker.models.versioned import Entry, Model, ModelSet
+
+SOURCES = ("preset", "river", "factory")
+
+
+def build_models(settings: Settings, feature_names: tuple[str, ...]) -> ModelSet:
+    """Return the models of a configuration, none of which has learned anything.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found in the section ``models``.
+    """
+    return build_model_set(settings.models, feature_names, settings.seed)
+
+
+def check_models(settings: Settings) -> None:
+    """Check the section ``models`` as far as it goes without the names of the features.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found.
+    """
+    builder = Builder(settings.seed)
+    for name, one in settings.models.items():
+        _estimator(one, builder, ("models", name))
+    _refuse(builder)
+
+
+def build_model_set(
+    models: Mapping[str, ModelSettings], feature_names: tuple[str, ...], seed: int
+) -> ModelSet:
+    """Return models by name over the columns called `feature_names`; as `build_models`.
+
+    Examples
+    --------
+    >>> settings = ModelSettings(river=({"preprocessing.MinMaxScaler": None},
+    ...                                 {"anomaly.HalfSpaceTrees": {"n_trees": 5}}))
+    >>> models = build_model_set({"forest": settings}, ("a", "b"), seed=7)
+    >>> models.names, models.learns_from_events, models.learns_from_labels
+    (('forest',), True, False)
+    """
+    builder = Builder(seed)
+    entries = []
+    for name, one in models.items():
+        columns = _columns(one, feature_names, builder, ("models", name, "features"))
+        estimator = _estimator(one, builder, ("models", name))
+        names = feature_names if columns is None else tuple(feature_names[i] for i in columns)
+        if estimator is not None and names:
+            entries.append(Entry(name, _model(estimator, names, one.compiled), names, columns))
+    _refuse(builder)
+    return ModelSet(tuple(entries), feature_names)
+
+
+def _refuse(builder: Builder) -> None:
+    if builder.problems:
+        raise ConfigError("models", builder.problems, got=f"{len(builder.problems)} problems")
+
+
+def _model(estimator: Any, names: tuple[str, ...], is_compiled: bool) -> Model:
+    twin = twin_of(estimator, names) if is_compiled else None
+    return twin if twin is not None else RiverModel(estimator)
+
+
+def _columns(
+    settings: ModelSettings, feature_names: tuple[str, ...], builder: Builder, path: Path
+) -> tuple[int, ...] | None:
+    """Return the columns of the features that a model reads; None for all of them."""
+    wanted = settings.features
+    if wanted is None:
+        return None
+    if not wanted:
+        builder.note(path, "at least one feature", "none", "leave it out to use all")
+    for i, name in enumerate(wanted):
+        if name not in feature_names:
+            builder.note((*path, i), "the name of a feature", repr(name), near(name, feature_names))
+        elif name in wanted[:i]:
+            builder.note((*path, i), "each feature once", f"{name!r} again")
+    return tuple(feature_names.index(name) for name in wanted if name in feature_names)
+
+
+def _estimator(settings: ModelSettings, builder: Builder, path: Path) -> Any | None:
+    """Return the estimator a model declares, or None after noting why not."""
+    given = [source for source in SOURCES if getattr(settings, source) is not None]
+    if len(given) != 1:
+        builder.note(path, "exactly one of preset, river, factory", " and ".join(given) or "none")
+        return None
+    source = (*path, given[0])
+    makers: dict[str, Callable[[], Any]] = {
+        "preset": lambda: _preset(settings, builder, source),
+        "river": lambda: builder.pipeline(settings.river, settings.params, source),
+        "factory": lambda: _factory(settings, builder, source),
+    }
+    estimator = makers[given[0]]()
+    return estimator if estimator is None or _serves(estimator, builder, source) else None
+
+
+def _preset(settings: ModelSettings, builder: Builder, path: Path) -> Any | None:
+    name = str(settings.preset)
+    if name not in PRESETS:
+        hint = near(name, PRESETS) or f"there are {', '.join(sorted(PRESETS))}"
+        builder.note(path, "the name of a preset", repr(name), hint)
+        return None
+    return builder.call(PRESETS[name], name, settings.params, path)
+
+
+def _factory(settings: ModelSettings, builder: Builder, path: Path) -> Any | None:
+    module, _, name = str(settings.factory).partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        builder.note(
+            path, "module:function that can be imported", repr(settings.factory), str(error)
+        )
+        return None
+    if not callable(function):
+        builder.note(path, "a function", type(function).__name__)
+        return None
+    return builder.call(function, str(settings.factory), settings.params, path)
+
+
+def _serves(estimator: Any, builder: Builder, path: Path) -> bool:
+    """Return whether an estimator can score and learn here; note what it is otherwise."""
+    if isinstance(estimator, base.Estimator) and kind_of(estimator) is not None:
+        return True
+    hint = "the last step decides; a regressor or a transformer gives no score of an event"
+    expected = "a River classifier or anomaly detector"
+    builder.note(path, expected, type(estimator).__name__, hint)
+    return False
+
+
+__all__ = ["PRESETS", "ModelSet", "build_model_set", "build_models", "check_models"]

@@ -1,0 +1,44 @@
+"""The one decorator of compiled kernels, and the guard of numbers that both model kinds share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+from numba import njit
+
+from worker.contracts.records import Bool, Float64
+
+ABSOLUTE_MAX = 1e30
+"""Largest magnitude of a feature or weight that may reach a model.
+
+Squares and scaled products stay finite below it: one infinity or NaN ruins a linear model for ever.
+"""
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def compiled(function: F) -> F:
+    """Return `function` as machine code, cached on disk, with strict IEEE arithmetic.
+
+    Never with fastmath: a reordered sum or a fused multiply-add would no longer equal River.
+    """
+    return cast(F, njit(cache=True)(function))
+
+
+@compiled
+def usable_rows(X: Float64) -> Bool:
+    """Return for each row of ``X`` (n, f) whether all its numbers are finite and not absurd.
+
+    >>> usable_rows(np.array([[1.0, 2.0], [np.nan, 2.0], [1.0, -1e31]])).tolist()
+    [True, False, False]
+    """
+    usable = np.ones(X.shape[0], dtype=np.bool_)
+    for i in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            # Written so that NaN, which compares false, is refused.
+            if not (-ABSOLUTE_MAX <= X[i, j] <= ABSOLUTE_MAX):
+                usable[i] = False
+                break
+    return usable

@@ -1,0 +1,201 @@
+"""The compiled twin of River's `MinMaxScaler | HalfSpaceTrees`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any  # River's classes have no types
+
+import numpy as np
+from river import anomaly, compose, preprocessing
+from river.tree import padded
+
+from worker.contracts.records import Float64
+from worker.models import forest_kernels as kernels
+from worker.models.batch import Batch
+from worker.models.canonical import state_hash
+from worker.models.versioned import Counts
+
+_BRANCH: Any = padded.PaddedBranch  # Any: their constructors have no types
+_LEAF: Any = padded.PaddedLeaf
+
+NODES_MAX = 1 << 26
+"""Largest forest that gets a twin: 20 bytes a node."""
+
+
+class ForestTwin:
+    """`MinMaxScaler | HalfSpaceTrees` over flat arrays, bit-identical to River 0.26.
+
+    Made by `twins.twin_of`. The trees are drawn at the first example, from the same generator in
+    the same order as River draws them. Cost of 10 trees of height 8: about 1 µs to score
+    and to learn.
+
+    Parameters
+    ----------
+    pipeline
+        The River pipeline; it is copied with what it has learned.
+    names
+        The features of every row, in order.
+    """
+
+    def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
+        self.counts = Counts()
+        self._template = copy.deepcopy(pipeline)
+        self._names = names
+        scaler, forest = self._template.steps.values()
+        self._ranges = _ranges(scaler, names)
+        self._height, self._window_size = forest.height, forest.window_size
+        shape = (forest.n_trees, (1 << (forest.height + 1)) - 1)
+        self._is_grown = bool(forest.trees)
+        self._feature = np.zeros(shape, dtype=np.int32)
+        self._threshold = np.zeros(shape)
+        self._recent = np.zeros(shape, dtype=np.int32)
+        self._reference = np.zeros(shape, dtype=np.int32)
+        self._counters = np.array(
+            [forest.counter, forest._first_window, bool(scaler.min)], dtype=np.int64
+        )
+        for tree, root in enumerate(forest.trees):
+            self._read_tree(tree, root)
+        forest.trees, forest._tree_nodes = [], []
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Return False: it learns every observed event."""
+        return False
+
+    def score_learn(self, batch: Batch) -> Float64:
+        """Return the anomaly score of each event, learning in between, in one kernel."""
+        chosen, skipped = batch.examples(labelled=False)
+        self.counts.skipped_examples += skipped
+        self.counts.unweighted_examples += int((batch.learn_weight[chosen] != 1.0).sum())
+        if len(chosen) and not self._is_grown:
+            self._grow()
+        scores = np.empty(len(batch.X))
+        kernels.score_learn(
+            np.ascontiguousarray(batch.X), batch.scorable,
+            np.ascontiguousarray(batch.learn_x[chosen]), batch.learn_before[chosen],
+            self._ranges, self._feature, self._threshold, self._recent, self._reference,
+            self._counters, self._height, self._window_size, np.empty(len(self._names)), scores,
+        )  # fmt: skip
+        failed = ~np.isfinite(scores)
+        self.counts.failed_scores += int(failed.sum())
+        scores[failed] = 0.0
+        return scores
+
+    def state_hash(self) -> str:
+        """Return a hash of everything learned; the same for any history of scoring."""
+        return state_hash(
+            self._ranges, self._feature, self._threshold, self._recent, self._reference,
+            self._counters[: kernels.SCALER_SEEN], self._forest.rng,
+        )  # fmt: skip
+
+    def to_river(self) -> Any:
+        """Return a River pipeline that goes on exactly where this twin is; the twin stays."""
+        pipeline = copy.deepcopy(self._template)
+        scaler, forest = pipeline.steps.values()
+        if self._counters[kernels.SCALER_SEEN]:
+            for i, name in enumerate(self._names):
+                scaler.min[name].min = float(self._ranges[0, i])
+                scaler.max[name].max = float(self._ranges[1, i])
+        if self._is_grown:
+            for name in sorted(self._names):
+                forest.limits[name]
+            forest.trees = [self._tree(tree, 0) for tree in range(len(self._feature))]
+            forest._tree_nodes = [list(tree.iter_dfs()) for tree in forest.trees]
+        forest.counter = int(self._counters[kernels.COUNTER])
+        forest._first_window = bool(self._counters[kernels.IS_FIRST_WINDOW])
+        return pipeline
+
+    @property
+    def _forest(self) -> Any:
+        return self._template[1]
+
+    def _grow(self) -> None:
+        order = np.array(sorted(range(len(self._names)), key=self._names.__getitem__), np.int64)
+        limits = _limits(self._forest, self._names)
+        for tree in range(len(self._feature)):
+            draws = self._draws(self._feature.shape[1] // 2)
+            kernels.grow(draws, order, limits, self._feature[tree], self._threshold[tree])
+        self._is_grown = True
+
+    def _draws(self, inner_nodes: int) -> Float64:
+        random = self._forest.rng.random
+        return np.array([random() for _ in range(2 * inner_nodes)], dtype=np.float64)
+
+    def _read_tree(self, tree: int, root: Any) -> None:
+        columns = {name: i for i, name in enumerate(self._names)}
+        nodes = [(0, root)]
+        while nodes:
+            i, node = nodes.pop()
+            self._recent[tree, i], self._reference[tree, i] = node.l_mass, node.r_mass
+            if isinstance(node, _BRANCH):
+                self._feature[tree, i] = columns[node.feature]
+                self._threshold[tree, i] = node.threshold
+                nodes += [(2 * i + 1, node.children[0]), (2 * i + 2, node.children[1])]
+
+    def _tree(self, tree: int, i: int) -> Any:
+        masses = {
+            "r_mass": int(self._reference[tree, i]),
+            "l_mass": int(self._recent[tree, i]),
+        }
+        if 2 * i + 1 >= self._feature.shape[1]:
+            return _LEAF(**masses)
+        return _BRANCH(
+            left=self._tree(tree, 2 * i + 1),
+            right=self._tree(tree, 2 * i + 2),
+            feature=self._names[self._feature[tree, i]],
+            threshold=float(self._threshold[tree, i]),
+            **masses,
+        )
+
+
+def forest_twin_of(pipeline: Any, names: tuple[str, ...]) -> ForestTwin | None:
+    """Return the twin of a pipeline, or None where it does something that the twin does not."""
+    if type(pipeline) is not compose.Pipeline or len(pipeline) != 2:
+        return None
+    scaler, forest = pipeline.steps.values()
+    if type(scaler) is not preprocessing.MinMaxScaler or scaler.window_size is not None:
+        return None
+    if type(forest) is not anomaly.HalfSpaceTrees or not _is_plain(forest, names):
+        return None
+    return ForestTwin(pipeline, names) if _has_state_of(scaler, forest, names) else None
+
+
+def _is_plain(forest: Any, names: tuple[str, ...]) -> bool:
+    """Return whether the forest's parameters are ones for which the kernels are exact."""
+    sizes = (forest.n_trees, forest.height, forest.window_size)
+    if any(type(size) is not int or size < 1 for size in sizes) or forest.height > 24:
+        return False
+    limits = _limits(forest, names)
+    return (
+        forest.n_trees << (forest.height + 1) <= NODES_MAX
+        and forest._max_score < 1 << 53
+        and forest.window_size < 1 << 31
+        and bool(np.isfinite(limits).all())
+        and bool((limits[0] < limits[1]).all())
+        and math.isfinite(float((limits[1] - limits[0]).sum()))
+    )
+
+
+def _has_state_of(scaler: Any, forest: Any, names: tuple[str, ...]) -> bool:
+    """Return whether what was learned is about exactly these features, or nothing was."""
+    ranges = set(scaler.min)
+    split_on = {n.feature for nodes in forest._tree_nodes for n in nodes if hasattr(n, "feature")}
+    is_untouched = not forest.trees and forest.counter == 0 and forest._first_window
+    return (
+        ranges == set(scaler.max)
+        and ranges in (set(), set(names))
+        and split_on <= set(names)
+        and (bool(forest.trees) or is_untouched)
+    )
+
+
+def _limits(forest: Any, names: tuple[str, ...]) -> Float64:
+    """Return the declared range of each feature, (2, f); River's default is 0 to 1."""
+    return np.array([forest.limits.get(name, (0.0, 1.0)) for name in names], np.float64).T.copy()
+
+
+def _ranges(scaler: Any, names: tuple[str, ...]) -> Float64:
+    low = [scaler.min[n].min if n in scaler.min else math.inf for n in names]
+    high = [scaler.max[n].max if n in scaler.max else -math.inf for n in names]
+    return np.array([low, high], dtype=np.float64)

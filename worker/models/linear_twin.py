@@ -1,0 +1,179 @@
+"""The compiled twin of River's `StandardScaler | LogisticRegression`."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any  # River's classes have no types
+
+import numpy as np
+from river import compose, linear_model, optim, preprocessing
+from river.utils import VectorDict
+
+from worker.contracts.records import Float64
+from worker.models import linear_kernels as kernels
+from worker.models.batch import Batch
+from worker.models.canonical import state_hash
+from worker.models.versioned import Counts
+
+_OPTIMIZERS = {
+    optim.SGD: kernels.SGD,
+    optim.AdaGrad: kernels.ADAGRAD,
+    optim.Adam: kernels.ADAM,
+}
+
+
+class LinearTwin:
+    """`StandardScaler | LogisticRegression` over flat arrays, bit-identical to River 0.26.
+
+    Made by `twins.twin_of`. Cost for 90 features: about 0.2 µs to score, 1 to 3 µs to learn.
+
+    Parameters
+    ----------
+    pipeline
+        The River pipeline; it is copied with what it has learned.
+    names
+        The features of every row, in order.
+    """
+
+    def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
+        self.counts = Counts()
+        self._template = copy.deepcopy(pipeline)
+        self._names = names
+        scaler, model = self._template.steps.values()
+        self._optimizer = _OPTIMIZERS[type(model.optimizer)]
+        self._with_std = bool(scaler.with_std)
+        self._constants = _constants(model)
+        self._features = _features(scaler, model, names)
+        self._intercept = np.array([model.intercept], dtype=np.float64)
+        self._counters = np.array([model.optimizer.n_iterations, bool(scaler.means)], np.int64)
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Return True: it is a classifier."""
+        return True
+
+    def score_learn(self, batch: Batch) -> Float64:
+        """Return the probability of class 1 of each event, learning in between, in one kernel."""
+        chosen, skipped = batch.examples(labelled=True)
+        self.counts.skipped_examples += skipped
+        scores = np.empty(len(batch.X))
+        kernels.score_learn(
+            np.ascontiguousarray(batch.X), batch.scorable,
+            np.ascontiguousarray(batch.learn_x[chosen]), batch.learn_y[chosen] == 1,
+            batch.learn_weight[chosen], batch.learn_before[chosen],
+            self._features, self._intercept, self._counters, self._constants,
+            self._optimizer, self._with_std, np.empty(len(self._names)), scores,
+        )  # fmt: skip
+        failed = ~np.isfinite(scores)
+        self.counts.failed_scores += int(failed.sum())
+        scores[failed] = 0.0
+        return scores
+
+    def state_hash(self) -> str:
+        """Return a hash of everything learned; the same for any history of scoring."""
+        steps = int(self._counters[kernels.STEPS])
+        return state_hash(self._features + 0.0, self._intercept, steps, self._constants)
+
+    def to_river(self) -> Any:
+        """Return a River pipeline that goes on exactly where this twin is; the twin stays."""
+        pipeline = copy.deepcopy(self._template)
+        scaler, model = pipeline.steps.values()
+        self._fill_scaler(scaler)
+        self._fill_model(model)
+        return pipeline
+
+    def _column(self, row: int) -> dict[str, float]:
+        return dict(zip(self._names, self._features[row].tolist(), strict=True))
+
+    def _fill_scaler(self, scaler: Any) -> None:
+        if not self._counters[kernels.SCALER_SEEN]:
+            return
+        scaler.means.update(self._column(kernels.MEAN))
+        if self._with_std:
+            scaler.vars.update(self._column(kernels.VARIANCE))
+        scaler.counts.update({k: int(n) for k, n in self._column(kernels.COUNT).items() if n})
+
+    def _fill_model(self, model: Any) -> None:
+        steps = int(self._counters[kernels.STEPS])
+        if not steps:
+            return
+        model.intercept = float(self._intercept[0])
+        model._weights = VectorDict(self._column(kernels.WEIGHT))
+        model.optimizer.n_iterations = steps
+        if self._optimizer == kernels.ADAGRAD:
+            model.optimizer.g2.update(self._column(kernels.MOMENT_2))
+        elif self._optimizer == kernels.ADAM:
+            model.optimizer.m = VectorDict(self._column(kernels.MOMENT_1))
+            model.optimizer.v = VectorDict(self._column(kernels.MOMENT_2))
+
+
+def linear_twin_of(pipeline: Any, names: tuple[str, ...]) -> LinearTwin | None:
+    """Return the twin of a pipeline, or None where it does something that the twin does not."""
+    if type(pipeline) is not compose.Pipeline or len(pipeline) != 2:
+        return None
+    scaler, model = pipeline.steps.values()
+    if type(scaler) is not preprocessing.StandardScaler or scaler.window_size is not None:
+        return None
+    if type(model) is not linear_model.LogisticRegression or not _is_plain(model):
+        return None
+    return LinearTwin(pipeline, names) if _has_state_of(scaler, model, set(names)) else None
+
+
+def _is_plain(model: Any) -> bool:
+    """Return whether every part of a logistic regression is one that the kernels know."""
+    optimizer = model.optimizer
+    return (
+        type(optimizer) in _OPTIMIZERS
+        and type(optimizer.lr) is optim.schedulers.Constant
+        and type(model.intercept_lr) is optim.schedulers.Constant
+        and type(model.loss) is optim.losses.Log
+        and type(model.initializer) is optim.initializers.Zeros
+        and _is_number(model.l1)
+        and model.l1 == 0
+        and all(_is_number(v) for v in [model.intercept, *_constant_values(model)])
+        and model.clip_gradient >= 0
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _has_state_of(scaler: Any, model: Any, names: set[str]) -> bool:
+    """Return whether what was learned is about exactly these features, or nothing was."""
+    weights = set(model.weights)
+    scaled = set(scaler.counts)
+    moments = getattr(model.optimizer, "g2", None) or getattr(model.optimizer, "v", None) or names
+    return (
+        set(scaler.means) <= names
+        and scaled in (set(), names)
+        and weights == (names if model.optimizer.n_iterations else set())
+        and set(moments) == names
+        and (scaled == names or not weights)
+        and not isinstance(moments, np.ndarray)
+    )
+
+
+def _constant_values(model: Any) -> list[Any]:
+    optimizer, loss = model.optimizer, model.loss
+    return [
+        optimizer.lr.learning_rate, model.intercept_lr.learning_rate, model.l2, model.clip_gradient,
+        loss.weight_pos, loss.weight_neg,
+        getattr(optimizer, "beta_1", 0.0), getattr(optimizer, "beta_2", 0.0),
+        getattr(optimizer, "eps", 0.0),
+    ]  # fmt: skip
+
+
+def _constants(model: Any) -> Float64:
+    return np.array([*_constant_values(model), 0.5, 2.0], dtype=np.float64)
+
+
+def _features(scaler: Any, model: Any, names: tuple[str, ...]) -> Float64:
+    """Return the kernels' table of features, filled with what the pipeline has learned."""
+    first = getattr(model.optimizer, "m", None) or {}
+    second = getattr(model.optimizer, "g2", None) or getattr(model.optimizer, "v", None) or {}
+    columns = [scaler.counts, scaler.means, scaler.vars, {}, model.weights, first, second]
+    table = [[float(dict(column).get(name, 0.0)) for name in names] for column in columns]
+    table[kernels.SPREAD] = [v**0.5 for v in table[kernels.VARIANCE]]
+    return np.array(table, dtype=np.float64)

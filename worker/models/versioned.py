@@ -1,0 +1,171 @@
+"""The set of models: one call scores a batch of events and learns the examples between them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.contracts.records import Float64, Int64
+from worker.models.batch import Batch
+
+Int8 = NDArray[np.int8]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a model did not do, for the metrics; never part of its state."""
+
+    skipped_examples: int = 0  # a feature or the weight was not finite, or absurd
+    failed_examples: int = 0  # the estimator raised while it learned
+    unweighted_examples: int = 0  # a weight other than 1 that the estimator cannot apply
+    failed_scores: int = 0  # served as 0.0: unusable features, an exception, or a score not finite
+
+
+class Model(Protocol):
+    """One model that scores first and learns after. Its state changes by learning alone."""
+
+    counts: Counts
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Return True if it learns labelled examples, False if it learns every observed event."""
+
+    def score_learn(self, batch: Batch) -> Float64:
+        """Return the score of each event, each learned-before example learned before it."""
+
+    def state_hash(self) -> str:
+        """Return a hash of the learned state: equal wherever the same examples were learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model under its name, with the columns of X that are its features."""
+
+    name: str
+    model: Model
+    feature_names: tuple[str, ...]
+    columns: tuple[int, ...] | None  # None: all of them, in order
+
+
+class ModelSet:
+    """Models side by side on the same events and the same log.
+
+    Examples
+    --------
+    >>> from worker.contracts.settings import ModelSettings
+    >>> from worker.models.catalogue import build_model_set
+    >>> models = build_model_set({"m": ModelSettings(preset="logistic")}, ("a", "b"), seed=0)
+    >>> X = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> nothing = np.empty(0, dtype=np.int64)
+    >>> models.score_learn(X, X[:0], nothing.astype(np.int8), X[:0, 0], nothing).tolist()
+    [[0.5], [0.5]]
+    """
+
+    def __init__(self, entries: tuple[Entry, ...], feature_names: tuple[str, ...]) -> None:
+        self._entries = entries
+        self._feature_names = feature_names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the models, in the order of the score columns."""
+        return tuple(entry.name for entry in self._entries)
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Return whether any model learns labelled examples."""
+        return any(entry.model.learns_from_labels for entry in self._entries)
+
+    @property
+    def learns_from_events(self) -> bool:
+        """Return whether any model learns every observed event."""
+        return any(not entry.model.learns_from_labels for entry in self._entries)
+
+    @property
+    def counts(self) -> Mapping[str, Counts]:
+        """Return what each model skipped so far, by name of the model."""
+        return {entry.name: entry.model.counts for entry in self._entries}
+
+    @property
+    def total_counts(self) -> Counts:
+        """Return the sums of `counts` over the models."""
+        parts = list(self.counts.values())
+        return Counts(**{f.name: sum(getattr(p, f.name) for p in parts) for f in fields(Counts)})
+
+    @property
+    def skipped_examples(self) -> int:
+        """Return how many examples models refused because a number was not finite, or absurd."""
+        return self.total_counts.skipped_examples
+
+    def __getitem__(self, name: str) -> Model:
+        """Return the model called `name`; KeyError where there is none."""
+        return {entry.name: entry.model for entry in self._entries}[name]
+
+    def state_hash(self) -> str:
+        """Return a hash of all names and learned states: equal on replicas of one log.
+
+        It does not depend on what was scored, nor on the counts.
+        """
+        words = [
+            f"{e.name}:{e.model.state_hash()}:{','.join(e.feature_names)}" for e in self._entries
+        ]
+        return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+    def score(self, X: Float64) -> Float64:
+        """Return the scores (n, models) of events; nothing is learned."""
+        return self.score_learn(X, *_no_examples(self._feature_names))
+
+    def learn(self, learn_X: Float64, learn_y: Int8, learn_weight: Float64) -> None:
+        """Learn examples in order, as `score_learn` with no event to score."""
+        before = np.zeros(len(learn_y), dtype=np.int64)
+        self.score_learn(learn_X[:0], learn_X, learn_y, learn_weight, before)
+
+    def score_learn(
+        self,
+        X: Float64,
+        learn_X: Float64,
+        learn_y: Int8,
+        learn_weight: Float64,
+        learn_before: Int64,
+    ) -> Float64:
+        """Return the scores (n, models) of events, learning examples in between, in order.
+
+        The result is the same bit for bit however a stream is cut into batches.
+
+        Parameters
+        ----------
+        X
+            (n, f) float64, the events, in log order.
+        learn_X, learn_y, learn_weight
+            (m, f), (m,), (m,): examples in log order. ``learn_y`` is 1 or 0 for a label, which
+            classifiers learn, and -1 for an observed event, which anomaly detectors learn.
+        learn_before
+            (m,), in 0..n and not decreasing: example j is learned before event
+            ``learn_before[j]`` is scored; n means after the last event.
+        """
+        examples = (learn_X, learn_y, learn_weight, learn_before)
+        full = Batch(self._feature_names, X, *examples)
+        batches: dict[tuple[int, ...] | None, Batch] = {None: full}
+        scores = np.zeros((len(X), len(self._entries)))
+        for i, entry in enumerate(self._entries):
+            if entry.columns not in batches:
+                batches[entry.columns] = _narrow(full, entry)
+            scores[:, i] = entry.model.score_learn(batches[entry.columns])
+        return scores
+
+
+def _narrow(batch: Batch, entry: Entry) -> Batch:
+    """Return the batch over the columns that are the features of one model."""
+    columns = list(entry.columns or ())
+    X = np.ascontiguousarray(batch.X[:, columns])
+    learn_X = X if batch.learn_x is batch.X else np.ascontiguousarray(batch.learn_x[:, columns])
+    return replace(batch, names=entry.feature_names, X=X, learn_x=learn_X)
+
+
+def _no_examples(names: tuple[str, ...]) -> tuple[Float64, Int8, Float64, Int64]:
+    nothing = np.empty((0, len(names)))
+    return nothing, np.empty(0, np.int8), np.empty(0), np.empty(0, np.int64)
