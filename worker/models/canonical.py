@@ -123,6 +123,10 @@ class _Walk:
             self.feed(maker)
         self.feed(arguments)
         state, *iterators = [*rest, None, None, None][:3]
+        if type(value).__module__.startswith("river.proba.") and isinstance(state, dict):
+            # Distributions inside of trees and naive Bayes hold an unseeded generator, which
+            # serves `sample` alone: neither scores nor learning draw from it.
+            state = {k: v for k, v in state.items() if k != "_rng"}
         self.feed(state)
         for items in iterators:
             self._items("items", items or ())

@@ -1,0 +1,190 @@
+"""Reasons: what is unusual about one event, in the units and words of its features.
+
+Every reason is computed from the event itself and from what was known before it; nothing is a
+guess about the inside of a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from worker.contracts.messages import Reason
+from worker.contracts.records import Float64
+from worker.models.statistics import FeatureStatistics, Snapshot
+
+OBSERVATIONS_MIN = 30
+"""Events that must have been seen before "usual" means anything; the spread of fewer is noise."""
+
+NOTABLE_MIN = 1.0
+"""Standard deviations from which a distance is a reason; below it only the largest is told."""
+
+_COUNTS = frozenset({"count", "distinct"})
+_UNITS_S = (("d", 86_400), ("h", 3_600), ("min", 60))
+
+
+class FeatureWords(Protocol):
+    """What a reason needs to know of a feature; `worker.features.spec.Feature` has it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the column."""
+
+    @property
+    def entity(self) -> str | None:
+        """Entity it belongs to; None for a feature of the event alone."""
+
+    @property
+    def aggregation(self) -> str:
+        """Such as ``count`` or ``time_since_last``."""
+
+    @property
+    def field(self) -> str | None:
+        """The field that is aggregated."""
+
+    @property
+    def window_ms(self) -> int | None:
+        """Size of the window."""
+
+    @property
+    def words(self) -> str:
+        """Such as ``transactions of this card in 1 h``."""
+
+    @property
+    def typical(self) -> int | None:
+        """Column with the same entity's mean of this field, if there is one."""
+
+
+def reasons_for(
+    features: Sequence[FeatureWords],
+    x: Float64,
+    mean: Float64,
+    std: Float64,
+    count: int,
+    reasons_max: int,
+) -> list[Reason]:
+    """Return up to `reasons_max` reasons, the largest distance first, ties in order of features.
+
+    A distance is (value − typical) / spread. Typical is the entity's own mean where a feature has
+    one and it is above zero (an empty window gives zero), else the mean of all events before; the
+    spread is always that of all events before. Features that never varied, and all of them before
+    30 events, give no reason: there is nothing to compare with.
+
+    Parameters
+    ----------
+    features, x, mean, std
+        Of equal length, in the order of the feature spec: the event's values, and mean and
+        standard deviation of each feature before the event.
+    count
+        How many events mean and std are of.
+
+    Examples
+    --------
+    >>> from collections import namedtuple
+    >>> Feature = namedtuple("Feature", "name entity aggregation field window_ms words typical")
+    >>> hourly = Feature("n_1h", "card", "count", None, 3_600_000,
+    ...                  "transactions of this card in 1 h", None)
+    >>> [reason] = reasons_for([hourly], [31.0], [3.1], [5.365], 1_000, 5)
+    >>> reason.text
+    'transactions of this card in 1 h: 31 is 5.2 standard deviations above the usual 3.1'
+    """
+    assert len(features) == len(x) == len(mean) == len(std), (len(features), len(x))
+    if count < OBSERVATIONS_MIN:
+        return []
+    found = [
+        _reason(features, i, x, float(mean[i]), float(std[i]))
+        for i in range(len(features))
+        if _is_comparable(float(x[i]), float(mean[i]), float(std[i]))
+    ]
+    ranked = sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))
+    notable = [reason for reason in ranked if abs(reason.contribution) >= NOTABLE_MIN]
+    return (notable or ranked[:1])[:reasons_max]
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time in the largest unit that leaves at least one of it.
+
+    >>> format_seconds(45.0), format_seconds(5_400.0), format_seconds(-172_800.0)
+    ('45 s', '1.5 h', '-2 d')
+    """
+    for unit, size in _UNITS_S:
+        if abs(seconds) >= size:
+            return f"{_shortest(seconds / size)} {unit}"
+    return f"{_shortest(seconds)} s"
+
+
+def _is_comparable(value: float, mean: float, std: float) -> bool:
+    """Return whether a distance can be told; a spread of rounding errors alone is none."""
+    return math.isfinite(value) and std > 1e-12 * abs(mean)
+
+
+def _reason(
+    features: Sequence[FeatureWords], i: int, x: Float64, mean: float, std: float
+) -> Reason:
+    feature, value, typical = features[i], float(x[i]), mean
+    column = feature.typical
+    own = math.nan if column is None else float(x[column])
+    if column is not None and 0.0 < own < math.inf:
+        typical = own
+        text = _own_text(feature, features[column], value, own)
+    else:
+        text = _population_text(feature, value, mean, std)
+    return Reason(
+        feature=feature.name,
+        value=value,
+        typical=typical,
+        contribution=(value - typical) / std,
+        text=text,
+    )
+
+
+def _population_text(feature: FeatureWords, value: float, mean: float, std: float) -> str:
+    side = "above" if value >= mean else "below"
+    distance = _shortest(abs(value - mean) / std, keep_tenth=True)
+    usual = _format(feature, mean)
+    return f"{_subject(feature, value)} is {distance} standard deviations {side} the usual {usual}"
+
+
+def _own_text(feature: FeatureWords, own: FeatureWords, value: float, typical: float) -> str:
+    window = "" if own.window_ms is None else f" over {format_seconds(own.window_ms / 1000)}"
+    usual = f"this {own.entity or 'entity'}'s mean of {_format(feature, typical)}{window}"
+    if value < 0.0:
+        return f"{_subject(feature, value)} is {_format(feature, typical - value)} below {usual}"
+    return f"{_subject(feature, value)} is {_ratio(value / typical)} times {usual}"
+
+
+def _subject(feature: FeatureWords, value: float) -> str:
+    colon = ":" if " " in feature.words else ""
+    return f"{feature.words}{colon} {_format(feature, value)}"
+
+
+def _format(feature: FeatureWords, value: float) -> str:
+    if feature.aggregation.startswith("time_since"):
+        return format_seconds(value)
+    if feature.field is None or feature.aggregation in _COUNTS:
+        return _shortest(value)
+    if value != 0.0 and not 0.01 <= abs(value) < 1e9:
+        return f"{value:.3g}"
+    return f"{value:.2f}"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio >= 1.0 else f"{ratio:.2g}"
+
+
+def _shortest(value: float, keep_tenth: bool = False) -> str:
+    """Return a number with one decimal, without it where it is zero, or 3 digits where tiny."""
+    if value != 0.0 and not 0.05 <= abs(value) < 1e9:
+        return f"{value:.3g}"
+    text = f"{value:.1f}"
+    return text if keep_tenth or not text.endswith(".0") else text[:-2]
+
+
+__all__ = [
+    "FeatureStatistics",
+    "FeatureWords",
+    "Snapshot",
+    "format_seconds",
+    "reasons_for",
+]
