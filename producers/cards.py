@@ -60,8 +60,21 @@ class CardsSettings:
     start: date = date(2026, 3, 2)
     fraud_delay_ms: int = 3 * DAY_MS
     maturity_ms: int = 14 * DAY_MS
+    quiet_days: int = 0
     bad_share: float = 0.0
     bad_kinds: tuple[str, ...] = ()
+
+
+# The stream of `riverwatch demo`. The first days are quiet, so that the scaler of a model that learns from
+# labels has seen genuine customers before the first chargeback; labels come early, so that alerts do too.
+DEMO = CardsSettings(
+    cards=320,
+    terminals=150,
+    days=28,
+    fraud_delay_ms=DAY_MS,
+    maturity_ms=2 * DAY_MS,
+    quiet_days=3,
+)
 
 
 def generate(settings: CardsSettings) -> Iterator[Item]:
@@ -110,13 +123,9 @@ def transactions(settings: CardsSettings) -> Iterator[tuple[Rows, Ints]]:
         # A generator per day: what one day draws never moves the next one.
         rng = np.random.default_rng([settings.seed, day])
         day_ms = (settings.start - date(1970, 1, 1)).days * DAY_MS + day * DAY_MS
-        rows = np.concatenate(
-            [
-                later,
-                _genuine(world, rng, day_ms, settings.per_card_per_day),
-                *crimes.commit(rng, day_ms),
-            ]
-        )
+        genuine = _genuine(world, rng, day_ms, settings.per_card_per_day)
+        committed = crimes.commit(rng, day_ms) if day >= settings.quiet_days else []
+        rows = np.concatenate([later, genuine, *committed])
         today = rows["time_ms"] < day_ms + DAY_MS
         rows, later = rows[today], rows[~today]
         rows = rows[np.argsort(rows["time_ms"], kind="stable")]

@@ -47,6 +47,7 @@ Start = Annotated[
 ]
 Delay = Annotated[str, typer.Option(help="Median delay of a fraud's label, such as 12h.")]
 Maturity = Annotated[str, typer.Option(help="When an unreported event counts as genuine.")]
+QuietDays = Annotated[int, typer.Option(min=0, help="Days before the first fraud.")]
 BadShare = Annotated[float, typer.Option(min=0, max=1, help="Bad records per event, all kinds.")]
 FIRST_DAY = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -67,6 +68,7 @@ def cards(
     start: Start = FIRST_DAY,
     fraud_delay: Delay = "3d",
     maturity: Maturity = "14d",
+    quiet_days: QuietDays = 0,
     bad_share: BadShare = 0.0,
     speed: Speed = None,
     rate: Rate = None,
@@ -92,6 +94,7 @@ def cards(
             start=start.date(),
             fraud_delay=fraud_delay,
             maturity=maturity,
+            quiet_days=quiet_days,
             bad_share=bad_share,
             for_topic=topic is not None,
         )

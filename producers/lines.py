@@ -71,5 +71,5 @@ def _compressed(raw: IO[bytes], suffix: str) -> IO[bytes]:
     if suffix == ".zst":
         import zstandard  # only for those who ask for it
 
-        return zstandard.ZstdCompressor().stream_writer(raw, closefd=False)
+        return zstandard.ZstdCompressor(level=9).stream_writer(raw, closefd=False)
     return raw
