@@ -46,7 +46,9 @@ class LinearTwin:
         self._constants = _constants(model)
         self._features = _features(scaler, model, names)
         self._intercept = np.array([model.intercept], dtype=np.float64)
-        self._counters = np.array([model.optimizer.n_iterations, bool(scaler.means)], np.int64)
+        self._counters = np.array(
+            [model.optimizer.n_iterations, bool(scaler.means or scaler.vars)], np.int64
+        )
 
     @property
     def learns_from_labels(self) -> bool:
@@ -87,12 +89,15 @@ class LinearTwin:
         return dict(zip(self._names, self._features[row].tolist(), strict=True))
 
     def _fill_scaler(self, scaler: Any) -> None:
-        if not self._counters[kernels.SCALER_SEEN]:
-            return
-        scaler.means.update(self._column(kernels.MEAN))
-        if self._with_std:
+        counts = {k: int(n) for k, n in self._column(kernels.COUNT).items() if n}
+        is_seen = bool(self._counters[kernels.SCALER_SEEN])
+        scaler.counts.clear()  # a Counter adds what it is updated with
+        scaler.counts.update(counts)
+        # Scoring alone makes River look at variances, or at means where there are none.
+        if counts or (is_seen and not self._with_std):
+            scaler.means.update(self._column(kernels.MEAN))
+        if self._with_std and is_seen:
             scaler.vars.update(self._column(kernels.VARIANCE))
-        scaler.counts.update({k: int(n) for k, n in self._column(kernels.COUNT).items() if n})
 
     def _fill_model(self, model: Any) -> None:
         steps = int(self._counters[kernels.STEPS])
