@@ -62,7 +62,7 @@ def first_events(items: Iterable[Item], limit: int | None) -> Iterator[Item]:
         return
     events = 0
     for item in items:
-        if events >= limit:
-            return
-        events += item.kind == "event"
         yield item
+        events += item.kind == "event"
+        if events == limit:
+            return
