@@ -1,0 +1,41 @@
+# Every target makes the virtual environment it needs. PYTHON chooses the interpreter (3.11 to 3.14).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test bench lint clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+venv: $(INSTALLED)  ## make .venv and install the project with its pinned dependencies
+
+# pip's own output is shown only when it fails.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) or sys.exit( \
+	  f"riverwatch needs Python 3.11 to 3.14, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=python3.12 ...")'
+	@echo "installing into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[dev,report]'
+	@touch $@
+
+demo: $(INSTALLED)  ## replay a small card stream and print its alerts; no server needed
+	@$(BIN)/riverwatch demo
+
+test: $(INSTALLED)  ## run all tests, real Kafka and Redis included (needs Java 17 and Maven)
+	@$(BIN)/python -m pytest -q
+
+bench: $(INSTALLED)  ## measure, print a table, write build/bench.json
+	@$(BIN)/python -m benchmarks
+
+lint: $(INSTALLED)  ## check format, rules and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+clean:  ## remove .venv, caches and build output
+	@rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
