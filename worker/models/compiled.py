@@ -23,8 +23,10 @@ def compiled(function: F) -> F:
     """Return `function` as machine code, cached on disk, with strict IEEE arithmetic.
 
     Never with fastmath: a reordered sum or a fused multiply-add would no longer equal River.
+    Division by zero gives infinity or NaN, as IEEE has it: the check of numba's other mode keeps
+    the compiler from dividing four numbers at once.
     """
-    return cast(F, njit(cache=True)(function))
+    return cast(F, njit(cache=True, error_model="numpy")(function))
 
 
 @compiled

@@ -26,28 +26,33 @@ STEPS, SCALER_SEEN = range(2)
 
 @compiled
 def _learn_scaler(x: Float64, features: Float64, with_std: bool, half: float) -> None:
-    """Welford's update as StandardScaler.learn_one has it; SPREAD is VARIANCE ** 0.5, kept."""
+    """Welford's update as StandardScaler.learn_one has it; SPREAD is VARIANCE ** 0.5, kept.
+
+    Loops are split so that all but the one with ``pow`` run four features at a time.
+    """
+    counts, means, variances = features[COUNT], features[MEAN], features[VARIANCE]
     for i in range(x.shape[0]):
-        features[COUNT, i] += 1.0
-        count = features[COUNT, i]
-        old_mean = features[MEAN, i]
-        features[MEAN, i] = old_mean + (x[i] - old_mean) / count
+        counts[i] += 1.0
+        old_mean = means[i]
+        means[i] = old_mean + (x[i] - old_mean) / counts[i]
         if with_std:
-            product = (x[i] - old_mean) * (x[i] - features[MEAN, i])
-            variance = features[VARIANCE, i]
-            features[VARIANCE, i] = variance + (product - variance) / count
-            features[SPREAD, i] = math.pow(features[VARIANCE, i], half)
+            product = (x[i] - old_mean) * (x[i] - means[i])
+            variances[i] += (product - variances[i]) / counts[i]
+    if with_std:
+        for i in range(x.shape[0]):
+            features[SPREAD, i] = math.pow(variances[i], half)
 
 
 @compiled
 def _scale(x: Float64, features: Float64, with_std: bool, z: Float64) -> None:
+    means, spreads = features[MEAN], features[SPREAD]
     for i in range(x.shape[0]):
+        distance = x[i] - means[i]
         if not with_std:
-            z[i] = x[i] - features[MEAN, i]
-        elif features[VARIANCE, i] != 0.0:
-            z[i] = (x[i] - features[MEAN, i]) / features[SPREAD, i]
+            z[i] = distance
         else:
-            z[i] = 0.0
+            scaled = distance / spreads[i]
+            z[i] = scaled if spreads[i] != 0.0 else 0.0
 
 
 @compiled
@@ -88,6 +93,28 @@ def _loss_gradient(positive: bool, logit: float, weight: float, constants: Float
 
 
 @compiled
+def _step_adagrad(gradient: Float64, rate: float, features: Float64, c: Float64) -> None:
+    """Move the weights by River's AdaGrad."""
+    squares, weights = features[MOMENT_2], features[WEIGHT]
+    for i in range(gradient.shape[0]):
+        g = gradient[i]
+        squares[i] += math.pow(g, c[TWO])
+        weights[i] -= rate / math.pow(squares[i] + c[EPSILON], c[HALF]) * g
+
+
+@compiled
+def _step_adam(gradient: Float64, rate: float, features: Float64, c: Float64) -> None:
+    """Move the weights by River's Adam; ``rate`` is corrected for the start already."""
+    firsts, seconds, weights = features[MOMENT_1], features[MOMENT_2], features[WEIGHT]
+    for i in range(gradient.shape[0]):
+        g = gradient[i]
+        firsts[i] = c[BETA_1] * firsts[i] + (1.0 - c[BETA_1]) * g
+        seconds[i] = c[BETA_2] * seconds[i] + (1.0 - c[BETA_2]) * (g * g)
+        root = math.pow(seconds[i], c[HALF]) + c[EPSILON]
+        weights[i] -= rate * firsts[i] / root
+
+
+@compiled
 def _step(z: Float64, slope: float, features: Float64, optimizer: int, c: Float64, n: int) -> None:
     """Move the weights against the gradient ``z * slope + l2 * weight``; n steps came before."""
     rate = c[RATE]
@@ -95,22 +122,16 @@ def _step(z: Float64, slope: float, features: Float64, optimizer: int, c: Float6
         rate = c[RATE] * math.pow(1.0 - math.pow(c[BETA_2], n + 1.0), c[HALF])
         rate /= 1.0 - math.pow(c[BETA_1], n + 1.0)
     for i in range(z.shape[0]):
-        g = z[i] * slope
+        z[i] *= slope  # from here on z is the gradient
         if c[L2] != 0.0:
-            g += features[WEIGHT, i] * c[L2]
-        if optimizer == SGD:
-            features[WEIGHT, i] -= rate * g
-        elif optimizer == ADAGRAD:
-            features[MOMENT_2, i] += math.pow(g, c[TWO])
-            root = math.pow(features[MOMENT_2, i] + c[EPSILON], c[HALF])
-            features[WEIGHT, i] -= rate / root * g
-        else:
-            first = c[BETA_1] * features[MOMENT_1, i] + (1.0 - c[BETA_1]) * g
-            second = c[BETA_2] * features[MOMENT_2, i] + (1.0 - c[BETA_2]) * (g * g)
-            features[MOMENT_1, i] = first
-            features[MOMENT_2, i] = second
-            root = math.pow(second, c[HALF]) + c[EPSILON]
-            features[WEIGHT, i] -= rate * first / root
+            z[i] += features[WEIGHT, i] * c[L2]
+    if optimizer == SGD:
+        for i in range(z.shape[0]):
+            features[WEIGHT, i] -= rate * z[i]
+    elif optimizer == ADAGRAD:
+        _step_adagrad(z, rate, features, c)
+    else:
+        _step_adam(z, rate, features, c)
 
 
 @compiled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any  # River's classes have no types
 
 import numpy as np
@@ -14,6 +13,7 @@ from worker.contracts.records import Float64
 from worker.models import linear_kernels as kernels
 from worker.models.batch import Batch
 from worker.models.canonical import state_hash
+from worker.models.compiled import ABSOLUTE_MAX
 from worker.models.versioned import Counts
 
 _OPTIMIZERS = {
@@ -138,11 +138,19 @@ def _is_plain(model: Any) -> bool:
         and model.l1 == 0
         and all(_is_number(v) for v in [model.intercept, *_constant_values(model)])
         and model.clip_gradient >= 0
+        and _divides_safely(optimizer)
     )
 
 
+def _divides_safely(optimizer: Any) -> bool:
+    """Return whether no step can divide by zero, where Python raises and the kernels do not."""
+    betas = (getattr(optimizer, "beta_1", 0.0), getattr(optimizer, "beta_2", 0.0))
+    return getattr(optimizer, "eps", 1.0) > 0.0 and all(0.0 <= beta < 1.0 for beta in betas)
+
+
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    """Return whether a parameter is one with which no power overflows, where Python would raise."""
+    return type(value) in (int, float) and abs(value) <= ABSOLUTE_MAX
 
 
 def _has_state_of(scaler: Any, model: Any, names: set[str]) -> bool:

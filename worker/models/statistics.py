@@ -12,7 +12,8 @@ from worker.contracts.records import Float64, Int64
 from worker.errors import StateLostError
 from worker.models.compiled import ABSOLUTE_MAX, compiled
 
-_HEADER = struct.Struct("<4sIqI")  # magic, features, events, crc of the rest
+_HEADER = struct.Struct("<4sIq")  # magic, features, events
+_CRC = struct.Struct("<I")  # of all before it
 _MAGIC = b"RWS1"
 
 
@@ -67,8 +68,9 @@ class FeatureStatistics:
 
     def to_bytes(self) -> bytes:
         """Return the state, with a checksum: 20 bytes and 16 a feature."""
-        body = self._moments.astype("<f8").tobytes()
-        return _HEADER.pack(_MAGIC, self.feature_count, self._count[0], zlib.crc32(body)) + body
+        header = _HEADER.pack(_MAGIC, self.feature_count, self._count[0])
+        data = header + self._moments.astype("<f8").tobytes()
+        return data + _CRC.pack(zlib.crc32(data))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> FeatureStatistics:
@@ -79,12 +81,13 @@ class FeatureStatistics:
         StateLostError
             The bytes are damaged or of another format: acquire the shard again from the log.
         """
-        if len(data) < _HEADER.size:
-            raise StateLostError("feature statistics", "a header", f"{len(data)} bytes")
-        magic, n_features, count, crc = _HEADER.unpack_from(data)
-        body = data[_HEADER.size :]
-        if magic != _MAGIC or len(body) != 16 * n_features or zlib.crc32(body) != crc:
+        end = len(data) - _CRC.size
+        if end < _HEADER.size or _CRC.pack(zlib.crc32(data[:end])) != data[end:]:
             raise StateLostError("feature statistics", "intact bytes", "damaged or foreign ones")
+        magic, n_features, count = _HEADER.unpack_from(data)
+        body = data[_HEADER.size : end]
+        if magic != _MAGIC or len(body) != 16 * n_features:
+            raise StateLostError("feature statistics", f"format {_MAGIC!r}", "another format")
         statistics = cls(n_features)
         statistics._moments[:] = np.frombuffer(body, "<f8").reshape(2, n_features)
         statistics._count[0] = count

@@ -1,0 +1,105 @@
+"""How fast models are: compiled twins against River on the same events, scored and learned.
+
+Run it with ``python -m benchmarks.models``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any  # rows of a benchmark
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.contracts.settings import ModelSettings
+from worker.models.catalogue import build_model_set
+from worker.models.reasons import FeatureStatistics
+from worker.models.versioned import ModelSet
+
+FEATURES = 90
+RIVER_EVENTS, TWIN_EVENTS, BATCH = 1_000, 20_000, 500
+
+# Name, features, and what a configuration says. 10 x 8 and 25 x 15 are trees x height.
+CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (
+    ("logistic_sgd", FEATURES, {"preset": "logistic", "params": {"optimizer": "sgd"}}),
+    ("logistic_adam", FEATURES, {"preset": "logistic"}),
+    ("logistic_adagrad", FEATURES, {"preset": "logistic", "params": {"optimizer": "adagrad"}}),
+    ("half_space_trees_10x8", FEATURES, {"preset": "half_space_trees"}),
+    (
+        "half_space_trees_25x15",
+        FEATURES,
+        {"preset": "half_space_trees", "params": {"n_trees": 25, "height": 15}},
+    ),
+)
+
+
+def run() -> list[dict[str, Any]]:
+    """Return rows of name, value, unit, ratio, ratio_to; a ratio is River's time over ours."""
+    rows = [row for name, count, words in CASES for row in _compare(name, count, words)]
+    return [*rows, _statistics()]
+
+
+def _compare(name: str, count: int, words: dict[str, Any]) -> list[dict[str, Any]]:
+    names = tuple(f"f{i}" for i in range(count))
+    river = _measure(_built(words, names, False), names, RIVER_EVENTS)
+    twin = _measure(_built(words, names, True), names, TWIN_EVENTS)
+    return [
+        _row(f"{name}_river", river, None, None),
+        _row(f"{name}_twin", twin, river / twin, f"{name}_river"),
+    ]
+
+
+def _built(words: dict[str, Any], names: tuple[str, ...], is_compiled: bool) -> ModelSet:
+    return build_model_set({"m": ModelSettings(**words, compiled=is_compiled)}, names, seed=1)
+
+
+def _measure(models: ModelSet, names: tuple[str, ...], events: int) -> float:
+    """Return µs an event, scored and then learned, in batches; trees are grown and full before."""
+    X, y = _stream(len(names), events)
+    labels = y if models.learns_from_labels else np.full(events, -1, np.int8)
+
+    def embedded() -> None:
+        for start in range(0, events, BATCH):
+            part = X[start : start + BATCH]
+            n = len(part)
+            taught = labels[start : start + n]
+            models.score_learn(part, part, taught, np.ones(n), np.arange(1, n + 1))
+
+    models.learn(X[:500], labels[:500], np.ones(500))
+    models.score(X[:1])
+    return _best_s(embedded, 3) / events * 1e6
+
+
+def _statistics() -> dict[str, Any]:
+    X, _ = _stream(FEATURES, TWIN_EVENTS)
+    statistics = FeatureStatistics(FEATURES)
+    flagged = np.arange(0, len(X), 100)
+    statistics.update(X, flagged)
+    seconds = _best_s(lambda: statistics.update(X, flagged), 3)
+    return _row("feature_statistics", seconds / len(X) * 1e6, None, None)
+
+
+def _stream(count: int, events: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    rng = np.random.default_rng(1)
+    X = np.abs(rng.normal(size=(events, count))) * 10.0 ** rng.uniform(-3, 3, count)
+    return X, (rng.random(events) < 0.05).astype(np.int8)
+
+
+def _best_s(work: Callable[[], None] | Callable[[], object], times: int) -> float:
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def _row(name: str, us: float, ratio: float | None, ratio_to: str | None) -> dict[str, Any]:
+    return {"name": name, "value": us, "unit": "us/event", "ratio": ratio, "ratio_to": ratio_to}
+
+
+if __name__ == "__main__":
+    for row in run():
+        ratio = f"{row['ratio']:8.1f} x" if row["ratio"] else ""
+        print(f"{row['name']:32} {row['value']:10.2f} {row['unit']} {ratio}")

@@ -1,0 +1,190 @@
+"""From settings to models: everything wrong is told at once, with its place and a near name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from river import linear_model, naive_bayes
+
+from worker.contracts.settings import ModelSettings
+from worker.errors import ConfigError, Problem
+from worker.models.catalogue import PRESETS, build_model_set
+from worker.models.forest_twin import ForestTwin
+from worker.models.linear_twin import LinearTwin
+from worker.models.river_model import RiverModel
+
+NAMES = ("amount", "amount_mean_7d", "n_1h")
+
+
+def build(seed: int = 0, **words: Any) -> Any:
+    return build_model_set({"m": ModelSettings(**words)}, NAMES, seed)["m"]
+
+
+def problems(**words: Any) -> list[Problem]:
+    with pytest.raises(ConfigError) as caught:
+        build(**words)
+    return caught.value.problems
+
+
+def only(**words: Any) -> Problem:
+    [problem] = problems(**words)
+    return problem
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module with factories that can be imported by name."""
+    (tmp_path / "riverwatch_test_factories.py").write_text(
+        "from river import naive_bayes, preprocessing\n"
+        "def bayes(): return naive_bayes.GaussianNB()\n"
+        "def seeded(seed): return naive_bayes.BernoulliNB(alpha=seed)\n"
+        "def scaler(): return preprocessing.StandardScaler()\n"
+        "def broken(): raise OSError('no such file')\n"
+        "number = 7\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "riverwatch_test_factories"
+    sys.modules.pop("riverwatch_test_factories", None)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_has_a_twin_that_can_be_turned_off(name: str) -> None:
+    """Compiled or not is one flag; the preset says what it is for, with an example."""
+    assert isinstance(build(preset=name), (LinearTwin, ForestTwin))
+    assert isinstance(build(preset=name, compiled=False), RiverModel)
+    assert ">>>" in str(PRESETS[name].__doc__)
+
+
+def test_the_seed_reaches_every_estimator_that_takes_one() -> None:
+    """A preset and a path get the configured seed, deep inside too; a given one is kept."""
+    assert build(5, preset="half_space_trees").to_river()[1].seed == 5
+    assert build(5, preset="half_space_trees", params={"seed": 8}).to_river()[1].seed == 8
+    nested = {
+        "ensemble.BaggingClassifier": {"model": {"forest.ARFClassifier": {"n_models": 2}}},
+    }
+    bagging = build(5, river=nested).to_river()
+    assert (bagging.seed, bagging.model.seed) == (5, 5)
+
+
+def test_a_mapping_names_a_nested_object() -> None:
+    """An optimizer and its schedule are given as paths with parameters; other mappings are data."""
+    river = {
+        "linear_model.LogisticRegression": {
+            "optimizer": {"optim.SGD": {"lr": {"optim.schedulers.InverseScaling": {
+                "learning_rate": 0.5}}}},
+        }
+    }  # fmt: skip
+    optimizer = build(river=river).to_river().optimizer
+    assert optimizer.lr.get(3) == 0.5 / 2.0
+    limits = {"anomaly.HalfSpaceTrees": {"limits": {"amount": [0, 9]}}}
+    assert build(river=limits).to_river().limits["amount"] == [0, 9]
+
+
+def test_a_plain_path_takes_the_params_of_the_model() -> None:
+    """`river: path` with `params` is the short form of a mapping."""
+    model = build(river="linear_model.PAClassifier", params={"C": 0.3}).to_river()
+    assert isinstance(model, linear_model.PAClassifier)
+    assert model.C == 0.3
+
+
+def test_a_factory_is_called_with_params_and_seed(factories: str) -> None:
+    """The function's estimator is taken; it gets the seed where it asks for one."""
+    assert isinstance(build(factory=f"{factories}:bayes").to_river(), naive_bayes.GaussianNB)
+    assert build(4, factory=f"{factories}:seeded").to_river().alpha == 4
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    """The problem points at the preset and offers the right name."""
+    expected = "the name of a preset"
+    hint = "did you mean logistic?"
+    assert only(preset="logistc") == Problem(("models", "m", "preset"), expected, "'logistc'", hint)
+
+
+def test_an_unknown_parameter_names_the_nearest() -> None:
+    """The problem points at the parameter, of a preset as of a path."""
+    problem = only(preset="half_space_trees", params={"n_tree": 3})
+    assert problem.path == ("models", "m", "params", "n_tree")
+    assert problem.hint == "did you mean n_trees?"
+    assert only(river="tree.HoeffdingTreeClassifier", params={"grace": 3}).got == "'grace'"
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("linear_model.LogisticRegresion", "linear_model.LogisticRegression"),
+        ("anomaly.halfspacetrees", "anomaly.HalfSpaceTrees"),
+        ("os.system", ""),
+        ("linear_model.base.np.Save", ""),
+        ("river.linear_model.LogisticRegression", "linear_model.LogisticRegression"),
+        ("utils.VectorDict", ""),
+        ("__import__", ""),
+    ],
+)
+def test_only_estimators_below_river_can_be_named(path: str, hint: str) -> None:
+    """Anything else is refused before it is imported or called."""
+    problem = only(river=path)
+    assert problem.path == ("models", "m", "river")
+    assert hint in problem.hint
+
+
+def test_every_mistake_of_every_model_is_told() -> None:
+    """Two models with four mistakes give four problems, in order."""
+    declared = {
+        "one": ModelSettings(preset="nope", features=("amuont", "n_1h", "n_1h")),
+        "two": ModelSettings(river=("preprocessing.StandardScaler", "linear_model.Nope")),
+    }
+    with pytest.raises(ConfigError) as caught:
+        build_model_set(declared, NAMES, 0)
+    assert [p.path for p in caught.value.problems] == [
+        ("models", "one", "features", 0),
+        ("models", "one", "features", 2),
+        ("models", "one", "preset"),
+        ("models", "two", "river", 1),
+    ]
+    assert caught.value.problems[0].hint.startswith("did you mean amount")
+
+
+@pytest.mark.parametrize("given", [{}, {"preset": "logistic", "river": "tree.SGTClassifier"}])
+def test_a_model_has_exactly_one_source(given: dict[str, Any]) -> None:
+    """None and two are both refused."""
+    assert only(**given).expected == "exactly one of preset, river, factory"
+
+
+REFUSED = {
+    "a regressor": {"river": "linear_model.LinearRegression"},
+    "a scaler alone": {"river": "preprocessing.StandardScaler"},
+    "a classifier in the middle": {"river": ("naive_bayes.GaussianNB", "tree.SGTClassifier")},
+    "no steps": {"river": ()},
+    "two keys in a step": {"river": {"tree.SGTClassifier": None, "tree.iSOUPTreeRegressor": None}},
+    "params beside a list": {"river": ("tree.SGTClassifier",), "params": {"delta": 1}},
+    "a value that is refused": {"preset": "logistic", "params": {"optimizer": "rmsprop"}},
+    "a missing parameter": {"river": "ensemble.BaggingClassifier"},
+    "parameters that are no mapping": {
+        "river": ({"linear_model.LogisticRegression": {"optimizer": {"optim.SGD": 3}}},)
+    },
+    "no features": {"preset": "logistic", "features": ()},
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_serve_is_refused(case: str) -> None:
+    """Each gives exactly one problem below the model, with what was expected."""
+    problem = only(**REFUSED[case])
+    assert problem.path[:2] == ("models", "m")
+    assert problem.expected
+    assert problem.got
+
+
+@pytest.mark.parametrize("name", ["missing", "number", "scaler", "broken"])
+def test_a_factory_that_gives_no_estimator_is_refused(factories: str, name: str) -> None:
+    """Not there, not a function, not an estimator that scores, or raising: one problem each."""
+    assert only(factory=f"{factories}:{name}").path == ("models", "m", "factory")
+
+
+def test_a_module_that_is_not_there_is_refused() -> None:
+    """The error of the import is in the hint."""
+    assert "no_such_module" in only(factory="no_such_module:make").hint
