@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from producers.brokers import away, count_partitions
 from producers.player import Watcher
 from worker.errors import TransientError
 
@@ -51,14 +52,14 @@ def read_topic(bootstrap: str, topic: str, since_ms: int | None = None) -> Itera
     TransientError
         The broker or the topic is not there, or says nothing for 30 s: try again later.
     """
+    count = count_partitions(bootstrap, [topic])[topic]
     try:
         consumer = _connect(bootstrap)
     except KafkaError as error:
-        raise TransientError(
-            f"kafka at {bootstrap}", "a broker", type(error).__name__, "is it running there?"
-        ) from error
+        raise away(bootstrap, error) from error
     try:
-        yield from _merged(consumer, _assign(consumer, topic, since_ms))
+        partitions = [TopicPartition(topic, number) for number in range(count)]
+        yield from _merged(consumer, _assign(consumer, partitions, since_ms))
     except KafkaError as error:
         raise TransientError(f"topic {topic}", "records", type(error).__name__) from error
     finally:
@@ -136,12 +137,10 @@ def _connect(bootstrap: str) -> Any:  # Any: kafka-python ships no types
     )
 
 
-def _assign(consumer: Any, topic: str, since_ms: int | None) -> dict[TopicPartition, int]:
-    """Take all partitions at their start; return where each ends now, open transactions aside."""
-    numbers = consumer.partitions_for_topic(topic)
-    if not numbers:
-        raise TransientError(f"topic {topic}", "an existing topic", "none of this name")
-    partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+def _assign(
+    consumer: Any, partitions: list[TopicPartition], since_ms: int | None
+) -> dict[TopicPartition, int]:
+    """Take the partitions at their start; return where each ends now, open transactions aside."""
     consumer.assign(partitions)
     ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
     starts = consumer.beginning_offsets(partitions)

@@ -10,11 +10,13 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.partitioner.default import murmur2
 
+from producers.brokers import away, count_partitions
 from producers.items import Item
 from worker.errors import TransientError
 
 _UNCONFIRMED_MAX = 20_000
 _PARTITIONS_CACHED_MAX = 1_000_000
+_DELIVERY_SECONDS = 60
 _CLOSE_SECONDS = 10
 
 
@@ -40,8 +42,9 @@ class TopicSender:
         self._unconfirmed: deque[tuple[str, Any]] = deque()
         self._partition_of: dict[bytes, int] = {}
         self._without_key = 0
+        counts = count_partitions(bootstrap, self._topics.values())
+        self._partitions = {kind: counts[topic] for kind, topic in self._topics.items()}
         self._producer = _connect(bootstrap)
-        self._partitions = {kind: self._count_partitions(t) for kind, t in self._topics.items()}
 
     def __enter__(self) -> TopicSender:
         return self
@@ -100,28 +103,12 @@ class TopicSender:
             hashed = self._partition_of[item.key] = murmur2(item.key) & 0x7FFFFFFF
         return hashed % count
 
-    def _count_partitions(self, topic: str) -> int:
-        try:
-            partitions = self._producer.partitions_for(topic)
-        except KafkaError as error:
-            self._close()
-            raise TransientError(
-                f"topic {topic}",
-                "an existing topic",
-                type(error).__name__,
-                "riverwatch topics --create",
-            ) from error
-        return len(partitions)
-
     def _close(self) -> None:
         try:
             self._producer.close(timeout=_CLOSE_SECONDS)
         except KafkaError:
             # A silent broker: everything was confirmed or has been reported as lost already.
             self._producer._sender.force_close()
-
-
-_DELIVERY_SECONDS = 60
 
 
 def _connect(bootstrap: str) -> Any:  # Any: kafka-python ships no types
@@ -141,9 +128,7 @@ def _connect(bootstrap: str) -> Any:  # Any: kafka-python ships no types
             retry_backoff_ms=10,
         )
     except KafkaError as error:
-        raise TransientError(
-            f"kafka at {bootstrap}", "a broker", type(error).__name__, "is it running there?"
-        ) from error
+        raise away(bootstrap, error) from error
 
 
 def _refused(topic: str, error: KafkaError) -> TransientError:
