@@ -1,0 +1,163 @@
+"""The fast way of a record: a struct that msgspec fills in C, a filter, and columns of numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any  # rows hold values of the declared types
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, UnsetType
+
+from worker.contracts.records import Bool, Float64, Int64
+from worker.decode_fields import ID_BYTES_MAX, Column
+from worker.decode_strict import DEPTH_MAX
+from worker.event_times import iso_column_to_ms, seconds_to_ms
+
+Row = tuple[Any, ...]
+Values = Int64 | Float64 | list[str]
+
+# Marks what is no time in a column of times; no time of the years 1 to 9999 has this value.
+NO_TIME = int(np.iinfo(np.int64).min)
+# A character is at most four bytes of UTF-8, so a text of this length is no id that is too long.
+_SHORT_ID_LENGTH = ID_BYTES_MAX // 4
+
+
+def struct_of(columns: Sequence[Column]) -> type[msgspec.Struct]:
+    """Return the struct of the declared fields in their order; bounds are checked in C."""
+    fields: list[Any] = []
+    for i, column in enumerate(columns):
+        wire = _wire_type(column)
+        if column.is_required:
+            fields.append((f"f{i}", wire))
+        else:
+            fields.append((f"f{i}", wire | None | UnsetType, UNSET))
+    rename = {f"f{i}": column.name for i, column in enumerate(columns)}
+    return msgspec.defstruct("Event", fields, rename=rename, kw_only=True, gc=False)
+
+
+class PlainFilter:
+    """Finds the records that msgspec accepts and that may still hold a field twice, or worse.
+
+    The names of the present declared fields and their texts account for two quotation marks each.
+    If a record has no more than these, it has no other text at all: no second field of a name, no
+    unknown field, no escaped quote. Where it has more, a search for each name proves most records
+    plain; only the rest needs `worker.decode_strict`.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._names = [msgspec.json.encode(column.name) for column in columns]
+        required = [column for column in columns if column.is_required]
+        self._quotes = 2 * len(required) + 2 * sum(c.json_type is str for c in required)
+        self._optional = [
+            (i, 4 if column.json_type is str else 2)
+            for i, column in enumerate(columns)
+            if not column.is_required
+        ]
+
+    def is_plain(self, value: bytes, row: Row) -> bool:
+        """Return whether the record is proved to hold each declared field once, in valid UTF-8."""
+        quotes = self._quotes
+        for position, quotes_present in self._optional:
+            item = row[position]
+            if item is not UNSET:
+                quotes += 2 if item is None else quotes_present
+        return value.count(b'"') == quotes or self._has_no_name_twice(value)
+
+    def _has_no_name_twice(self, value: bytes) -> bool:
+        if b"\\" in value or not (value.isascii() or _is_utf8(value)):
+            return False
+        for name in self._names:
+            if value.count(name) > 1:
+                return False
+        return value.count(b"[") + value.count(b"{") <= DEPTH_MAX
+
+
+def values_of(column: Column, items: Sequence[Any]) -> Values:
+    """Return one field of all rows as its column, defaults filled in.
+
+    What breaks a rule that C did not check stays visible in it: see `suspects_of`.
+    """
+    if column.is_required:
+        return _convert(column, items)
+    absent = [i for i, item in enumerate(items) if item is None or item is UNSET]
+    filled = list(items)
+    for i in absent:
+        filled[i] = "" if column.json_type is str else 0
+    result: Any = _convert(column, filled)
+    for i in absent:
+        result[i] = column.default
+    return result  # type: ignore[no-any-return]
+
+
+def suspects_of(column: Column, values: Values) -> Bool | None:
+    """Return which rows break a rule of their column, or None where no rule is left to check."""
+    if column.is_id and isinstance(values, list):
+        return _odd_ids(column, values)
+    if column.kind == "decimal":
+        return np.asarray(np.abs(np.asarray(values)) > column.magnitude_max, np.bool_)
+    if column.kind == "timestamp":
+        lowest = 0 if column.is_event_time else NO_TIME + 1
+        return np.asarray(np.asarray(values) < lowest, np.bool_)
+    return None
+
+
+def _wire_type(column: Column) -> Any:
+    lower, upper = column.lower, column.upper
+    if column.kind == "integer":
+        lowest, highest = column.integer_bounds
+        lower = lowest if lower is None else max(lowest, int(lower))
+        upper = highest if upper is None else min(highest, int(upper))
+    if lower is None and upper is None:
+        return column.json_type
+    return Annotated[column.json_type, Meta(ge=lower, le=upper)]
+
+
+def _convert(column: Column, items: Sequence[Any]) -> Values:
+    if column.kind == "string":
+        return list(items)
+    if column.kind == "category":
+        index, unknown = column.categories, len(column.categories)
+        return np.array([index.get(item, unknown) for item in items], np.int64)
+    if column.kind == "float":
+        return np.array(items, np.float64)
+    if column.kind == "decimal":
+        return _units(column, items)
+    if column.kind == "timestamp":
+        return _times(column, items)
+    return np.array(items, np.int64)
+
+
+def _units(column: Column, items: Sequence[float]) -> Int64:
+    """Return whole units; as `worker.decode_fields.units_of`, far too many are cut to 2 ** 62."""
+    with np.errstate(over="ignore"):
+        units = np.rint(np.array(items, np.float64) / column.resolution)
+    return np.clip(units, -(2.0**62), 2.0**62).astype(np.int64)
+
+
+def _times(column: Column, items: Sequence[Any]) -> Int64:
+    if column.time_unit == "iso":
+        times, valid = iso_column_to_ms(items)
+        times[~valid] = NO_TIME
+        return times
+    if column.time_unit == "s":
+        return seconds_to_ms(np.array(items, np.float64))
+    numbers = np.array(items, np.int64)
+    return numbers // 1000 if column.time_unit == "us" else numbers
+
+
+def _odd_ids(column: Column, ids: list[str]) -> Bool | None:
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    long = lengths > _SHORT_ID_LENGTH
+    empty = (lengths == 0) & (not column.may_be_empty)
+    for i in np.flatnonzero(long).tolist():
+        long[i] = len(ids[i].encode()) > ID_BYTES_MAX
+    return np.asarray(long | empty, np.bool_)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
