@@ -213,6 +213,15 @@ def test_the_set_says_what_it_learns_from() -> None:
     assert not build(m=DECLARED["forest"]).learns_from_labels
 
 
+def test_read_only_and_strided_rows_give_the_same() -> None:
+    """Rows as Arrow or a transposed matrix gives them are scored as any others."""
+    X, learn_X, y, weight, before = stream(6)
+    locked, strided = X.copy(), np.asfortranarray(learn_X)
+    locked.flags.writeable = False
+    expected = build().score_learn(X, learn_X, y, weight, before)
+    assert np.array_equal(build().score_learn(locked, strided, y, weight, before), expected)
+
+
 def test_nothing_to_do_is_fine() -> None:
     """No events and no examples give an empty matrix."""
     assert build().score(np.empty((0, 3))).shape == (0, 4)

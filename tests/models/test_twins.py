@@ -133,6 +133,31 @@ def test_20_000_events_equal_river(case: str) -> None:
     assert learned(twin.to_river()) == learned(river)
 
 
+@pytest.mark.parametrize("case", LOGISTIC)
+def test_every_rounding_is_that_of_river(case: str) -> None:
+    """A thousand features show what rounds otherwise in one value of a thousand, as g * g does."""
+    names = tuple(f"f{i}" for i in range(1_000))
+    X = np.random.default_rng(6).normal(size=(12, 1_000))
+    y = (np.arange(12) % 3 == 0).astype(np.int8)
+    river, twin = LOGISTIC[case](), twin_of(LOGISTIC[case](), names)
+    twin.score_learn(Batch(names, X[:0], X, y, np.ones(12), np.zeros(12, np.int64)))
+    for row, label in zip(X.tolist(), y.tolist(), strict=True):
+        river.learn_one(dict(zip(names, row, strict=True)), bool(label))
+    assert learned(twin.to_river()) == learned(river)
+
+
+def test_a_value_on_a_threshold_goes_right_as_in_river() -> None:
+    """Rows made of the trees' own thresholds take River's paths, learning and scoring."""
+    river = scaled_forest(n_trees=5, height=4, window_size=20)
+    first = np.array([[0.0] * 5, [1.0] * 5])  # the range is 0 to 1 from here on: x is its own z
+    river_loop(river, first, np.zeros(2))
+    twin = twin_of(river, NAMES)
+    splits = [n.threshold for t in river[1].trees for n in t.iter_dfs() if hasattr(n, "threshold")]
+    X = np.tile(np.array(splits).reshape(-1, 1), (1, len(NAMES)))
+    assert twin_loop(twin, X, np.zeros(len(X))) == river_loop(river, X, np.zeros(len(X)))
+    assert learned(twin.to_river()) == learned(river)
+
+
 numbers = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-300, 5e-324, -1e30, 1e30, 1e15, 3.0, 0.1]),
     st.floats(-1e30, 1e30),

@@ -152,9 +152,7 @@ def find_class(dotted: str) -> type | None:
         found = getattr(importlib.import_module(f"river.{module}"), name, None)
     except ImportError:
         return None
-    if not isinstance(found, type) or not found.__module__.startswith("river."):
-        return None
-    return found if issubclass(found, base.Base) else None
+    return found if isinstance(found, type) and issubclass(found, base.Base) else None
 
 
 @cache

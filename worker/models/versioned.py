@@ -147,7 +147,9 @@ class ModelSet:
             (m,), in 0..n and not decreasing: example j is learned before event
             ``learn_before[j]`` is scored; n means after the last event.
         """
-        examples = (learn_X, learn_y, learn_weight, learn_before)
+        same = learn_X is X
+        X = _plain(X)
+        examples = (X if same else _plain(learn_X), learn_y, learn_weight, learn_before)
         full = Batch(self._feature_names, X, *examples)
         batches: dict[tuple[int, ...] | None, Batch] = {None: full}
         scores = np.zeros((len(X), len(self._entries)))
@@ -156,6 +158,11 @@ class ModelSet:
                 batches[entry.columns] = _narrow(full, entry)
             scores[:, i] = entry.model.score_learn(batches[entry.columns])
         return scores
+
+
+def _plain(X: Float64) -> Float64:
+    """Return X itself, or a copy where it is read-only or strided: kernels are compiled per kind."""
+    return np.require(X, np.float64, ["C", "W"])
 
 
 def _narrow(batch: Batch, entry: Entry) -> Batch:
