@@ -62,8 +62,13 @@ class FieldSettings(Section):
     becomes it.
     """
 
-    type: Literal["string", "integer", "float", "decimal", "boolean", "category", "timestamp"]
-    default: str | bool | int | float | None = None
+    type: Literal["string", "integer", "float", "decimal", "boolean", "category", "timestamp"] = (
+        Field(description="how its JSON value is checked and held")
+    )
+    default: str | bool | int | float | None = Field(
+        default=None,
+        description="the value of an event without this field, which makes it optional",
+    )
     min: float | None = Field(default=None, description="smallest value accepted (inclusive)")
     max: float | None = Field(default=None, description="largest value accepted (inclusive)")
     resolution: float | None = Field(
@@ -82,26 +87,28 @@ class FieldSettings(Section):
 
 
 class TimeSettings(Section):
-    """Where the event time is: ISO 8601 (no offset means UTC) or a number of the unit since 1970."""
+    """Where the event time is: ISO 8601 (no offset means UTC) or a number of units since 1970."""
 
-    field: str
-    unit: Literal["iso", "s", "ms", "us"] = "iso"
+    field: str = Field(description="a declared field of the event")
+    unit: Literal["iso", "s", "ms", "us"] = Field(default="iso", description="how it is written")
 
 
 class EventSettings(Section):
     """The input topic and the schema of its JSON objects."""
 
-    topic: Topic
+    topic: Topic = Field(description="where events come from")
     id: str = Field(description="the field that names an event; unique")
     key: str = Field(description="the field that is the Kafka key: the primary entity")
     time: TimeSettings
-    fields: dict[str, FieldSettings]
+    fields: dict[str, FieldSettings] = Field(description="what is not declared is ignored")
     ahead_max: Duration = Field(
         default=86_400_000,
         validate_default=False,
         description="how far an event may be ahead of the shard's event time",
     )
-    record_bytes_max: int = Field(default=65_536, ge=64, le=1_000_000)
+    record_bytes_max: int = Field(
+        default=65_536, ge=64, le=1_000_000, description="a larger record is rejected"
+    )
 
 
 class LabelSettings(Section):
@@ -112,12 +119,14 @@ class LabelSettings(Section):
     labels file.
     """
 
-    topic: Topic = "labels"
+    topic: Topic = Field(default="labels", description="key and partition count as the events'")
     column: str | None = Field(default=None, description="replay: the column with 0 or 1")
     delay: Duration | None = Field(
         default=None, description="replay: when a row's label becomes known"
     )
-    horizon: Duration = 30 * 86_400_000
+    horizon: Duration = Field(
+        default=30 * 86_400_000, description="how long an event waits for its label"
+    )
     pending_max: int = Field(
         default=1_000_000, ge=1, description="events waiting for their label per shard, at most"
     )
@@ -126,14 +135,14 @@ class LabelSettings(Section):
 class EntitySettings(Section):
     """What features belong to: the field with its id, and the number of events its ring holds."""
 
-    key: str
-    ring: int = Field(default=32, ge=1, le=1024)
+    key: str = Field(description="the field with its id")
+    ring: int = Field(default=32, ge=1, le=1024, description="last events kept one by one")
 
 
 class ModelSettings(Section):
     """One model: exactly one of ``preset``, ``river`` (dotted paths) or ``factory``."""
 
-    preset: str | None = None
+    preset: str | None = Field(default=None, description="a name such as logistic")
     river: (
         str
         | dict[str, dict[str, Any] | None]
@@ -143,7 +152,9 @@ class ModelSettings(Section):
     factory: str | None = Field(
         default=None, description="module:function that returns a River estimator"
     )
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the preset, estimator or factory"
+    )
     features: tuple[str, ...] | None = Field(
         default=None, description="names of features; all by default"
     )
@@ -153,46 +164,58 @@ class ModelSettings(Section):
 
 
 class DecisionSettings(Section):
-    """When a score is an alert: a ``threshold``, or an ``alert_rate`` held by a running quantile."""
+    """When a score is an alert: a ``threshold``, or an ``alert_rate`` held by a quantile."""
 
-    model: Name
-    threshold: float | None = None
+    model: Name = Field(description="whose score decides; the others' go to the journal only")
+    threshold: float | None = Field(default=None, description="alert at this score or above")
     alert_rate: float | None = Field(default=None, gt=0, le=0.5, description="share of events")
     severity: dict[Literal["low", "medium", "high", "critical"], float] = Field(
         default_factory=dict, description="the score from which on an alert has this severity"
     )
-    reasons_max: int = Field(default=5, ge=0, le=5)
+    reasons_max: int = Field(default=5, ge=0, le=5, description="reasons in an alert, at most")
 
 
 class ScoreSettings(Section):
-    """The topic of scores and which of them are published: all, none, or those at or above a score."""
+    """The topic of scores and which are published: all, none, or those at or above a score."""
 
-    topic: Topic = "scores"
-    publish: Literal["all", "none"] | dict[Literal["above"], float] = "none"
+    topic: Topic = Field(default="scores", description="where they are published")
+    publish: Literal["all", "none"] | dict[Literal["above"], float] = Field(
+        default="none", description="which ones; {above: 0.5} includes 0.5"
+    )
 
 
 class OutputSettings(Section):
     """The topics that the worker writes."""
 
-    journal: Topic = "journal"
-    alerts: Topic = "alerts"
-    dead_letters: Topic = "dead-letters"
-    training: Topic = "training"
+    journal: Topic = Field(default="journal", description="a row for every event")
+    alerts: Topic = Field(default="alerts", description="alerts with their reasons")
+    dead_letters: Topic = Field(default="dead-letters", description="rejected records, unchanged")
+    training: Topic = Field(
+        default="training", description="examples: the models' only way to learn"
+    )
     scores: ScoreSettings = ScoreSettings()
 
 
 class KafkaSettings(Section):
-    """How to reach Kafka. The time limits are those that were proved together; see docs/design.md."""
+    """How to reach Kafka. The time limits were proved together; see docs/design.md."""
 
-    kind: Literal["kafka"] = "kafka"
-    bootstrap_servers: str = "localhost:9092"
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    ssl_cafile: str | None = None
-    session_timeout: Duration = 10_000
-    transaction_timeout: Duration = 30_000
+    kind: Literal["kafka"] = Field(default="kafka", description="a real broker")
+    bootstrap_servers: str = Field(default="localhost:9092", description="host:port, by commas")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="as the broker's listener has it"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="needed with SASL"
+    )
+    sasl_username: str | None = Field(default=None, description="needed with SASL")
+    sasl_password: SecretStr | None = Field(default=None, description="write ${NAME}, never itself")
+    ssl_cafile: str | None = Field(default=None, description="PEM file of the authority to trust")
+    session_timeout: Duration = Field(
+        default=10_000, description="silence after which a worker's partitions go to others"
+    )
+    transaction_timeout: Duration = Field(
+        default=30_000, description="after which the broker ends a dead worker's transaction"
+    )
     message_bytes_max: int = Field(
         default=900_000,
         ge=10_000,
@@ -203,22 +226,24 @@ class KafkaSettings(Section):
 class MemoryStreamSettings(Section):
     """A log in this process: for tests and the embedded run."""
 
-    kind: Literal["memory"] = "memory"
-    partitions: int = Field(default=1, ge=1, le=1024)
+    kind: Literal["memory"] = Field(default="memory", description="no broker")
+    partitions: int = Field(default=1, ge=1, le=1024, description="partition pairs")
 
 
 class RedisSettings(Section):
     """How to reach Redis or Valkey: ``redis://``, ``rediss://`` or ``unix://``."""
 
-    kind: Literal["redis"] = "redis"
-    url: SecretStr = SecretStr("redis://localhost:6379/0")
-    timeout: Duration = 2_000
+    kind: Literal["redis"] = Field(default="redis", description="a Redis or Valkey server")
+    url: SecretStr = Field(
+        default=SecretStr("redis://localhost:6379/0"), description="with a password: write ${NAME}"
+    )
+    timeout: Duration = Field(default=2_000, description="for an answer, then it is tried again")
 
 
 class MemoryStoreSettings(Section):
     """State in this process, lost with it: for tests and the embedded run."""
 
-    kind: Literal["memory"] = "memory"
+    kind: Literal["memory"] = Field(default="memory", description="no server")
 
 
 class RunnerSettings(Section):
@@ -235,7 +260,9 @@ class RunnerSettings(Section):
     entities_max: int = Field(
         default=1_000_000, ge=100, description="entities of one type kept in memory per shard"
     )
-    metrics_port: int | None = Field(default=9464, ge=0, le=65_535)
+    metrics_port: int | None = Field(
+        default=9464, ge=0, le=65_535, description="of metrics and health; null for none"
+    )
 
 
 class Settings(Section):
@@ -244,7 +271,7 @@ class Settings(Section):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")] = Field(
         description="consumer group, and the first part of every key in the store"
     )
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="every random draw of a model follows from it")
     events: EventSettings
     labels: LabelSettings | None = None
     entities: dict[Name, EntitySettings]
