@@ -161,7 +161,7 @@ class ModelSet:
 
 
 def _plain(X: Float64) -> Float64:
-    """Return X itself, or a copy where it is read-only or strided: kernels are compiled per kind."""
+    """Return X, or a copy where it is read-only or strided: kernels are compiled per kind."""
     return np.require(X, np.float64, ["C", "W"])
 
 
