@@ -19,8 +19,8 @@ def count_partitions(bootstrap: str, topics: Iterable[str]) -> dict[str, int]:
     Raises
     ------
     TransientError
-        No broker answers at ``bootstrap`` (``host:port``, or several by comma), or a topic is not there:
-        start it or create it, then try again.
+        No broker answers at ``bootstrap`` (``host:port``, or several by comma), or a topic is not
+        there: start it or create it, then try again.
     """
     _reach(bootstrap)
     names = sorted(set(topics))

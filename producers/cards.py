@@ -65,8 +65,9 @@ class CardsSettings:
     bad_kinds: tuple[str, ...] = ()
 
 
-# The stream of `riverwatch demo`. The first days are quiet, so that the scaler of a model that learns from
-# labels has seen genuine customers before the first chargeback; labels come early, so that alerts do too.
+# The stream of `riverwatch demo`. The first days are quiet, so that the scaler of a model that
+# learns from labels has seen genuine customers before the first chargeback; labels come early, so
+# that alerts do too.
 DEMO = CardsSettings(
     cards=320,
     terminals=150,
@@ -78,8 +79,7 @@ DEMO = CardsSettings(
 
 
 def generate(settings: CardsSettings) -> Iterator[Item]:
-    """Yield events and labels in time order; each event has one label, and labels go on after the
-    last event.
+    """Yield events and labels in time order; each event has one label, maybe after the last event.
 
     Memory is bounded by the events of one day plus those whose label is not known yet.
 

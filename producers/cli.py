@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,6 +49,7 @@ Delay = Annotated[str, typer.Option(help="Median delay of a fraud's label, such 
 Maturity = Annotated[str, typer.Option(help="When an unreported event counts as genuine.")]
 QuietDays = Annotated[int, typer.Option(min=0, help="Days before the first fraud.")]
 BadShare = Annotated[float, typer.Option(min=0, max=1, help="Bad records per event, all kinds.")]
+TimeUnit = Literal["iso", "s", "ms", "us"]
 FIRST_DAY = datetime(2026, 3, 2, tzinfo=UTC)
 
 
@@ -110,16 +111,14 @@ def cards(
 def play(
     file: Annotated[Path, typer.Argument(help="Events: .jsonl, .csv (.gz, .zst), .parquet.")],
     topic: Annotated[str, typer.Option(help="Topic of the events.")],
-    labels: Annotated[Path | None, typer.Option(help="Labels: a file as of `cards`.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Labels: such a file with the key too.")
+    ] = None,
     labels_topic: LabelsTopic = "labels",
     bootstrap: Bootstrap = "localhost:9092",
-    config: Annotated[
-        Path | None,
-        typer.Option("-c", "--config", help="Configuration with the fields; else see --key."),
-    ] = None,
     key: Annotated[str, typer.Option(help="Field that is the record's key.")] = "card_id",
     time: Annotated[str, typer.Option(help="Field with the event time.")] = "time",
-    time_unit: Annotated[str, typer.Option(help="iso, s, ms or us.")] = "iso",
+    time_unit: Annotated[TimeUnit, typer.Option(help="Unit of a time that is a number.")] = "iso",
     speed: Speed = None,
     rate: Rate = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after that many events.")] = None,
@@ -129,13 +128,17 @@ def play(
     Example: riverwatch-produce play events.jsonl.zst --topic transactions --speed 60
 
     Example: riverwatch-produce play events.jsonl --labels labels.jsonl --topic transactions
+
+    Example: riverwatch-produce play transactions.parquet --topic transactions
+    --key CUSTOMER_ID --time TX_DATETIME
     """
     from producers import commands
+    from producers.reading import Layout
 
     with _exit_codes():
-        layout = commands.Layout(config, key, time, time_unit)
+        layouts = Layout(key, time, time_unit), Layout(key, "time")
         topics = commands.Topics(bootstrap, topic, None if labels is None else labels_topic)
-        commands.play_files(file, labels, layout, topics, _pacer(speed, rate), limit)
+        commands.play_files(file, labels, layouts, topics, _pacer(speed, rate), limit)
 
 
 @app.command(epilog=_EXIT_CODES)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from producers.bad_records import FILE_KINDS, KINDS
 from producers.cards import CardsSettings, generate
-from producers.items import Item
+from producers.items import Item, in_time_order
 from producers.lines import ItemFiles, LineFile
 from producers.pacing import Pacer
-from producers.player import play
+from producers.player import first_events, play
 from producers.progress import Progress
+from producers.reading import Layout, read_items
 from worker.contracts.settings import parse_duration
 
 _SUFFIXES = {"none": ".jsonl", "gz": ".jsonl.gz", "zst": ".jsonl.zst"}
@@ -71,6 +72,24 @@ def cards_to_files(settings: CardsSettings, directory: Path, compress: str = "no
 def cards_to_topics(settings: CardsSettings, topics: Topics, pacer: Pacer) -> int:
     """Send the generated events and labels; return how many were acknowledged."""
     return _to_topics("cards", generate(settings), topics, pacer)
+
+
+def play_files(
+    events: Path,
+    labels: Path | None,
+    layouts: tuple[Layout, Layout],
+    topics: Topics,
+    pacer: Pacer,
+    limit: int | None = None,
+) -> int:
+    """Send recorded events, labels in time order between them; return how many arrived.
+
+    ``layouts`` are those of events and labels. A limit counts events; the last one ends the labels.
+    """
+    items = read_items(events, "event", layouts[0])
+    if labels is not None:
+        items = in_time_order(items, read_items(labels, "label", layouts[1]))
+    return _to_topics("play", first_events(items, limit), topics, pacer)
 
 
 def record_topic(

@@ -73,8 +73,7 @@ def at_terminals(world: Population, rows: Rows) -> None:
 
 
 def compromised_terminal(world: Population, rng: np.random.Generator, day_ms: int) -> Rows:
-    """Return the misuse of cards that were copied at one terminal: 15 to 30 events over 2 to 5
-    days.
+    """Return the misuse of cards copied at one terminal: 15 to 30 events over 2 to 5 days.
 
     Amounts, hours and channel look like those of any customer; what gives it away is the terminal.
     """

@@ -103,8 +103,7 @@ class Population:
 
 
 def draw_population(rng: np.random.Generator, cards: int, terminals: int) -> Population:
-    """Return a world of ``cards`` cards and ``terminals`` terminals; the same for the same
-    generator.
+    """Return a world of that many cards and terminals; the same for the same generator.
 
     Raises
     ------

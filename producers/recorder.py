@@ -41,8 +41,7 @@ class Recording:
 
 
 def read_topic(bootstrap: str, topic: str, since_ms: int | None = None) -> Iterator[Recorded]:
-    """Yield the committed records from ``since_ms`` (None: the first one there) until the end as of
-    now.
+    """Yield the committed records from ``since_ms`` (None: the first) until the end as of now.
 
     Partitions are merged by record timestamp; each keeps its own order. At most about 5,000 records
     per partition are held.

@@ -21,8 +21,7 @@ _CLOSE_SECONDS = 10
 
 
 class TopicSender:
-    """Sends events and labels to their topics, idempotently, in order per partition, none lost
-    silently.
+    """Sends events and labels to their topics: idempotently, in order, none lost silently.
 
     Record timestamp = the item's time; partition = Kafka's default for its key (murmur2), so that
     an event and its label meet. Items without a key go to the partitions in turn. At most 20,000

@@ -221,6 +221,38 @@ def test_cards_to_topics_and_back_are_the_lines_of_cards_to_files(
         )
 
 
+def test_played_files_are_the_topics_of_the_stream_itself(
+    kafka: str, new_topic: NewTopicName, tmp_path: Path
+) -> None:
+    """Events and labels from files arrive with keys, times and bytes of the generator's items."""
+    run = CliRunner().invoke
+    small = ["cards", "--cards", "40", "--terminals", "40", "--days", "3", "--compress", "zst"]
+    assert run(app, [*small, "--out", str(tmp_path)]).exit_code == 0
+    items = list(generate(CardsSettings(cards=40, terminals=40, days=3)))
+    events, labels = new_topic(), new_topic()
+    files = [str(tmp_path / "events.jsonl.zst"), "--labels", str(tmp_path / "labels.jsonl.zst")]
+    topics = ["--topic", events, "--labels-topic", labels, "--bootstrap", kafka]
+    done = run(app, ["play", *files, *topics])
+    assert done.exit_code == 0, done.output
+    for topic, kind in ((events, "event"), (labels, "label")):
+        played = sorted((r.timestamp_ms, r.key, r.value) for r in read_topic(kafka, topic))
+        assert played == sorted((i.time_ms, i.key, i.value) for i in items if i.kind == kind)
+
+
+def test_playing_with_a_limit_sends_that_many_events(
+    kafka: str, new_topic: NewTopicName, tmp_path: Path
+) -> None:
+    """The first seven events of a file and nothing else are on the topic."""
+    file = tmp_path / "a.csv"
+    file.write_text("user,at\n" + "".join(f"u{i},{i}\n" for i in range(20)))
+    topic = new_topic()
+    fields = ["--key", "user", "--time", "at", "--time-unit", "s", "--limit", "7"]
+    arguments = ["play", str(file), "--topic", topic, *fields, "--bootstrap", kafka]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    found = [(r.timestamp_ms, r.key) for r in read_topic(kafka, topic)]
+    assert found == [(i * 1000, b"u%d" % i) for i in range(7)]
+
+
 def test_a_broker_that_is_away_is_exit_code_one(tmp_path: Path) -> None:
     """Nothing listens there: one line, exit code 1, no file."""
     arguments = ["record", "--topic", "t", "--out", str(tmp_path / "a.jsonl")]
