@@ -89,8 +89,8 @@ def join_labels(
     early = {rows_of[i]: pending.early.pop(i) for i in list(pending.early) if i in rows_of}
     early |= {row: label for label, p, row in timed if row is not None and p <= row}
     labelled = dict(early)
-    for row, label in early.items():
-        found.append(label, np.nan, row + 1, row, scored.X[row])
+    for here, label in early.items():
+        found.append(label, np.nan, here + 1, here, scored.X[here])
     for label, position, row in timed:
         if row is None:
             counts[_match_pending(found, pending, label, position)] += 1
@@ -100,8 +100,8 @@ def join_labels(
             labelled[row] = label
             found.append(label, np.nan, position, row, scored.X[row])
     counts["matched"] += len(labelled)
-    for row, label in labelled.items():
-        pending.mark(label.event_id, int(scored.time_ms[row]), label.y)
+    for here, label in labelled.items():
+        pending.mark(label.event_id, int(scored.time_ms[here]), label.y)
     return _in_order(found, counts, scored.X.shape[1]), set(labelled)
 
 

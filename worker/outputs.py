@@ -166,7 +166,7 @@ class Emitter:
         publish = self._topics.scores.publish
         if publish == "none":
             return []
-        least = -np.inf if publish == "all" else publish["above"]  # type: ignore[index]
+        least = -np.inf if publish == "all" else publish["above"]
         events = result.batch.decoded.events
         outputs = []
         for row in np.flatnonzero(result.score >= least).tolist():
