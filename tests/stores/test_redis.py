@@ -1,0 +1,256 @@
+"""The store in Redis against a real server: lost writes, refusals, and what is said about them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pydantic import SecretStr
+
+from worker.contracts.settings import RedisSettings
+from worker.errors import ConfigError, FatalError, StateLostError, TransientError
+from worker.stores import Meta, Write
+from worker.stores.redis import WRITES_MAX, RedisStore
+
+pytestmark = pytest.mark.redis
+
+_SPACE = "cards.0123456789abcdef.0"
+_FIRST = Meta(b"v1", 10, 4, 3)
+_SECOND = Meta(b"v2", 20, 5, 6)
+_WRITES = [Write("card:1", b"one"), Write("card:2", b"two", 60_000)]
+
+
+def _open(url: str, timeout_ms: int = 5_000) -> RedisStore:
+    return RedisStore(RedisSettings.model_construct(url=SecretStr(url), timeout=timeout_ms))
+
+
+def test_keys_have_the_names_of_the_design(start_server: Callable) -> None:
+    """Other programs find ``fs:{space}:key``, all in one slot of a cluster."""
+    server = start_server()
+    _open(server.url).flush(_SPACE, None, _FIRST, _WRITES)
+    assert sorted(server.client().keys()) == [
+        b"fs:{cards.0123456789abcdef.0}:" + name for name in (b"card:1", b"card:2", b"meta")
+    ]
+
+
+def test_ends_of_life_are_the_servers(start_server: Callable) -> None:
+    """A TTL is set where given, removed by a later write without one, and never set on meta."""
+    server = start_server()
+    store, client, prefix = _open(server.url), server.client(), f"fs:{{{_SPACE}}}:"
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    assert client.pttl(prefix + "card:1") == client.pttl(prefix + "meta") == -1
+    assert 50_000 < client.pttl(prefix + "card:2") <= 60_000
+    store.flush(_SPACE, b"v1", _SECOND, [Write("card:2", b"two")])
+    assert client.pttl(prefix + "card:2") == -1
+
+
+def test_a_value_past_its_end_is_gone(start_server: Callable) -> None:
+    """After its TTL of 20 ms a value is not read any more; the space stays valid."""
+    store = _open(start_server().url)
+    store.flush(_SPACE, None, _FIRST, [Write("card:1", b"one", 20), Write("card:2", b"two")])
+    end_s = time.monotonic() + 10
+    while store.load(_SPACE, b"v1", ["card:1"]) != [None]:
+        assert time.monotonic() < end_s
+    assert store.load(_SPACE, b"v1", ["card:2"]) == [b"two"]
+
+
+def test_an_older_meta_is_noticed(start_server: Callable) -> None:
+    """A failover that lost the last writes shows another version: load and flush refuse."""
+    server = start_server()
+    store, client, meta = _open(server.url), server.client(), f"fs:{{{_SPACE}}}:meta"
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    before = client.get(meta)
+    store.flush(_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
+    client.set(meta, before)
+    with pytest.raises(StateLostError):
+        store.load(_SPACE, b"v2", ["card:1"])
+    with pytest.raises(StateLostError):
+        store.flush(_SPACE, b"v2", Meta(b"v3", 30, 6, 7), [Write("card:3", b"three")])
+    assert store.meta(_SPACE) == _FIRST
+    assert store.load(_SPACE, b"v1", ["card:3"]) == [None]
+
+
+def test_flushall_is_noticed(start_server: Callable) -> None:
+    """Whoever held the space before it was emptied must acquire it again."""
+    server = start_server()
+    store = _open(server.url)
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    server.client().flushall()
+    with pytest.raises(StateLostError):
+        store.load(_SPACE, b"v1", ["card:1"])
+    with pytest.raises(StateLostError):
+        store.flush(_SPACE, b"v1", _SECOND, _WRITES)
+    assert server.client().dbsize() == 0
+    assert store.meta(_SPACE) is None
+
+
+def test_a_killed_server_is_waited_for_and_its_loss_noticed(start_server: Callable) -> None:
+    """While it is away calls are transient; back and empty (its script too), it is usable."""
+    server = start_server()
+    store = _open(server.url)
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    server.kill()
+    for call in (
+        lambda: store.meta(_SPACE),
+        lambda: store.load(_SPACE, b"v1", ["card:1"]),
+        lambda: store.flush(_SPACE, b"v1", _SECOND, _WRITES),
+    ):
+        with pytest.raises(TransientError, match="unix://"):
+            call()
+    start_server()
+    with pytest.raises(StateLostError):
+        store.flush(_SPACE, b"v1", _SECOND, _WRITES)
+    store.flush(_SPACE, None, _SECOND, _WRITES)
+    assert store.load(_SPACE, b"v2", ["card:2"]) == [b"two"]
+
+
+def test_a_flush_whose_answer_was_lost_can_be_repeated(start_server: Callable) -> None:
+    """The server stalls past the timeout and applies the flush later; the repetition succeeds."""
+    server = start_server(**{"enable-debug-command": "yes"})
+    patient, hasty = _open(server.url, 10_000), _open(server.url, 100)
+    patient.flush(_SPACE, None, _FIRST, _WRITES)
+    assert hasty.meta(_SPACE) == _FIRST
+    flush = (_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
+    with ThreadPoolExecutor(1) as pool:
+        stall = pool.submit(server.client().execute_command, "DEBUG", "SLEEP", "1")
+        with pytest.raises(TransientError, match="TimeoutError"):
+            while not stall.done():
+                hasty.load(_SPACE, b"v1", [])
+                hasty.flush(_SPACE, b"v1", _SECOND, flush[3])
+    patient.flush(*flush)
+    patient.flush(*flush)
+    assert patient.load(_SPACE, b"v2", ["card:1"]) == [b"later"]
+
+
+def test_a_replica_is_transient_and_not_written(start_server: Callable) -> None:
+    """During a failover the address may lead to a replica: wait, do not stop."""
+    replica = start_server()
+    store = _open(replica.url)
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    replica.client().execute_command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(TransientError, match="ReadOnly"):
+        store.flush(_SPACE, b"v1", _SECOND, [Write("card:3", b"three")])
+    assert store.load(_SPACE, b"v1", ["card:3"]) == [None]
+
+
+def test_a_full_server_is_transient_and_nothing_is_half_written(start_server: Callable) -> None:
+    """Out of memory before the flush: refused whole. Within the flush: applied whole."""
+    server = start_server(**{"maxmemory-policy": "noeviction"})
+    store, client = _open(server.url), server.client()
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    client.config_set("maxmemory", 1)
+    with pytest.raises(TransientError, match="OutOfMemory"):
+        store.flush(_SPACE, b"v1", _SECOND, [Write("card:1", None), Write("card:3", b"x")])
+    assert store.load(_SPACE, b"v1", ["card:1", "card:3"]) == [b"one", None]
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 3_000_000)
+    writes = [Write(f"card:{i}", bytes(1_000), 60_000) for i in range(10_000)]
+    try:
+        store.flush(_SPACE, b"v1", _SECOND, writes)
+        applied = True
+    except TransientError:
+        applied = False
+    client.config_set("maxmemory", 0)
+    assert store.meta(_SPACE) == (_SECOND if applied else _FIRST)
+    assert client.dbsize() == (10_001 if applied else 3)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_a_server_that_evicts_is_refused(start_server: Callable, policy: str) -> None:
+    """A cache that throws keys away when full would lose state silently."""
+    server = start_server(**{"maxmemory-policy": policy, "maxmemory": "100mb"})
+    with pytest.raises(FatalError, match=f"noeviction, got {policy}"):
+        _open(server.url).meta(_SPACE)
+
+
+def test_a_policy_without_a_limit_is_accepted(start_server: Callable) -> None:
+    """Without maxmemory nothing is ever evicted."""
+    server = start_server(**{"maxmemory-policy": "allkeys-lru"})
+    assert _open(server.url).meta(_SPACE) is None
+
+
+def test_a_server_that_hides_its_policy_is_accepted(start_server: Callable) -> None:
+    """Managed servers forbid INFO; the worker needs only what it uses."""
+    server = start_server()
+    commands = "+get", "+mget", "+set", "+unlink", "+evalsha", "+eval", "+scan"
+    server.client().execute_command(
+        "ACL", "SETUSER", "worker", "on", ">pw", "~fs:*", "-@all", *commands
+    )
+    store = _open(f"unix://worker:pw@{server.path}")
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    assert store.load(_SPACE, b"v1", ["card:1"]) == [b"one"]
+    assert store.drop(_SPACE) == 3
+
+
+def test_a_user_without_rights_is_told(start_server: Callable) -> None:
+    """A missing permission is no reason to wait."""
+    server = start_server()
+    server.client().execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~*", "-@all", "+get")
+    store = _open(f"unix://reader:pw@{server.path}")
+    assert store.meta(_SPACE) is None
+    with pytest.raises(FatalError, match="ACL"):
+        store.flush(_SPACE, None, _FIRST, _WRITES)
+
+
+@pytest.mark.parametrize("login", ["", ":wrong-secret@"])
+def test_a_wrong_or_missing_password_stops_with_a_hint(start_server: Callable, login: str) -> None:
+    """The error names the place and the remedy, and no secret."""
+    server = start_server()
+    server.client().config_set("requirepass", "right-secret")
+    with pytest.raises(FatalError, match=r"check user and password in store\.url") as caught:
+        _open(f"unix://{login}{server.path}").meta(_SPACE)
+    assert "secret" not in str(caught.value)
+    assert _open(f"unix://:right-secret@{server.path}").meta(_SPACE) is None
+
+
+def test_nobody_at_the_address_is_transient() -> None:
+    """A server that is not there yet is waited for."""
+    with pytest.raises(TransientError, match=r"redis://127\.0\.0\.1:1: "):
+        _open("redis://:secret@127.0.0.1:1/0").meta(_SPACE)
+
+
+def test_a_url_of_another_kind_is_a_mistake_in_the_configuration() -> None:
+    """The message shows what a URL looks like, not what was written."""
+    with pytest.raises(ConfigError, match="redis://localhost") as caught:
+        _open("http://user:secret@host")
+    assert "secret" not in str(caught.value)
+
+
+def test_options_in_the_url_cannot_change_bytes_to_text(start_server: Callable) -> None:
+    """Values stay bytes whatever the URL asks for."""
+    store = _open(start_server().url + "?decode_responses=true")
+    store.flush(_SPACE, None, _FIRST, [Write("card:1", b"\xff\x00")])
+    assert store.load(_SPACE, b"v1", ["card:1"]) == [b"\xff\x00"]
+
+
+def test_a_half_dropped_space_is_refused_until_it_is_dropped_again(start_server: Callable) -> None:
+    """A drop that died in the middle leaves a space that nobody takes for whole or for empty."""
+    server = start_server()
+    store, client, prefix = _open(server.url), server.client(), f"fs:{{{_SPACE}}}:"
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    client.set(prefix + "meta", b"\x00")
+    client.delete(prefix + "card:1")
+    for version in (None, b"v1"):
+        with pytest.raises(FatalError, match="drop it again"):
+            store.load(_SPACE, version, ["card:2"])
+        with pytest.raises(StateLostError):
+            store.flush(_SPACE, version, _SECOND, _WRITES)
+    assert store.drop(_SPACE) == 2
+    assert store.meta(_SPACE) is None
+    assert client.dbsize() == 0
+
+
+def test_a_meta_of_unknown_layout_is_refused(start_server: Callable) -> None:
+    """Bytes of another version are never read as positions."""
+    server = start_server()
+    server.client().set(f"fs:{{{_SPACE}}}:meta", b"\x02\x02v1" + bytes(24))
+    with pytest.raises(FatalError, match="drop the space"):
+        _open(server.url).meta(_SPACE)
+
+
+def test_more_writes_than_a_command_can_hold_name_the_setting() -> None:
+    """The bound is told before anything is sent."""
+    writes = [_WRITES[0]] * (WRITES_MAX + 1)
+    with pytest.raises(FatalError, match=r"lower runner\.dirty_max"):
+        _open("redis://127.0.0.1:1").flush(_SPACE, None, _FIRST, writes)

@@ -1,0 +1,99 @@
+"""State in this process: the embedded run, replay and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from worker.errors import StateLostError
+from worker.stores import Meta, Write
+
+
+@dataclass(slots=True)
+class _Space:
+    meta: Meta | None = None
+    values: dict[str, bytes] = field(default_factory=dict)
+    expires_ms: dict[str, int] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """A `StateStore` whose state lasts as long as the object; closing it keeps the state.
+
+    Parameters
+    ----------
+    clock_ms
+        Tells the time by which a ``ttl_ms`` runs. Without one nothing expires: a replay must not
+        depend on how fast it runs.
+
+    Examples
+    --------
+    >>> store = MemoryStore()
+    >>> store.flush("cards.1", None, Meta(b"v1", 3, 0, 1), [Write("card:7", b"state")])
+    >>> store.load("cards.1", b"v1", ["card:7", "card:8"])
+    [b'state', None]
+    """
+
+    def __init__(self, clock_ms: Callable[[], int] | None = None) -> None:
+        self._clock_ms = clock_ms
+        self._spaces: dict[str, _Space] = {}
+
+    def meta(self, space: str) -> Meta | None:
+        """Return where the fold of a space stands, or None where nothing is stored."""
+        return self._space(space).meta
+
+    def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of ``keys``; see `StateStore.load`."""
+        held = self._space(space)
+        if _version(held) != version:
+            raise _lost(space)
+        self._expire(held)
+        return [held.values.get(key) for key in keys]
+
+    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+        """Apply all writes and ``meta``, or none; see `StateStore.flush`."""
+        assert meta.version != version, "every flush has a new version"
+        held = self._space(space)
+        if held.meta == meta:
+            return
+        if _version(held) != version:
+            raise _lost(space)
+        for write in writes:
+            self._apply(held, write)
+        held.meta = meta
+        self._spaces[space] = held
+
+    def drop(self, space: str) -> int:
+        """Delete a whole space; return the number of keys, its meta included."""
+        held = self._space(space)
+        self._spaces.pop(space, None)
+        return len(held.values) + (held.meta is not None)
+
+    def close(self) -> None:
+        """Do nothing: the state belongs to the process."""
+
+    def _space(self, space: str) -> _Space:
+        return self._spaces.get(space) or _Space()
+
+    def _apply(self, held: _Space, write: Write) -> None:
+        held.expires_ms.pop(write.key, None)
+        if write.value is None:
+            held.values.pop(write.key, None)
+            return
+        held.values[write.key] = write.value
+        if write.ttl_ms is not None and self._clock_ms is not None:
+            held.expires_ms[write.key] = self._clock_ms() + write.ttl_ms
+
+    def _expire(self, held: _Space) -> None:
+        if self._clock_ms is None or not held.expires_ms:
+            return
+        now_ms = self._clock_ms()
+        for key in [key for key, end_ms in held.expires_ms.items() if end_ms <= now_ms]:
+            del held.expires_ms[key], held.values[key]
+
+
+def _version(held: _Space) -> bytes | None:
+    return None if held.meta is None else held.meta.version
+
+
+def _lost(space: str) -> StateLostError:
+    return StateLostError(f"store {space}", "the version last seen", "another")
