@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -106,22 +108,51 @@ def test_a_killed_server_is_waited_for_and_its_loss_noticed(start_server: Callab
     assert store.load(_SPACE, b"v2", ["card:2"]) == [b"two"]
 
 
-def test_a_flush_whose_answer_was_lost_can_be_repeated(start_server: Callable) -> None:
-    """The server stalls past the timeout and applies the flush later; the repetition succeeds."""
-    server = start_server(**{"enable-debug-command": "yes"})
-    patient, hasty = _open(server.url, 10_000), _open(server.url, 100)
-    patient.flush(_SPACE, None, _FIRST, _WRITES)
-    assert hasty.meta(_SPACE) == _FIRST
+def _relay_without_answers(listener: socket.socket, server_path: str) -> None:
+    """Pass commands on to the server; once it has answered a flush, hang up on the client."""
+    client, _ = listener.accept()
+    with client, socket.socket(socket.AF_UNIX) as upstream:
+        upstream.connect(server_path)
+        while request := client.recv(1 << 20):
+            upstream.sendall(request)
+            answer = upstream.recv(1 << 20)
+            if b"EVALSHA" in request:
+                return
+            client.sendall(answer)
+
+
+def test_a_flush_whose_answer_was_lost_can_be_repeated(
+    start_server: Callable, tmp_path: Path
+) -> None:
+    """The connection dies after the flush was applied: the error waits, the repetition succeeds."""
+    server = start_server()
+    direct = _open(server.url)
+    direct.flush(_SPACE, None, _FIRST, _WRITES)
     flush = (_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
-    with ThreadPoolExecutor(1) as pool:
-        stall = pool.submit(server.client().execute_command, "DEBUG", "SLEEP", "1")
-        with pytest.raises(TransientError, match="TimeoutError"):
-            while not stall.done():
-                hasty.load(_SPACE, b"v1", [])
-                hasty.flush(_SPACE, b"v1", _SECOND, flush[3])
-    patient.flush(*flush)
-    patient.flush(*flush)
-    assert patient.load(_SPACE, b"v2", ["card:1"]) == [b"later"]
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(str(tmp_path / "relay.sock"))
+        listener.listen()
+        relay = pool.submit(_relay_without_answers, listener, str(server.path))
+        with pytest.raises(TransientError, match="ConnectionError"):
+            _open(f"unix://{tmp_path}/relay.sock").flush(*flush)
+        relay.result(10)
+    assert direct.meta(_SPACE) == _SECOND
+    direct.flush(*flush)
+    assert direct.load(_SPACE, b"v2", ["card:1"]) == [b"later"]
+
+
+def test_a_server_that_does_not_answer_in_time_is_transient(start_server: Callable) -> None:
+    """While the server accepts writes but does not run them, a call ends after its timeout."""
+    server = start_server()
+    store, client = _open(server.url, 100), server.client()
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+    flush = (_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
+    with pytest.raises(TransientError, match="TimeoutError"):
+        store.flush(*flush)
+    client.execute_command("CLIENT", "UNPAUSE")
+    _open(server.url).flush(*flush)
+    assert store.load(_SPACE, b"v2", ["card:1"]) == [b"later"]
 
 
 def test_a_replica_is_transient_and_not_written(start_server: Callable) -> None:
