@@ -57,7 +57,7 @@ class CardsSettings:
     days: int = 12
     per_card_per_day: float = 2.4
     fraud_share: float = 0.008
-    start: date = date(2026, 3, 2)
+    start: date = date(2025, 3, 3)  # a Monday; brokers refuse times ahead of their clock
     fraud_delay_ms: int = 3 * DAY_MS
     maturity_ms: int = 14 * DAY_MS
     quiet_days: int = 0

@@ -43,14 +43,14 @@ Days = Annotated[int, typer.Option(min=1, help="Days of events.")]
 PerCard = Annotated[float, typer.Option(min=0, help="Mean genuine events of a card a day.")]
 FraudShare = Annotated[float, typer.Option(min=0, max=0.5, help="Frauds among all events.")]
 Start = Annotated[
-    datetime, typer.Option(formats=["%Y-%m-%d"], help="First day, UTC.", show_default="2026-03-02")
+    datetime, typer.Option(formats=["%Y-%m-%d"], help="First day, UTC.", show_default="2025-03-03")
 ]
 Delay = Annotated[str, typer.Option(help="Median delay of a fraud's label, such as 12h.")]
 Maturity = Annotated[str, typer.Option(help="When an unreported event counts as genuine.")]
 QuietDays = Annotated[int, typer.Option(min=0, help="Days before the first fraud.")]
 BadShare = Annotated[float, typer.Option(min=0, max=1, help="Bad records per event, all kinds.")]
 TimeUnit = Literal["iso", "s", "ms", "us"]
-FIRST_DAY = datetime(2026, 3, 2, tzinfo=UTC)
+FIRST_DAY = datetime(2025, 3, 3, tzinfo=UTC)
 
 
 @app.command(epilog=_EXIT_CODES)

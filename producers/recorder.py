@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import heapq
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from producers.brokers import away, count_partitions
 from producers.player import Watcher
 from worker.errors import TransientError
 
-_BUFFERED_MAX = 5_000
+_POLL_RECORDS = 2_000
 _SILENCE_SECONDS_MAX = 30.0
 _POLL_MS = 200
 
@@ -43,8 +44,10 @@ class Recording:
 def read_topic(bootstrap: str, topic: str, since_ms: int | None = None) -> Iterator[Recorded]:
     """Yield the committed records from ``since_ms`` (None: the first) until the end as of now.
 
-    Partitions are merged by record timestamp; each keeps its own order. At most about 5,000 records
-    per partition are held.
+    Partitions are merged by record timestamp; each keeps its own order. Each has a client of its
+    own, which holds one fetch (1 MB): kafka-python 3.0.12 may never again return what it had
+    fetched of a partition that was paused and resumed, so the faster ones cannot be held back in
+    one client.
 
     Raises
     ------
@@ -52,17 +55,18 @@ def read_topic(bootstrap: str, topic: str, since_ms: int | None = None) -> Itera
         The broker or the topic is not there, or says nothing for 30 s: try again later.
     """
     count = count_partitions(bootstrap, [topic])[topic]
+    partitions = [TopicPartition(topic, number) for number in range(count)]
     try:
-        consumer = _connect(bootstrap)
-    except KafkaError as error:
-        raise away(bootstrap, error) from error
-    try:
-        partitions = [TopicPartition(topic, number) for number in range(count)]
-        yield from _merged(consumer, _assign(consumer, partitions, since_ms))
+        with ExitStack() as stack:
+            ranges = _ranges(_connect(bootstrap, stack), partitions, since_ms)
+            streams = [
+                _read(_connect(bootstrap, stack), partition, start, end)
+                for partition, (start, end) in ranges.items()
+                if start < end
+            ]
+            yield from heapq.merge(*streams, key=lambda found: found.timestamp_ms)
     except KafkaError as error:
         raise TransientError(f"topic {topic}", "records", type(error).__name__) from error
-    finally:
-        consumer.close(autocommit=False, timeout_ms=5_000)
 
 
 def record(
@@ -122,82 +126,50 @@ def _base64(data: bytes | None) -> str | None:
     return None if data is None else base64.b64encode(data).decode()
 
 
-def _connect(bootstrap: str) -> Any:  # Any: kafka-python ships no types
-    """Return a reader of committed records outside of any group."""
-    return KafkaConsumer(
-        bootstrap_servers=bootstrap,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        bootstrap_timeout_ms=10_000,
-        request_timeout_ms=10_000,
-        max_poll_records=_BUFFERED_MAX,
-        retry_backoff_ms=10,
-    )
+def _connect(bootstrap: str, stack: ExitStack) -> Any:  # Any: kafka-python ships no types
+    """Return a reader of committed records outside of any group; the stack closes it."""
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            bootstrap_timeout_ms=10_000,
+            request_timeout_ms=10_000,
+            max_poll_records=_POLL_RECORDS,
+            retry_backoff_ms=10,
+        )
+    except KafkaError as error:
+        raise away(bootstrap, error) from error
+    stack.callback(consumer.close, autocommit=False, timeout_ms=5_000)
+    return consumer
 
 
-def _assign(
+def _ranges(
     consumer: Any, partitions: list[TopicPartition], since_ms: int | None
-) -> dict[TopicPartition, int]:
-    """Take the partitions at their start; return where each ends now, open transactions aside."""
-    consumer.assign(partitions)
-    ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
+) -> dict[TopicPartition, tuple[int, int]]:
+    """Return per partition the offsets [start, end) to read, open transactions left out."""
+    ends = consumer.end_offsets(partitions)
     starts = consumer.beginning_offsets(partitions)
     if since_ms is not None:
         found = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
         starts = {p: ends[p] if found.get(p) is None else found[p].offset for p in partitions}
-    for partition, offset in starts.items():
-        consumer.seek(partition, offset)
-    return ends
+    return {p: (starts[p], ends[p]) for p in partitions}
 
 
-def _merged(consumer: Any, ends: dict[TopicPartition, int]) -> Iterator[Recorded]:
-    """Yield the oldest head of all partitions, reading on while one that may be older is empty."""
-    buffers: dict[TopicPartition, deque[Recorded]] = {partition: deque() for partition in ends}
+def _read(consumer: Any, partition: TopicPartition, start: int, end: int) -> Iterator[Recorded]:
+    """Yield one partition's committed records with start <= offset < end."""
+    consumer.assign([partition])
+    consumer.seek(partition, start)
     heard = time.monotonic()
-    while unread := {p for p, end in ends.items() if consumer.position(p) < end}:
-        _pause_full(consumer, buffers, unread)
+    while consumer.position(partition) < end:
         polled = consumer.poll(timeout_ms=_POLL_MS)
         if polled:
             heard = time.monotonic()
         elif time.monotonic() - heard > _SILENCE_SECONDS_MAX:
-            raise TransientError("kafka", "records up to the end", "none for 30 s")
-        _take(polled, ends, buffers)
-        yield from _oldest(buffers, {p for p in unread if consumer.position(p) < ends[p]})
-    yield from _oldest(buffers, set())
-
-
-def _take(
-    polled: dict[TopicPartition, list[Any]],
-    ends: dict[TopicPartition, int],
-    buffers: dict[TopicPartition, deque[Recorded]],
-) -> None:
-    """Buffer what was polled, up to where each partition ended when the recording began."""
-    for partition, found in polled.items():
-        buffers[partition].extend(
-            Recorded(r.partition, r.offset, r.timestamp, r.key, r.value)
-            for r in found
-            if r.offset < ends[partition]
-        )
-
-
-def _oldest(
-    buffers: dict[TopicPartition, deque[Recorded]], unread: set[TopicPartition]
-) -> Iterator[Recorded]:
-    """Take records from the buffers in time order until one of an unread partition is empty."""
-    while all(buffers[p] for p in unread):
-        heads = [(buffer[0].timestamp_ms, p) for p, buffer in buffers.items() if buffer]
-        if not heads:
-            return
-        yield buffers[min(heads)[1]].popleft()
-
-
-def _pause_full(
-    consumer: Any, buffers: dict[TopicPartition, deque[Recorded]], unread: set[TopicPartition]
-) -> None:
-    """Read on only where the merge waits, or where the buffer is not full yet."""
-    for partition, buffer in buffers.items():
-        if partition not in unread or len(buffer) >= _BUFFERED_MAX:
-            consumer.pause(partition)
-        else:
-            consumer.resume(partition)
+            raise TransientError(f"topic {partition.topic}", "records up to the end", "silence")
+        for found in polled.get(partition, ()):
+            if found.offset < end:
+                yield Recorded(
+                    found.partition, found.offset, found.timestamp, found.key, found.value
+                )

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import InvalidTimestampError, KafkaError
 from kafka.partitioner.default import murmur2
 
 from producers.brokers import away, count_partitions
@@ -131,4 +131,7 @@ def _connect(bootstrap: str) -> Any:  # Any: kafka-python ships no types
 
 
 def _refused(topic: str, error: KafkaError) -> TransientError:
-    return TransientError(f"topic {topic}", "an acknowledged record", type(error).__name__)
+    hint = ""
+    if isinstance(error, InvalidTimestampError):
+        hint = "a time ahead of the broker's clock: see the topic's message.timestamp.after.max.ms"
+    return TransientError(f"topic {topic}", "an acknowledged record", type(error).__name__, hint)

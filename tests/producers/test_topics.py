@@ -36,7 +36,9 @@ def new_topic(kafka: str) -> NewTopicName:
 
     def create() -> str:
         name = f"producers-{uuid.uuid4().hex[:12]}"
-        admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result(20)
+        # Recorded times are old: a broker's default retention would delete them within minutes.
+        topic = NewTopic(name, PARTITIONS, 1, config={"retention.ms": "-1"})
+        admin.create_topics([topic])[name].result(20)
         return name
 
     return create
@@ -155,6 +157,32 @@ def test_recording_merges_partitions_by_time_and_loses_nothing(
     assert sorted((r.timestamp_ms, r.key, r.value) for r in found) == sorted(
         (e.time_ms, e.key, e.value) for e in events
     )
+
+
+def test_recording_goes_on_when_one_partition_is_far_behind_another(
+    kafka: str, new_topic: NewTopicName
+) -> None:
+    """All of one partition is older than the other: the merge holds one back and loses nothing."""
+    topic = new_topic()
+    producer = Producer({"bootstrap.servers": kafka})
+    for index in range(9_000):
+        producer.produce(topic, b"%d" % index, partition=1 - index // 4_500, timestamp=1 + index)
+    assert producer.flush(30) == 0
+    assert [r.value for r in read_topic(kafka, topic)] == [b"%d" % i for i in range(9_000)]
+
+
+def test_a_time_ahead_of_the_brokers_clock_is_refused_with_a_hint(
+    kafka: str, new_topic: NewTopicName
+) -> None:
+    """Kafka takes no record from the year 2099; the error says which setting that is."""
+    topic = new_topic()
+
+    def send() -> None:
+        with TopicSender(kafka, topic) as sender:
+            sender.send(Item("event", 4_070_908_800_000, b"c1", b"{}"))
+
+    with pytest.raises(TransientError, match=r"message\.timestamp\.after\.max\.ms"):
+        send()
 
 
 def test_recording_since_a_time_leaves_out_what_is_older(
