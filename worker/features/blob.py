@@ -1,0 +1,323 @@
+"""Blobs: the state of one entity as bytes, compact, versioned and checked. Never a pickle.
+
+Layout: ``rw``, format version, number of the entity type, first 8 bytes of the spec hash, the
+position that is applied (8 bytes, reserved); the body; CRC-32 of all before. The body is made of
+varints (seven bits a byte, small ones first; signed numbers zigzag): now, now − newest time in
+tiles + 1 (0 without tiles), number of events; of each event, oldest first, the time since the one
+before, its values in units, 8 bytes of id hash; per tile set the number of tiles that a window can
+still reach and that are not empty, and each of these.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from worker.contracts.records import Int64
+from worker.errors import StateLostError
+from worker.features.state import HEAD, NOW, SIZE, TILE_ROW, TILED_MAX, Plan, Rows
+
+FORMAT_VERSION = 1
+MAGIC = b"rw"
+
+_PREFIX_LENGTH = 12
+_HEADER_LENGTH = _PREFIX_LENGTH + 8
+_CRC_LENGTH = 4
+_VARINT_MAX = 10
+_CHUNK = 512  # slots packed at once: the buffer is sized for the worst case
+
+Bytes = NDArray[np.uint8]
+
+
+class BlobCodec:
+    """Packs and unpacks the slots of one entity type.
+
+    Parameters
+    ----------
+    entity
+        Its name, for messages.
+    index
+        Its number in the spec.
+    """
+
+    def __init__(self, plan: Plan, spec_hash: str, entity: str, index: int) -> None:
+        self._plan = plan
+        self._where = f"stored state of a {entity}"
+        version = bytes([FORMAT_VERSION, index])
+        self._prefix = MAGIC + version + bytes.fromhex(spec_hash)[:8]
+        self._header = self._prefix + bytes(8)
+
+    def encode(self, rows: Rows, slots: Int64) -> list[bytes]:
+        """Return the blob of each slot. The same state gives the same bytes, however it came."""
+        blobs: list[bytes] = []
+        for first in range(0, len(slots), _CHUNK):
+            blobs += self._encode_chunk(rows, slots[first : first + _CHUNK])
+        return blobs
+
+    def check(self, blob: bytes) -> None:
+        """Refuse a blob that is not ours, or damaged.
+
+        Raises
+        ------
+        StateLostError
+            Acquire the shard again: drop its space in the store and rebuild it from the log.
+        """
+        if blob.startswith(self._prefix) and len(blob) > _HEADER_LENGTH + _CRC_LENGTH:
+            crc = zlib.crc32(memoryview(blob)[:-_CRC_LENGTH])
+            if crc == int.from_bytes(blob[-_CRC_LENGTH:], "little"):
+                return
+        raise self._refusal(blob)
+
+    def decode(self, rows: Rows, slots: Int64, blobs: Sequence[bytes]) -> None:
+        """Fill empty slots from blobs. There must be a free tile row for each.
+
+        Raises
+        ------
+        StateLostError
+            As `check`; the slots hold nothing of use then.
+        """
+        for blob in blobs:
+            self.check(blob)
+        ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, len(blobs)))
+        data = np.frombuffer(b"".join(blobs), np.uint8)
+        if not unpack(self._plan, rows, slots, data, ends):
+            raise StateLostError(self._where, "a packed state", "bytes that end too early or late")
+
+    def _encode_chunk(self, rows: Rows, slots: Int64) -> list[bytes]:
+        plan = self._plan
+        events = rows.ring.shape[2] * (_VARINT_MAX * (1 + len(plan.fields)) + 8)
+        tiles = int(plan.limits[1]) * _VARINT_MAX * (1 + int(plan.limits[0]))
+        bound = 64 + events + tiles + _VARINT_MAX * len(plan.tile_sets)
+        buffer = np.empty(bound * len(slots), np.uint8)
+        ends = np.empty(len(slots), np.int64)
+        pack(plan, rows, slots, buffer, ends)
+        data = buffer[: ends[-1]].tobytes()
+        blobs: list[bytes] = []
+        begin = 0
+        for end in ends.tolist():
+            body = self._header + data[begin:end]
+            blobs.append(body + zlib.crc32(body).to_bytes(_CRC_LENGTH, "little"))
+            begin = end
+        return blobs
+
+    def _refusal(self, blob: bytes) -> StateLostError:
+        hint = "rebuild the shard from the log; see docs/operations.md"
+        if blob[:3] != self._prefix[:3]:
+            return StateLostError(self._where, "a blob of format 1", "other bytes", hint)
+        if not blob.startswith(self._prefix):
+            got = blob[4:_PREFIX_LENGTH].hex()
+            return StateLostError(self._where, f"spec {self._prefix[4:].hex()}", got, hint)
+        return StateLostError(self._where, "bytes as they were written", "a wrong checksum", hint)
+
+
+@njit(cache=True)
+def _put(buffer: Bytes, at: int, value: np.uint64) -> int:
+    """Write a varint; return the place after it."""
+    rest = np.uint64(value)
+    while rest >= np.uint64(128):
+        buffer[at] = np.uint8((rest & np.uint64(127)) | np.uint64(128))
+        rest >>= np.uint64(7)
+        at += 1
+    buffer[at] = np.uint8(rest)
+    return at + 1
+
+
+@njit(cache=True)
+def _put_signed(buffer: Bytes, at: int, value: int) -> int:
+    return _put(buffer, at, np.uint64((value << 1) ^ (value >> 63)))
+
+
+@njit(cache=True)
+def _get(data: Bytes, at: int, end: int) -> tuple[np.uint64, int]:
+    """Return a varint and the place after it; beyond ``end`` where there is none."""
+    value = np.uint64(0)
+    for i in range(_VARINT_MAX):
+        if at >= end:
+            return value, end + 1
+        byte = np.uint64(data[at])
+        at += 1
+        value |= (byte & np.uint64(127)) << np.uint64(7 * i)
+        if byte < np.uint64(128):
+            return value, at
+    return value, end + 1
+
+
+@njit(cache=True)
+def _signed(value: np.uint64) -> np.int64:
+    return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1))
+
+
+@njit(cache=True)
+def pack(plan: Plan, rows: Rows, slots: Int64, buffer: Bytes, ends: Int64) -> None:
+    """Write the bodies of slots one after the other; ``ends`` says where each ends."""
+    at = 0
+    for i in range(len(slots)):
+        slot = slots[i]
+        now, tiled_max = rows.meta[slot, NOW], rows.meta[slot, TILED_MAX]
+        at = _put_signed(buffer, at, now)
+        at = _put(buffer, at, np.uint64(now - tiled_max + 1 if tiled_max >= 0 else 0))
+        at = _pack_ring(plan, rows, slot, buffer, at)
+        if tiled_max >= 0:
+            at = _pack_tiles(plan, rows, slot, buffer, at)
+        ends[i] = at
+
+
+@njit(cache=True)
+def _pack_ring(plan: Plan, rows: Rows, slot: int, buffer: Bytes, at: int) -> int:
+    capacity, fields = rows.ring.shape[2], len(plan.fields)
+    size, place = rows.meta[slot, SIZE], rows.meta[slot, HEAD]
+    at = _put(buffer, at, np.uint64(size))
+    before = np.int64(0)
+    for _ in range(size):
+        t = rows.ring[slot, 0, place]
+        at = _put(buffer, at, np.uint64(t - before))
+        before = t
+        for f in range(fields):
+            at = _put_signed(buffer, at, rows.ring[slot, 1 + f, place])
+        if plan.limits[3]:
+            rest = np.uint64(rows.ring[slot, 1 + fields, place])
+            for b in range(8):
+                buffer[at + b] = np.uint8((rest >> np.uint64(8 * b)) & np.uint64(255))
+            at += 8
+        place = place + 1 if place + 1 < capacity else 0
+    return at
+
+
+@njit(cache=True)
+def _first_number(plan: Plan, now: int, s: int) -> int:
+    """Return the oldest tile of a set that a window may still reach."""
+    oldest: int = now // plan.tile_sets[s, 0] - plan.tile_sets[s, 1] + 1
+    return max(oldest, 0)
+
+
+@njit(cache=True)
+def _pack_tiles(plan: Plan, rows: Rows, slot: int, buffer: Bytes, at: int) -> int:
+    now, row = rows.meta[slot, NOW], rows.meta[slot, TILE_ROW]
+    for s in range(len(plan.tile_sets)):
+        tile_ms, tiles, first = plan.tile_sets[s, 0], plan.tile_sets[s, 1], plan.tile_sets[s, 2]
+        oldest, newest = _first_number(plan, now, s), now // tile_ms
+        count = 0
+        for n in range(oldest, newest + 1):
+            tile = rows.tiles[row, first + n % tiles]
+            count += tile[1] > 0 and tile[0] == n
+        at = _put(buffer, at, np.uint64(count))
+        before = oldest
+        for n in range(oldest, newest + 1):
+            tile = rows.tiles[row, first + n % tiles]
+            if tile[1] > 0 and tile[0] == n:
+                at = _put(buffer, at, np.uint64(n - before))
+                at = _pack_record(plan, tile[1:], buffer, at)
+                before = n
+    return at
+
+
+@njit(cache=True)
+def _pack_record(plan: Plan, record: Int64, buffer: Bytes, at: int) -> int:
+    at = _put(buffer, at, np.uint64(record[0]))
+    for f in range(len(plan.fields)):
+        at = _put_signed(buffer, at, record[plan.fields[f, 0]])
+        squares, extremes = plan.fields[f, 1], plan.fields[f, 2]
+        if squares:
+            at = _put(buffer, at, np.uint64(record[squares]))
+            at = _put(buffer, at, np.uint64(record[squares + 1]))
+        if extremes:
+            at = _put_signed(buffer, at, record[extremes])
+            at = _put(buffer, at, np.uint64(record[extremes + 1] - record[extremes]))
+    return at
+
+
+@njit(cache=True)
+def unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> bool:
+    """Fill slots from whole blobs that were checked; return whether each was read to its end."""
+    begin = 0
+    for i in range(len(slots)):
+        slot = slots[i]
+        end = ends[i] - _CRC_LENGTH
+        value, at = _get(data, begin + _HEADER_LENGTH, end)
+        now = _signed(value)
+        tiled, at = _get(data, at, end)
+        rows.meta[slot, NOW] = now
+        rows.meta[slot, TILED_MAX] = now + 1 - np.int64(tiled) if tiled else -1
+        at = _unpack_ring(plan, rows, slot, data, at, end)
+        if tiled:
+            at = _unpack_tiles(plan, rows, slot, data, at, end)
+        if at != end:
+            return False
+        begin = ends[i]
+    return True
+
+
+@njit(cache=True)
+def _unpack_ring(plan: Plan, rows: Rows, slot: int, data: Bytes, at: int, end: int) -> int:
+    fields = len(plan.fields)
+    count, at = _get(data, at, end)
+    size = np.int64(count)
+    if size < 0 or size > rows.ring.shape[2]:
+        return end + 1
+    t = np.int64(0)
+    for i in range(size):
+        value, at = _get(data, at, end)
+        t += np.int64(value)
+        rows.ring[slot, 0, i] = t
+        for f in range(fields):
+            value, at = _get(data, at, end)
+            rows.ring[slot, 1 + f, i] = _signed(value)
+        if plan.limits[3]:
+            if at + 8 > end:
+                return end + 1
+            rest = np.uint64(0)
+            for b in range(8):
+                rest |= np.uint64(data[at + b]) << np.uint64(8 * b)
+            rows.ring[slot, 1 + fields, i] = np.int64(rest)
+            at += 8
+    rows.meta[slot, HEAD] = 0
+    rows.meta[slot, SIZE] = size
+    return at
+
+
+@njit(cache=True)
+def _unpack_tiles(plan: Plan, rows: Rows, slot: int, data: Bytes, at: int, end: int) -> int:
+    rows.free_count[0] -= 1
+    row = rows.free[rows.free_count[0]]
+    rows.meta[slot, TILE_ROW] = row
+    for s in range(len(plan.tile_sets)):
+        tiles, first = plan.tile_sets[s, 1], plan.tile_sets[s, 2]
+        number = _first_number(plan, rows.meta[slot, NOW], s)
+        count, at = _get(data, at, end)
+        if count > np.uint64(tiles):
+            return end + 1
+        for _ in range(np.int64(count)):
+            value, at = _get(data, at, end)
+            # Numba has no bounds checks: what is read must not choose a place out of the row.
+            number += int(value)
+            if number < 0:
+                return end + 1
+            tile = rows.tiles[row, first + number % tiles]
+            tile[0] = number
+            at = _unpack_record(plan, tile[1:], data, at, end)
+    return at
+
+
+@njit(cache=True)
+def _unpack_record(plan: Plan, record: Int64, data: Bytes, at: int, end: int) -> int:
+    value, at = _get(data, at, end)
+    record[0] = np.int64(value)
+    for f in range(len(plan.fields)):
+        value, at = _get(data, at, end)
+        record[plan.fields[f, 0]] = _signed(value)
+        squares, extremes = plan.fields[f, 1], plan.fields[f, 2]
+        if squares:
+            value, at = _get(data, at, end)
+            record[squares] = np.int64(value)
+            value, at = _get(data, at, end)
+            record[squares + 1] = np.int64(value)
+        if extremes:
+            value, at = _get(data, at, end)
+            record[extremes] = _signed(value)
+            value, at = _get(data, at, end)
+            record[extremes + 1] = record[extremes] + np.int64(value)
+    return at

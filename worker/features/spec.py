@@ -1,0 +1,219 @@
+"""The compiled feature spec: what each column of X is, what each entity keeps, and their hash."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+
+from worker.contracts.settings import Settings
+from worker.errors import ConfigError
+from worker.features.aggregations import AGGREGATIONS
+from worker.features.feature import Feature
+from worker.features.grammar import Grammar
+
+FORMAT_VERSION = 1
+"""Counts changes of meaning that no declaration shows: how state is folded, read or packed."""
+
+_DAY_MS = 86_400_000
+_TILES_MAX = 256  # per tile set: a short window far back must not cost a tile a second
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedField:
+    """A field whose value is kept with each event; beyond the ring, also what is said here."""
+
+    name: str
+    squares: bool
+    extremes: bool
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Window:
+    """The interval (now − delay − size, now − delay], with or without the current event."""
+
+    include_current: bool
+    delay_ms: int
+    size_ms: int
+
+    @property
+    def tile_ms(self) -> int:
+        """Return the length of the tiles that stand for it beyond the ring.
+
+        >>> Window(True, 0, 86_400_000).tile_ms, Window(True, 0, 7_200_000).tile_ms
+        (3600000, 600000)
+        """
+        parts = 24 if self.size_ms == _DAY_MS else 12
+        return max(-(-self.size_ms // parts), -(-self.reach_ms // _TILES_MAX))
+
+    @property
+    def reach_ms(self) -> int:
+        """Return how far back it looks."""
+        return self.size_ms + self.delay_ms
+
+
+@dataclass(frozen=True, slots=True)
+class TileSet:
+    """Tiles of one length; ``tiles`` are enough to reach back from any now to the oldest edge."""
+
+    tile_ms: int
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntitySpec:
+    """What is kept of each entity of one type, and which columns of X are read from it.
+
+    ``columns`` are ascending; ``windows`` are sorted, so that those with one end are together.
+    """
+
+    name: str
+    ring: int
+    primary: bool
+    fields: tuple[RecordedField, ...]
+    windows: tuple[Window, ...]
+    tile_sets: tuple[TileSet, ...]
+    columns: tuple[int, ...]
+
+    @property
+    def kept(self) -> bool:
+        """Return whether there is anything to keep: features, or ids that tell duplicates."""
+        return self.primary or bool(self.columns)
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """All features in the order of X, and all entities. Made by `compile_features`."""
+
+    features: tuple[Feature, ...]
+    entities: tuple[EntitySpec, ...]
+    spec_hash: str
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the columns of X."""
+        return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def forget_ms(self) -> int:
+        """Return the silence after which an entity starts anew: an event-time rule of the fold.
+
+        No window reaches that far. Only `time_since_last` and the ids that tell duplicates would;
+        the rule bounds what a store must keep.
+        """
+        reach_ms = max((w.reach_ms for e in self.entities for w in e.windows), default=0)
+        since = any(f.aggregation == "time_since_last" for f in self.features)
+        return max(reach_ms, (365 if since else 30) * _DAY_MS)
+
+    def bytes_estimate(self, entity: str) -> int:
+        """Return the bytes in Redis, key included, of an entity with a full ring and full tiles.
+
+        Parts by measurement of card streams: 4 B a time, 3 a value, 8 an id, 3 a tile, 4 a sum, 7
+        the squares, 5 the extremes, 130 for key, header and Redis itself.
+        """
+        kept = next(e for e in self.entities if e.name == entity)
+        if not kept.kept:
+            return 0
+        event = 4 + 3 * len(kept.fields) + 8 * kept.primary
+        tile = 3 + sum(4 + 7 * f.squares + 5 * f.extremes for f in kept.fields)
+        return 130 + kept.ring * event + sum(t.tiles for t in kept.tile_sets) * tile
+
+
+def compile_features(settings: Settings) -> FeatureSpec:
+    """Return the spec that a configuration declares.
+
+    Raises
+    ------
+    ConfigError
+        With a `Problem` for every mistake in the ``features`` section.
+    """
+    grammar = Grammar(settings)
+    features = grammar.parse()
+    if grammar.problems:
+        raise ConfigError("features", grammar.problems)
+    features = [replace(f, typical=_typical(settings, features, f)) for f in features]
+    entities = tuple(_entity_spec(settings, name, features) for name in settings.entities)
+    return FeatureSpec(tuple(features), entities, _hash(settings, features))
+
+
+def _typical(settings: Settings, features: list[Feature], own: Feature) -> int | None:
+    """Return the column with the longest undelayed mean of an own field, primary entity first."""
+    if own.aggregation != "value":
+        return None
+    means = [
+        (f.delay_ms == 0, _is_primary(settings, f.entity), f.window_ms or 0, -i)
+        for i, f in enumerate(features)
+        if f.aggregation == "mean" and f.field == own.field
+    ]
+    return -max(means)[-1] if means else None
+
+
+def _is_primary(settings: Settings, entity: str | None) -> bool:
+    return entity is not None and settings.entities[entity].key == settings.events.key
+
+
+def _entity_spec(settings: Settings, name: str, features: list[Feature]) -> EntitySpec:
+    columns = [i for i, feature in enumerate(features) if feature.entity == name]
+    own = [features[i] for i in columns]
+    windows = {Window(f.include_current, f.delay_ms, f.window_ms) for f in own if f.window_ms}
+    return EntitySpec(
+        name,
+        settings.entities[name].ring,
+        _is_primary(settings, name),
+        _recorded(own),
+        tuple(sorted(windows)),
+        _tile_sets(windows),
+        tuple(columns),
+    )
+
+
+def _recorded(features: list[Feature]) -> tuple[RecordedField, ...]:
+    names = dict.fromkeys(f.field for f in features if f.field is not None)
+    needs = {
+        name: [AGGREGATIONS[f.aggregation] for f in features if f.field == name] for name in names
+    }
+    return tuple(
+        RecordedField(n, any(a.needs_squares for a in used), any(a.needs_extremes for a in used))
+        for n, used in needs.items()
+    )
+
+
+def _tile_sets(windows: set[Window]) -> tuple[TileSet, ...]:
+    """Return one set per length of tiles; windows of one size share theirs whatever their delay.
+
+    A reach of r touches at most ⌈r / tile⌉ + 1 tiles.
+    """
+    reach_ms: dict[int, int] = {}
+    for window in sorted(windows):
+        reach_ms[window.tile_ms] = max(reach_ms.get(window.tile_ms, 0), window.reach_ms)
+    return tuple(
+        TileSet(tile_ms, -(-reach // tile_ms) + 1) for tile_ms, reach in sorted(reach_ms.items())
+    )
+
+
+def _hash(settings: Settings, features: list[Feature]) -> str:
+    """Return the SHA-256 of everything that decides what X is, spelled one way only."""
+    used = {f.field for f in features if f.field is not None}
+    fields = settings.events.fields
+    meaning = {
+        "format": FORMAT_VERSION,
+        "features": [_meaning(f) for f in features],
+        "entities": {n: {"key": e.key, "ring": e.ring} for n, e in settings.entities.items()},
+        "fields": {
+            n: fields[n].model_dump(include={"type", "resolution", "values"}) for n in sorted(used)
+        },
+        "time": settings.events.time.model_dump(),
+        "id": settings.events.id,
+        "key": settings.events.key,
+    }
+    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return sha256(text.encode()).hexdigest()
+
+
+def _meaning(feature: Feature) -> dict[str, object]:
+    """Return a feature without what is only for people."""
+    return {k: v for k, v in asdict(feature).items() if k not in ("words", "typical")}
+
+
+__all__ = ["FORMAT_VERSION", "EntitySpec", "Feature", "FeatureSpec", "compile_features"]

@@ -1,0 +1,209 @@
+"""Feature tables: all entities of one shard in memory, folded and read batch by batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worker.contracts.records import Bool, Events, Float64, Int64
+from worker.features.blob import BlobCodec
+from worker.features.kernels import fold
+from worker.features.rows import write_rows
+from worker.features.spec import FeatureSpec
+from worker.features.state import (
+    clear_slot,
+    grow_slots,
+    make_plan,
+    make_rows,
+    with_free_tiles,
+)
+
+_SLOTS_FIRST = 256
+_EVICT_TO = 15 / 16  # of the bound, so that finding the oldest is paid once for many
+
+
+class FeatureTables:
+    """The state of every entity of one shard.
+
+    Per batch: `missing`, `load` of these, `process`; now and then `take_dirty`, a write to the
+    store, `evict`.
+
+    Parameters
+    ----------
+    primary
+        Name of the entity whose ring tells duplicates.
+    entities_max
+        Entities of one type that `evict` leaves, unless more are dirty.
+    """
+
+    def __init__(self, spec: FeatureSpec, primary: str, entities_max: int) -> None:
+        self._spec = spec
+        self._tables = {
+            entity.name: _Table(spec, i, entities_max)
+            for i, entity in sorted(enumerate(spec.entities), key=lambda e: not e[1].primary)
+            if entity.kept
+        }
+        assert next(iter(self._tables)) == primary, primary
+
+    def missing(self, events: Events) -> list[tuple[str, str]]:
+        """Return the (entity, id) pairs that are not in memory, each once, in a fixed order."""
+        return [
+            (name, id_)
+            for name, table in self._tables.items()
+            for id_ in table.missing(events.entity_ids[name])
+        ]
+
+    def load(self, keys: list[tuple[str, str]], blobs: list[bytes | None]) -> None:
+        """Take the stored states of entities that `missing` named; None is one never seen.
+
+        Raises
+        ------
+        StateLostError
+            A blob is damaged or of another spec: nothing was taken; rebuild the shard.
+        """
+        assert len(keys) == len(blobs), (len(keys), len(blobs))
+        parts: dict[str, dict[str, bytes | None]] = {}
+        for (name, id_), blob in zip(keys, blobs, strict=True):
+            parts.setdefault(name, {})[id_] = blob
+        for name, part in parts.items():
+            self._tables[name].check(part)
+        for name, part in parts.items():
+            self._tables[name].load(part)
+
+    def process(self, events: Events) -> tuple[Float64, Bool]:
+        """Fold events in order; return X (n, features) and which events are duplicates.
+
+        Event i is read when all events before it are in, and itself where its features say so. A
+        duplicate, whose id its primary entity's ring holds, changes nothing; its row is zero.
+        """
+        X = np.zeros((len(events), len(self._spec.features)))
+        duplicate = np.zeros(len(events), np.bool_)
+        write_rows(self._spec.features, events, X)
+        for name, table in self._tables.items():
+            table.process(events, events.entity_ids[name], duplicate, X)
+        X[duplicate] = 0.0
+        return X, duplicate
+
+    @property
+    def dirty_count(self) -> int:
+        """Return how many entities have changed since they were loaded or taken."""
+        return sum(table.dirty_count for table in self._tables.values())
+
+    def take_dirty(self) -> list[tuple[str, str, bytes]]:
+        """Return (entity, id, blob) of all changed entities and call them clean."""
+        return [
+            (name, id_, blob)
+            for name, table in self._tables.items()
+            for id_, blob in table.take_dirty()
+        ]
+
+    def restore_dirty(self, keys: list[tuple[str, str]]) -> None:
+        """Call entities dirty again that were taken by a flush that failed, before any `evict`."""
+        for name, id_ in keys:
+            self._tables[name].mark_dirty(id_)
+
+    def evict(self) -> None:
+        """Drop the clean entities that were used longest ago where a type holds too many.
+
+        Only when the store has everything that `take_dirty` returned, and never between `missing`
+        and `process`.
+        """
+        for table in self._tables.values():
+            table.evict()
+
+
+class _Table:
+    """The entities of one type."""
+
+    def __init__(self, spec: FeatureSpec, index: int, entities_max: int) -> None:
+        entity = spec.entities[index]
+        self._fields = tuple(field.name for field in entity.fields)
+        self._plan = make_plan(entity, spec.features, spec.forget_ms)
+        self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
+        self._codec = BlobCodec(self._plan, spec.spec_hash, entity.name, index)
+        self._entities_max = entities_max
+        self._slots: dict[str, int] = {}
+        self._ids: list[str] = [""] * _SLOTS_FIRST
+        self._free = list(range(_SLOTS_FIRST - 1, -1, -1))
+        self._used = np.zeros(_SLOTS_FIRST, np.int64)  # number of the batch that used a slot last
+        self._batch = 0
+        self.dirty_count = 0
+
+    def missing(self, ids: list[str]) -> list[str]:
+        return [id_ for id_ in dict.fromkeys(ids) if id_ not in self._slots]
+
+    def check(self, part: dict[str, bytes | None]) -> None:
+        for blob in part.values():
+            if blob is not None:
+                self._codec.check(blob)
+
+    def load(self, part: dict[str, bytes | None]) -> None:
+        new = {id_: blob for id_, blob in part.items() if id_ not in self._slots}
+        self._make_room(len(new))
+        for id_ in new:
+            slot = self._free.pop()
+            self._slots[id_] = slot
+            self._ids[slot] = id_
+            self._used[slot] = self._batch
+        stored = [(self._slots[id_], blob) for id_, blob in new.items() if blob is not None]
+        if stored:
+            self._rows = with_free_tiles(self._rows, len(stored))
+            slots = np.array([slot for slot, _ in stored], np.int64)
+            self._codec.decode(self._rows, slots, [blob for _, blob in stored])
+
+    def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> None:
+        slots = np.array(list(map(self._slots.__getitem__, ids)), np.int64)
+        self._batch += 1
+        self._used[slots] = self._batch
+        self._rows = with_free_tiles(self._rows, len(slots))
+        self.dirty_count += fold(
+            self._plan,
+            self._rows,
+            slots,
+            events.time_ms,
+            events.id_hash.view(np.int64),
+            self._values(events),
+            duplicate,
+            X,
+        )
+
+    def take_dirty(self) -> list[tuple[str, bytes]]:
+        slots = np.flatnonzero(self._rows.dirty)
+        blobs = self._codec.encode(self._rows, slots)
+        self._rows.dirty[slots] = False
+        self.dirty_count = 0
+        return list(zip([self._ids[slot] for slot in slots.tolist()], blobs, strict=True))
+
+    def mark_dirty(self, id_: str) -> None:
+        slot = self._slots[id_]
+        self.dirty_count += not self._rows.dirty[slot]
+        self._rows.dirty[slot] = True
+
+    def evict(self) -> None:
+        if len(self._slots) <= self._entities_max:
+            return
+        excess = len(self._slots) - int(self._entities_max * _EVICT_TO)
+        slots = np.array(list(self._slots.values()), np.int64)
+        clean = slots[~self._rows.dirty[slots]]
+        oldest = clean[np.lexsort((clean, self._used[clean]))][:excess]
+        for slot in oldest.tolist():
+            del self._slots[self._ids[slot]]
+            self._ids[slot] = ""
+            clear_slot(self._rows, slot)
+            self._free.append(slot)
+
+    def _values(self, events: Events) -> Int64:
+        """Return recorded fields in units, shape (fields, n)."""
+        values = np.empty((len(self._fields), len(events)), np.int64)
+        for f, name in enumerate(self._fields):
+            values[f] = events.columns[name]
+        return values
+
+    def _make_room(self, count: int) -> None:
+        have = len(self._ids)
+        if len(self._free) >= count:
+            return
+        more = max(have, count - len(self._free))
+        self._rows = grow_slots(self._rows, have + more)
+        self._used = np.concatenate([self._used, np.zeros(more, np.int64)])
+        self._ids += [""] * more
+        self._free = [*range(have + more - 1, have - 1, -1), *self._free]
