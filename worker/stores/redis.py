@@ -146,7 +146,7 @@ class RedisStore:
     def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
         """Apply all writes and ``meta`` by one script, or nothing; see `StateStore.flush`.
 
-        A script blocks the server: 0.3 s for 100,000 keys.
+        A script blocks the server: 0.8 s for 100,000 keys of 400 B (loading them takes 0.2 s).
         """
         assert meta.version != version, "every flush has a new version"
         if len(writes) > WRITES_MAX:
