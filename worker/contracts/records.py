@@ -94,7 +94,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The truth about one event: ``y`` is 0 or 1, ``weight`` > 0, ``time_ms`` when it became known."""
+    """The truth about one event: ``y`` 0 or 1, ``weight`` > 0, ``time_ms`` when it was known."""
 
     event_id: str
     y: int

@@ -67,7 +67,7 @@ class Stream(Protocol):
         """
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        """Make exactly these input topic partitions return no records from `poll`; all others flow."""
+        """Make exactly these input topic partitions return nothing from `poll`; others flow."""
 
     def seek(self, partition: int, events_offset: int, labels_offset: int) -> None:
         """Set the position of a partition pair that is assigned; records polled earlier are
@@ -75,7 +75,7 @@ class Stream(Protocol):
         """
 
     def committed(self, partition: int) -> tuple[int, int] | None:
-        """Return the committed (events, labels) offsets, or None. Waits until no commit is pending."""
+        """Return the committed (events, labels) offsets, or None; waits while a commit is open."""
 
     def log_range(self, topic: str, partition: int) -> tuple[int, int]:
         """Return (first offset, offset after the last committed record or marker) of a topic
