@@ -91,11 +91,17 @@ class Runner:
             parts.settings, parts.spec, parts.models, parts.slot, trains=not inline
         )
         self._training: TrainingFollower | None = None
+        self._has_learned = False
         self._version = 0
         self._live: dict[int, Live] = {}
         self._idle_polls: dict[int, int] = {}
         self._flushed_s = clock_s()
         self._failures = 0
+
+    @property
+    def parts(self) -> Parts:
+        """Return what the runner works with."""
+        return self._parts
 
     @property
     def idle(self) -> bool:
@@ -111,7 +117,6 @@ class Runner:
             State is threatened or the slot is taken: the process must exit.
         """
         try:
-            self._learn_history()
             while not self._stop():
                 self.step()
             self._flush_all(final=True)
@@ -125,6 +130,7 @@ class Runner:
     def step(self) -> int:
         """Do one poll and at most one transaction; return the number of input records processed."""
         try:
+            self._learn_history()
             polled = self._parts.stream.poll(
                 self._bounds.poll if self.idle else 0, self._bounds.batch_records_max
             )
@@ -141,20 +147,21 @@ class Runner:
         return done
 
     def _learn_history(self) -> None:
-        if self._parts.stream.learns_inline:
+        """At the start, learn the whole training log, before anything is scored."""
+        if self._has_learned or self._parts.stream.learns_inline:
             return
-        topic = self._settings.outputs.training
-        while self._training is None:
-            try:
-                follower = TrainingFollower(
-                    self._parts.stream, topic, self._parts.models, self._parts.spec.spec_hash
-                )
-                learned = follower.catch_up()
-                self._training = follower
-            except TransientError as error:
-                self._wait("stream", error)
+        if self._training is None:
+            self._training = TrainingFollower(
+                self._parts.stream,
+                self._settings.outputs.training,
+                self._parts.models,
+                self._parts.spec.spec_hash,
+            )
+        self._training.catch_up()
+        self._has_learned = True
+        learned, version = self._training.learned, self._training.version
         self._telemetry.learned.inc(learned)
-        self._telemetry.log.info("training_log_learned", examples=learned, version=follower.version)
+        self._telemetry.log.info("training_log_learned", examples=learned, version=version)
 
     def _own(self, polled: Polled) -> None:
         """Make the live shards those that are assigned, and hand each its records."""

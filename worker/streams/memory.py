@@ -1,7 +1,7 @@
 """A log in this process with partitions, transactions and a consumer group, and a stream over it.
 
-It follows the contract of the real thing where a worker can see it: a commit is visible as a whole or
-not at all, a member that lost its place is refused, and one that died leaves everything as it was.
+It follows the contract of the real thing where a worker can see it: a commit is visible as a whole
+or not at all, a member that lost its place is refused, and one that died leaves all as it was.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class MemoryReader:
 
 
 class MemoryStream:
-    """One worker's stream over a `MemoryLog`. A second one in the same slot takes the place over."""
+    """One worker's stream over a `MemoryLog`. A second one in the same slot takes its place."""
 
     learns_inline = False
 
@@ -243,7 +243,7 @@ class MemoryStream:
         self._log.leave(self._group, self._slot, self._member)
 
     def _assigned(self) -> frozenset[int]:
-        """Return this member's contiguous share of the partitions, as the range assignor gives it."""
+        """Return this member's contiguous share of the partitions, as the range assignor does."""
         state = self._log.group(self._group)
         slots = list(state.members)
         if state.members.get(self._slot) != self._member:

@@ -1,0 +1,234 @@
+"""The loop over memory streams and stores: one outcome per event, whatever is lost or dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tests.worlds import drain, events, fill, journal, new_log, settings, worker
+from worker.contracts.records import Output
+from worker.errors import FatalError, StateLostError, TransientError
+from worker.stores import Meta, Write
+from worker.stores.memory import MemoryStore
+from worker.streams import TopicPartition
+from worker.streams.memory import MemoryLog, MemoryStream
+
+COUNT = 400
+
+
+class Killed(BaseException):
+    """The process ends here: nothing after it runs, nothing catches it."""
+
+
+class FragileStream(MemoryStream):
+    """A stream whose n-th commit fails, before or after it took effect."""
+
+    def __init__(
+        self, log: MemoryLog, fail_at: int, *, after: bool, error: Callable[[], BaseException]
+    ):
+        super().__init__(
+            log, group="world", slot="0", events_topic="transactions", labels_topic="labels"
+        )
+        self._left, self._after, self._error = fail_at, after, error
+
+    def commit(
+        self,
+        generation: object,
+        outputs: Sequence[Output],
+        positions: Mapping[TopicPartition, int],
+    ) -> list[int]:
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            raise self._error()
+        offsets = super().commit(generation, outputs, positions)
+        if self._left == 0:
+            raise self._error()
+        return offsets
+
+
+class FragileStore(MemoryStore):
+    """A store whose n-th flush fails, before or after it took effect; -1 is never."""
+
+    def __init__(self, fail_at: int, *, after: bool, error: Callable[[], BaseException]) -> None:
+        super().__init__()
+        self._left, self._after, self._error = fail_at, after, error
+
+    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            raise self._error()
+        super().flush(space, version, meta, writes)
+        if self._left == 0:
+            raise self._error()
+
+
+def full_log(partitions: int = 1) -> MemoryLog:
+    log = new_log(partitions)
+    fill(log, events(COUNT))
+    return log
+
+
+def rows_of_a_quiet_run(partitions: int = 1) -> list[list[dict[str, Any]]]:
+    log = full_log(partitions)
+    drain(worker(log, MemoryStore()))
+    return [journal(log, p) for p in range(partitions)]
+
+
+def what_is_certain(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return what may not depend on when the models learned."""
+    keep = ("source_offset", "outcome", "reason", "event_id", "entity", "time_ms", "x")
+    return [tuple(str(row[name]) for name in keep) for row in rows]
+
+
+def test_every_record_ends_as_one_row() -> None:
+    """Scored, duplicate and rejected rows add up to the input, in its order."""
+    log = full_log()
+    drain(worker(log, MemoryStore()))
+    rows = journal(log)
+    assert [r["source_offset"] for r in rows] == list(range(COUNT))
+    outcomes = [r["outcome"] for r in rows]
+    assert outcomes.count("rejected") == COUNT // 37
+    assert outcomes.count("duplicate") > 0
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        if row["outcome"] == "scored":
+            assert (row["entity"], row["event_id"]) not in seen
+            seen.add((row["entity"], row["event_id"]))
+
+
+def test_what_is_rejected_is_dead_lettered_unchanged() -> None:
+    """The bytes and key are those of the record, the place and reason are in the headers."""
+    log = full_log()
+    drain(worker(log, MemoryStore()))
+    letters = log.read("dead-letters", 0, 0, 1000)
+    rejected = [r for r in journal(log) if r["outcome"] == "rejected"]
+    assert letters.values == [b"{broken"] * len(rejected)
+    headers = dict(log.headers("dead-letters", 0, 0))
+    assert headers["__connect.errors.topic"] == b"transactions"
+    assert headers["__connect.errors.offset"] == str(rejected[0]["source_offset"]).encode()
+    assert rejected[0]["reason"] == "not_json"
+    assert b"broken" not in headers["__connect.errors.exception.message"]
+
+
+def test_alerts_are_the_rows_at_or_above_the_threshold() -> None:
+    """One alert per row that was decided as one, named by its source position."""
+    import msgspec
+
+    log = full_log()
+    drain(worker(log, MemoryStore()))
+    alerts = [msgspec.json.decode(v or b"") for v in log.read("alerts", 0, 0, 10_000).values]
+    wanted = [r for r in journal(log) if r["decision"] == "alert"]
+    assert wanted
+    assert all(r["score"] >= 0.6 for r in wanted)
+    assert [a["alert_id"] for a in alerts] == [
+        f"transactions-0-{r['source_offset']}" for r in wanted
+    ]
+    assert [a["score"] for a in alerts] == [r["score"] for r in wanted]
+
+
+def test_models_learn_through_the_training_log_only() -> None:
+    """A second worker that reads the same log has the same models; versions never go back."""
+    log = full_log()
+    first = worker(log, MemoryStore())
+    drain(first)
+    versions = [r["model_version"] for r in journal(log) if r["outcome"] == "scored"]
+    assert versions == sorted(versions)
+    assert versions[-1] > versions[0]
+    assert versions[-1] <= log.end("training", 0)
+    second = worker(log, MemoryStore(), slot="1")
+    drain(first, second)
+    assert first.parts.models.state_hash() == second.parts.models.state_hash()
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("fail_at", [1, 2, 5])
+def test_a_worker_killed_at_a_commit_loses_and_doubles_nothing(fail_at: int, after: bool) -> None:
+    """Before or after the commit took effect: the next worker ends with the rows of a quiet run."""
+    log, store = full_log(), MemoryStore()
+    first = worker(log, store, stream=FragileStream(log, fail_at, after=after, error=Killed))
+    with pytest.raises(Killed):
+        drain(first)
+    drain(worker(log, store))
+    assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("fail_at", [1, 3])
+def test_a_worker_killed_at_a_flush_loses_and_doubles_nothing(fail_at: int, after: bool) -> None:
+    """The store may or may not have the flush: the fold makes up the difference."""
+    log = full_log()
+    store = FragileStore(fail_at, after=after, error=Killed)
+    with pytest.raises(Killed):
+        drain(worker(log, store))
+    drain(worker(log, store))
+    assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_commit_in_doubt_is_settled_by_acquiring_again(after: bool) -> None:
+    """The worker goes on by itself, and whether the commit counted is taken from the log."""
+    log = full_log()
+
+    def doubt() -> StateLostError:
+        return StateLostError("commit", "an answer", "none")
+
+    drain(worker(log, MemoryStore(), stream=FragileStream(log, 3, after=after, error=doubt)))
+    assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_flush_without_an_answer_is_repeated(after: bool) -> None:
+    """The same write goes again until it is known; nothing is read at a version in doubt."""
+    log = full_log()
+    store = FragileStore(2, after=after, error=lambda: TransientError("store", "an answer", "none"))
+    drain(worker(log, store))
+    drain(worker(log, store, slot="0"))
+    assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
+
+
+def test_an_empty_store_is_rebuilt_from_the_log() -> None:
+    """Half the stream, then everything in the store is lost: the rest has the same features."""
+    log = new_log()
+    stream = events(COUNT)
+    fill(log, stream[: COUNT // 2])
+    drain(worker(log, MemoryStore()))
+    whole = full_log()
+    for topic in ("transactions", "labels"):
+        rest = whole.read(topic, 0, log.end(topic, 0), 10_000)
+        for key, value, time_ms in zip(rest.keys, rest.values, rest.timestamps_ms, strict=True):
+            log.append(topic, 0, value, key, time_ms)
+    drain(worker(log, MemoryStore()))
+    assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
+
+
+def test_a_store_that_is_ahead_of_the_log_is_refused() -> None:
+    """R beyond C: nobody knows which is right, so the worker stops and names the remedy."""
+    log, store = full_log(), MemoryStore()
+    drain(worker(log, store))
+    other = new_log()
+    fill(other, events(20))
+    with pytest.raises(FatalError, match="operations"):
+        drain(worker(other, store))
+
+
+def test_two_workers_share_the_partitions_and_survive_each_other() -> None:
+    """Four partitions, two workers, one leaves in the middle: each row is there once."""
+    log, store = full_log(4), MemoryStore()
+    first, second = worker(log, store, slot="0"), worker(log, store, slot="1")
+    for _ in range(3):
+        first.step()
+        second.step()
+    second.parts.stream.close()
+    drain(first)
+    for p, quiet in enumerate(rows_of_a_quiet_run(4)):
+        assert what_is_certain(journal(log, p)) == what_is_certain(quiet)
+
+
+def test_a_bounded_cache_changes_nothing() -> None:
+    """With a tenth of the pending events in memory, features, matches and alerts stay the same."""
+    small = settings(labels={"topic": "labels", "horizon": "30d", "pending_max": 3})
+    log = full_log()
+    drain(worker(log, MemoryStore(), config=small))
+    assert journal(log) == rows_of_a_quiet_run()[0]
