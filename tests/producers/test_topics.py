@@ -6,12 +6,14 @@ import base64
 import json
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from kafka import TopicPartition as KafkaPartition
 from typer.testing import CliRunner
 
 from producers.cards import CardsSettings, generate
@@ -19,7 +21,7 @@ from producers.cli import app
 from producers.items import Item
 from producers.pacing import Pacer
 from producers.player import play
-from producers.recorder import Recorded, read_topic, record
+from producers.recorder import Recorded, _connect, _read, read_topic, record
 from producers.sending import TopicSender
 from worker.errors import TransientError
 
@@ -159,16 +161,30 @@ def test_recording_merges_partitions_by_time_and_loses_nothing(
     )
 
 
+def test_a_partition_is_read_from_its_start_to_before_its_end(
+    kafka: str, new_topic: NewTopicName
+) -> None:
+    """What comes after the end, as records that arrive meanwhile do, is not part of it."""
+    topic = new_topic()
+    producer = Producer({"bootstrap.servers": kafka})
+    for index in range(10):
+        producer.produce(topic, b"%d" % index, partition=0)
+    assert producer.flush(30) == 0
+    with ExitStack() as stack:
+        found = list(_read(_connect(kafka, stack), KafkaPartition(topic, 0), 2, 5))
+    assert [r.offset for r in found] == [2, 3, 4]
+
+
 def test_recording_goes_on_when_one_partition_is_far_behind_another(
     kafka: str, new_topic: NewTopicName
 ) -> None:
     """All of one partition is older than the other: the merge holds one back and loses nothing."""
     topic = new_topic()
     producer = Producer({"bootstrap.servers": kafka})
-    for index in range(9_000):
-        producer.produce(topic, b"%d" % index, partition=1 - index // 4_500, timestamp=1 + index)
+    for index in range(20_000):
+        producer.produce(topic, b"%d" % index, partition=1 - index // 10_000, timestamp=1 + index)
     assert producer.flush(30) == 0
-    assert [r.value for r in read_topic(kafka, topic)] == [b"%d" % i for i in range(9_000)]
+    assert [r.value for r in read_topic(kafka, topic)] == [b"%d" % i for i in range(20_000)]
 
 
 def test_a_time_ahead_of_the_brokers_clock_is_refused_with_a_hint(
