@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests import docs_tables
+from worker.checkpoint import space_of
+from worker.config import load_settings
+from worker.contracts.settings import RedisSettings
+from worker.features.spec import compile_features
+from worker.stores import Meta, Write
+from worker.stores.redis import RedisStore
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -107,3 +116,29 @@ def test_every_refusal_is_explained_for_operators() -> None:
     said = [word.strip('"').split("{")[0].strip() for word in words]
     assert len(said) >= 6
     assert [word for word in said if word not in page] == []
+
+
+@pytest.mark.redis
+def test_the_way_to_delete_a_space_works_as_written(tmp_path: Path, redis_url: str) -> None:
+    """The script of docs/operations.md drops one partition's space and leaves its neighbour."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    script = page.partition("cat > drop.py <<'END'\n")[2].partition("END\n")[0]
+    config = tmp_path / "cards.yaml"
+    example = (ROOT / "examples" / "cards" / "cards.yaml").read_text()
+    config.write_text(example.replace("redis://localhost:6379/0", redis_url))
+    settings = load_settings(config, {})
+    spec = compile_features(settings)
+    assert isinstance(settings.store, RedisSettings)
+    store = RedisStore(settings.store)
+    spaces = [space_of(settings.name, spec, partition) for partition in (3, 4)]
+    for space in spaces:
+        store.flush(space, None, Meta(b"v" * 16, 1, 1, 1), [Write("card:1", b"x")])
+    (tmp_path / "drop.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "drop.py", config, "3"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.endswith(f" keys of {spaces[0]}\n")
+    assert [store.meta(space) is None for space in spaces] == [True, False]
+    store.drop(spaces[1])
+    store.close()
