@@ -13,7 +13,7 @@ import numpy as np
 
 from worker.arrow import Examples
 from worker.contracts.records import Float64, Int64, Label
-from worker.pending import Pending
+from worker.pending import Pending, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +45,20 @@ class Join:
 
 @dataclass(slots=True)
 class _Found:
-    """Labelled examples while they are collected."""
+    """Labelled examples while they are collected: each one's label, position and row of the batch.
 
-    ids: list[str] = field(default_factory=list)
-    y: list[int] = field(default_factory=list)
-    weight: list[float] = field(default_factory=list)
-    score: list[float] = field(default_factory=list)
+    ``waiting`` has, by index of the example, the event of an earlier batch (its row is -1).
+    """
+
+    labels: list[Label] = field(default_factory=list)
     before: list[int] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
-    x: list[Float64] = field(default_factory=list)
+    waiting: dict[int, Waiting] = field(default_factory=dict)
 
-    def append(self, label: Label, score: float, before: int, row: int, x: Float64) -> None:
-        self.ids.append(label.event_id)
-        self.y.append(label.y)
-        self.weight.append(label.weight)
-        self.score.append(score)
+    def append(self, label: Label, before: int, row: int) -> None:
+        self.labels.append(label)
         self.before.append(before)
         self.rows.append(row)
-        self.x.append(x)
 
 
 def join_labels(
@@ -90,7 +86,7 @@ def join_labels(
     early |= {row: label for label, p, row in timed if row is not None and p <= row}
     labelled = dict(early)
     for here, label in early.items():
-        found.append(label, np.nan, here + 1, here, scored.X[here])
+        found.append(label, here + 1, here)
     for label, position, row in timed:
         if row is None:
             counts[_match_pending(found, pending, label, position)] += 1
@@ -98,11 +94,12 @@ def join_labels(
             counts["repeated"] += labelled[row] is not label
         else:
             labelled[row] = label
-            found.append(label, np.nan, position, row, scored.X[row])
+            found.append(label, position, row)
     counts["matched"] += len(labelled)
-    for here, label in labelled.items():
-        pending.mark(label.event_id, int(scored.time_ms[here]), label.y)
-    return _in_order(found, counts, scored.X.shape[1]), set(labelled)
+    times_ms = scored.time_ms[list(labelled)].tolist()
+    for label, time_ms in zip(labelled.values(), times_ms, strict=True):
+        pending.mark(label.event_id, time_ms, label.y)
+    return _in_order(found, counts, scored.X), set(labelled)
 
 
 def _match_pending(found: _Found, pending: Pending, label: Label, position: int) -> str:
@@ -114,29 +111,34 @@ def _match_pending(found: _Found, pending: Pending, label: Label, position: int)
         return "early"
     if label.time_ms - event.time_ms > pending.horizon_ms:
         return "expired"
-    found.append(label, event.score, position, -1, event.x)
+    found.waiting[len(found.labels)] = event
+    found.append(label, position, -1)
     pending.mark(label.event_id, event.time_ms, label.y)
     return "matched"
 
 
-def _in_order(found: _Found, counts: dict[str, int], feature_count: int) -> Join:
+def _in_order(found: _Found, counts: dict[str, int], scored_X: Float64) -> Join:
     """Sort by position; at one position an event's own early label goes first."""
     before = np.array(found.before, np.int64)
     order = np.argsort(before, kind="stable")
-    X = (
-        np.array(found.x, np.float64).reshape(len(order), -1)
-        if found.x
-        else np.empty((0, feature_count))
-    )
+    rows = np.array(found.rows, np.int64)[order]
+    X = np.empty((len(order), scored_X.shape[1]))
+    score = np.full(len(order), np.nan)
+    here = np.flatnonzero(rows >= 0)
+    X[here] = scored_X[rows[here]]
+    for i in np.flatnonzero(rows < 0).tolist():
+        event = found.waiting[int(order[i])]
+        X[i], score[i] = event.x, event.score
+    labels = [found.labels[i] for i in order.tolist()]
     examples = Examples(
-        event_ids=[found.ids[i] for i in order.tolist()],
-        X=X[order],
-        y=np.array(found.y, np.int64)[order],
-        weight=np.array(found.weight, np.float64)[order],
-        score=np.array(found.score, np.float64)[order],
+        event_ids=[label.event_id for label in labels],
+        X=X,
+        y=np.array([label.y for label in labels], np.int64),
+        weight=np.array([label.weight for label in labels], np.float64),
+        score=score,
         before=before[order],
     )
-    return Join(examples, np.array(found.rows, np.int64)[order], counts)
+    return Join(examples, rows, counts)
 
 
 def with_observed(join: Join, scored: Scored) -> Join:
@@ -150,9 +152,12 @@ def with_observed(join: Join, scored: Scored) -> Join:
     before = np.concatenate([np.arange(1, count + 1), labelled.before])
     order = np.argsort(before, kind="stable")
     ids = [*scored.ids, *labelled.event_ids]
+    X = np.empty((len(order), scored.X.shape[1]))  # filled in place: rows are long
+    place = np.argsort(order)
+    X[place[:count]], X[place[count:]] = scored.X, labelled.X
     examples = Examples(
         event_ids=[ids[i] for i in order.tolist()],
-        X=np.concatenate([scored.X, labelled.X])[order],
+        X=X,
         y=np.concatenate([np.full(count, -1), labelled.y])[order],
         weight=np.concatenate([np.ones(count), labelled.weight])[order],
         score=np.concatenate([np.full(count, np.nan), labelled.score])[order],
