@@ -1,7 +1,7 @@
 """The load of the pipeline benchmark: seeded card payments, and how they come onto topics.
 
-Every event has 12 fields and its truth as a thirteenth: the obvious loop learns from it at once,
-the worker is given the same truth on the ``labels`` topic, two events later.
+Every event has 12 fields. The last one is its truth: the obvious loop learns from it at once, the
+worker is given the same truth on the ``labels`` topic, two events later.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def payments(count: int, seed: int = 1, first: int = 0) -> Iterator[Payment]:
     amount = np.round(rng.lognormal(3, 1, count) * np.where(is_fraud, 6, 1), 2) + 0.01
     cards, terminals, devices = (_ranks(rng, count, n) for n in (CARDS, TERMINALS, DEVICES))
     channel = np.where(is_fraud, 2, rng.integers(0, 3, count))
-    place = rng.random((count, 2))
+    lat = rng.random(count)
     for i in range(count):
         card = f"card-{cards[i]:06d}"
         event_id, time_ms = f"pay-{first + i:09d}", FIRST_TIME_MS + (first + i) * STEP_MS
@@ -64,8 +64,7 @@ def payments(count: int, seed: int = 1, first: int = 0) -> Iterator[Payment]:
             "channel": _CHANNELS[channel[i]],
             "country": _COUNTRIES[cards[i] % 7],
             "category": int(terminals[i] % 40),
-            "lat": round(45 + 5 * float(place[i, 0]), 5),
-            "lon": round(5 * float(place[i, 1]), 5),
+            "lat": round(45 + 5 * float(lat[i]), 5),
             "is_fraud": int(is_fraud[i]),
         }
         yield Payment(

@@ -53,7 +53,6 @@ class Payment(BaseModel):
     country: str
     category: int
     lat: float
-    lon: float
     is_fraud: int
 
 
