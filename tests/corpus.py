@@ -170,6 +170,7 @@ _REFUSED = {
         "spelled in escapes": also(b'"\\u0061mount":1.00'),
         "with space before the colon": also(b'"amount" : 1.00'),
         "optional null and value": good(note=b"null")[:-1] + b',"note":"x"}',
+        "number twice beside a null": good(note=b"null")[:-1] + b',"items":4}',
         "first one is wrong": b'{"amount":"x",' + good()[1:],
         "beside unknown fields": also(b'"extra":"amount","id":"e-2"'),
     },
