@@ -191,3 +191,7 @@ def _exit_codes() -> Iterator[None]:
 def _exit(error: Exception, code: int) -> None:
     print(f"riverwatch-produce: {error}", file=sys.stderr)
     raise typer.Exit(code) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -232,3 +232,21 @@ def test_a_bounded_cache_changes_nothing() -> None:
     log = full_log()
     drain(worker(log, MemoryStore(), config=small))
     assert journal(log) == rows_of_a_quiet_run()[0]
+
+
+def test_a_changed_feature_spec_is_built_from_the_log() -> None:
+    """Other features under the same name: old events are folded, new ones have the new x."""
+    log, store = new_log(), MemoryStore()
+    stream = events(COUNT)
+    fill(log, stream[: COUNT // 2])
+    drain(worker(log, store))
+    whole, half = full_log(), log.end("transactions", 0)
+    for topic in ("transactions", "labels"):
+        rest = whole.read(topic, 0, log.end(topic, 0), 10_000)
+        for key, value, time_ms in zip(rest.keys, rest.values, rest.timestamps_ms, strict=True):
+            log.append(topic, 0, value, key, time_ms)
+    wider = settings(features={"amount": "$amount", "card": {"sum(amount)": ["1d", "7d"]}})
+    drain(worker(log, store, config=wider))
+    quiet = full_log()
+    drain(worker(quiet, MemoryStore(), config=wider))
+    assert what_is_certain(journal(log)[half:]) == what_is_certain(journal(quiet)[half:])

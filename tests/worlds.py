@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from worker.arrow import read_batch
 from worker.contracts.settings import Settings
@@ -144,8 +143,5 @@ def drain(*runners: Runner, steps_max: int = 500) -> None:
 def journal(log: MemoryLog, partition: int = 0) -> list[dict[str, Any]]:
     """Return all journal rows of a partition."""
     records = log.read("journal", partition, 0, 10**9)
-    tables = [
-        pa.Table.from_batches([read_batch(v or b"", "journal").replace_schema_metadata(None)])
-        for v in records.values
-    ]
-    return pa.concat_tables(tables).to_pylist() if tables else []
+    batches = [read_batch(value or b"", "journal") for value in records.values]
+    return [row for batch in batches for row in batch.to_pylist()]

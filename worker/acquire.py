@@ -56,6 +56,7 @@ def acquire(
     topics: Topics,
     shard: Shard,
     space: str,
+    spec_hash: str,
     ttls_ms: tuple[int, int],
     dirty_max: int,
     progress: Callable[[int, int], None],
@@ -81,7 +82,7 @@ def acquire(
         if state is None:
             raise FatalError(f"store {space}", "the shard's own state", "none", _REBUILD)
         shard.restore(state)
-    fold = _Fold(stream, topics, shard, checkpoint, start, dirty_max, progress)
+    fold = _Fold(stream, topics, shard, checkpoint, start, spec_hash, dirty_max, progress)
     journal_next = fold.run(committed)
     stream.seek(partition, shard.events_next, shard.labels_next)
     inbox = Inbox(topics.events, topics.labels, partition, shard.events_next, shard.labels_next)
@@ -168,10 +169,12 @@ class _Fold:
         shard: Shard,
         checkpoint: Checkpoint,
         start: Meta,
+        spec_hash: str,
         dirty_max: int,
         progress: Callable[[int, int], None],
     ) -> None:
         self.folded = 0
+        self._spec_hash = spec_hash
         self._dirty_max = dirty_max
         self._stream = stream
         self._topics = topics
@@ -257,10 +260,14 @@ class _Fold:
             batch,
             scored[valid],
             rows.column("score").filter(mask).to_numpy(zero_copy_only=False),
-            vectors_of(rows)[scored],
+            vectors_of(rows)[scored] if self._is_same_spec(rows) else None,
         )
         self.folded += rows.num_rows
         self._progress(self.folded, max(0, end - self._start.events_offset))
+
+    def _is_same_spec(self, rows: pa.RecordBatch) -> bool:
+        """Return whether the rows' x is what this worker would compute; older specs have others."""
+        return stamps_of(rows).get("spec_hash") == self._spec_hash
 
     def _check_offsets(self, events: Records, recorded: np.ndarray) -> None:
         if events.offsets != recorded.tolist():

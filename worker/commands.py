@@ -31,6 +31,7 @@ from worker.contracts.settings import (
 )
 from worker.errors import ConfigError
 from worker.features.spec import compile_features
+from worker.telemetry import HealthServer, Telemetry
 
 _EXIT_KILLED = 130
 _WARMED_UP_STEPS = 50
@@ -80,7 +81,7 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
     from worker.runner import Parts, Runner
     from worker.stores.redis import RedisStore
     from worker.streams.kafka import KafkaStream
-    from worker.telemetry import HealthServer, Telemetry, configure_logging
+    from worker.telemetry import configure_logging
 
     configure_logging(log_level)
     settings = load(path)
@@ -94,7 +95,7 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
     telemetry = Telemetry(time.time)
     with ExitStack() as stack:
         if settings.runner.metrics_port is not None:
-            stack.callback(HealthServer(telemetry, settings.runner.metrics_port).close)
+            stack.callback(_health(telemetry, settings.runner.metrics_port).close)
         store = RedisStore(settings.store)
         stack.callback(store.close)
         stream = KafkaStream(
@@ -257,6 +258,16 @@ def _kafka(settings: Settings) -> KafkaSettings:
     if not isinstance(settings.stream, KafkaSettings):
         raise ConfigError("stream.kind", expected="kafka", got=settings.stream.kind)
     return settings.stream
+
+
+def _health(telemetry: Telemetry, port: int) -> HealthServer:
+    try:
+        return HealthServer(telemetry, port)
+    except OSError as error:
+        raise ConfigError(
+            "runner.metrics_port", expected="a free port", got=f"{port}: {error.strerror}",
+            hint="a second worker on this machine needs another one, or null",
+        ) from error  # fmt: skip
 
 
 def _delay_ms(text: str) -> int:

@@ -74,8 +74,8 @@ def join_labels(
 
     Notes
     -----
-    An early label makes an example right after its event; of several early ones the last counts. The
-    rows returned need not wait any more.
+    An early label makes an example right after its event; of several early ones the last counts.
+    The rows returned need not wait any more.
     """
     found = _Found()
     counts = {"matched": 0, "repeated": 0, "expired": 0, "early": 0}

@@ -174,6 +174,8 @@ class Runner:
             live = self._live.get(records.partition)
             if live is not None and len(records):
                 live.inbox.add(records)
+        for partition, live in self._live.items():
+            self._telemetry.lag.labels(str(partition)).set(len(live.inbox))
         self._pause_full()
         self._telemetry.ready, self._telemetry.reason = True, "live"
 
@@ -188,6 +190,7 @@ class Runner:
             self._topics(),
             shard,
             space_of(settings.name, parts.spec, partition),
+            parts.spec.spec_hash,
             self._ttls_ms(),
             self._bounds.dirty_max,
             lambda done, total: self._telemetry.log.debug("shard_folding", done=done, total=total),

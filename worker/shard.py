@@ -151,7 +151,7 @@ class Shard:
             self._versions(version, len(scored), join), snapshot, join,
         )  # fmt: skip
 
-    def fold(self, batch: Batch, recorded: NDArray[np.bool_], scores: Float64, X: Float64) -> None:
+    def fold(self, batch: Batch, recorded: Bool, scores: Float64, X: Float64 | None) -> None:
         """Redo a committed batch of events without a word: same state, no scores, no output.
 
         Parameters
@@ -159,7 +159,8 @@ class Shard:
         recorded
             Per valid event, whether the journal says it was scored.
         scores, X
-            The deciding model's score and the features of the scored ones, from the journal.
+            The deciding model's score and the features of the scored ones, from the journal; X is None
+            where its rows are of another feature spec.
 
         Raises
         ------
@@ -169,7 +170,11 @@ class Shard:
         events = batch.decoded.events
         again, duplicate = self.tables.process(events)
         scored = np.flatnonzero(~duplicate)
-        same = np.array_equal(~duplicate, recorded) and np.array_equal(again[scored], X)
+        same = np.array_equal(~duplicate, recorded)
+        if X is None:
+            X = again[scored]
+        else:
+            same = same and np.array_equal(again[scored], X)
         if not same:
             raise FatalError(
                 f"partition {self.partition}, events up to {batch.records.next_offset}",
