@@ -1,0 +1,200 @@
+"""Configurations, streams of events and a naive reading of windows, for tests of features."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from worker.contracts.records import Events
+from worker.contracts.settings import Settings
+from worker.features.spec import FeatureSpec, compile_features
+from worker.features.table import FeatureTables
+
+UNHURRIED = settings(deadline=None)
+"""The first example of a test may wait for a kernel to be compiled."""
+
+START_MS = 1_700_000_000_123
+FIELDS: dict[str, Any] = {
+    "id": "string",
+    "card_id": "string",
+    "terminal_id": "string",
+    "amount": {"type": "decimal", "resolution": 0.01},
+    "items": "integer",
+    "present": "boolean",
+    "score": "float",
+    "channel": {"type": "category", "values": ["web", "pos"]},
+    "opened": "timestamp",
+}
+RESOLUTION = {"amount": Fraction(1, 100), "items": Fraction(1), "present": Fraction(1)}
+
+
+def settings_of(
+    features: dict[str, Any], ring: int = 32, fields: dict[str, Any] | None = None
+) -> Settings:
+    return Settings.model_validate(
+        {
+            "name": "test",
+            "events": {
+                "topic": "events", "id": "id", "key": "card_id", "time": {"field": "at"},
+                "fields": FIELDS if fields is None else fields,
+            },
+            "entities": {
+                "card": {"key": "card_id", "ring": ring},
+                "terminal": {"key": "terminal_id", "ring": ring},
+            },
+            "features": features,
+            "models": {"m": {"preset": "none"}},
+            "decision": {"model": "m", "threshold": 1.0},
+        }
+    )  # fmt: skip
+
+
+def spec_of(features: dict[str, Any], ring: int = 32) -> FeatureSpec:
+    return compile_features(settings_of(features, ring))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One event; times count from `START_MS`, the amount is in cents."""
+
+    id: str
+    at: int = 0
+    card: str = "c"
+    terminal: str = "t"
+    amount: int = 0
+    items: int = 0
+    present: bool = True
+    channel: int = 0
+    score: float = 0.0
+
+    @property
+    def time_ms(self) -> int:
+        return START_MS + self.at
+
+
+def events_of(rows: Sequence[Row]) -> Events:
+    """Return rows as a decoder would; an id's hash is any number that differs between ids."""
+    n = len(rows)
+    hashes = [int.from_bytes(row.id.encode().rjust(8, b"\xff")[-8:], "big") for row in rows]
+    return Events(
+        index=np.arange(n),
+        offsets=np.arange(n),
+        time_ms=np.array([row.time_ms for row in rows], np.int64),
+        ids=[row.id for row in rows],
+        id_hash=np.array(hashes, np.uint64),
+        entity_ids={"card": [r.card for r in rows], "terminal": [r.terminal for r in rows]},
+        columns={
+            "amount": np.array([row.amount for row in rows], np.int64),
+            "items": np.array([row.items for row in rows], np.int64),
+            "present": np.array([row.present for row in rows], np.int64),
+            "channel": np.array([row.channel for row in rows], np.int64),
+            "score": np.array([row.score for row in rows], np.float64),
+        },
+    )
+
+
+def tables_of(spec: FeatureSpec, entities_max: int = 1_000_000) -> FeatureTables:
+    return FeatureTables(spec, "card", entities_max)
+
+
+def step(
+    tables: FeatureTables, rows: Sequence[Row], store: dict[tuple[str, str], bytes] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Process one batch; what memory lacks comes from ``store``."""
+    events = events_of(rows)
+    missing = tables.missing(events)
+    tables.load(missing, [(store or {}).get(key) for key in missing])
+    return tables.process(events)
+
+
+def run(spec: FeatureSpec, rows: Sequence[Row]) -> list[dict[str, float]]:
+    """Return the features of each event by name, processed as one batch."""
+    X, _ = step(tables_of(spec), rows)
+    return [dict(zip(spec.names, x, strict=True)) for x in X.tolist()]
+
+
+@dataclass
+class Entity:
+    """Everything that one entity ever saw, as plain lists: the oracle's memory."""
+
+    now: int = -1
+    before: int = -1
+    events: list[tuple[int, int, Row]] = field(default_factory=list)  # time, arrival, row
+
+    def add(self, arrival: int, row: Row) -> None:
+        self.before, self.now = self.now, max(self.now, row.time_ms)
+        insort(self.events, (row.time_ms, arrival, row), key=lambda item: item[:2])
+
+    def within(self, start: int, end: int, leave_out: Row | None = None) -> list[Row]:
+        return [r for t, _, r in self.events if start < t <= end and r is not leave_out]
+
+    def ring_start(self, ring: int, leave_out: Row | None = None) -> int:
+        """Return the newest time that a ring of this size has lost, or -1."""
+        kept = [t for t, _, row in self.events if row is not leave_out]
+        return kept[-ring - 1] if len(kept) > ring else -1
+
+
+def exact(aggregation: str, name: str | None, rows: Sequence[Row]) -> float:
+    """Return an aggregation in exact arithmetic, rounded once at the end."""
+    if aggregation == "count":
+        return float(len(rows))
+    assert name is not None
+    values = [int(getattr(row, name)) * RESOLUTION[name] for row in rows]
+    if not values:
+        return 0.0
+    if aggregation in ("min", "max"):
+        return float(min(values) if aggregation == "min" else max(values))
+    if aggregation == "sum":
+        return float(sum(values))
+    mean = Fraction(sum(values)) / len(values)
+    return float(mean) if aggregation == "mean" else _exact_std(values, mean)
+
+
+def _exact_std(values: list[Fraction], mean: Fraction) -> float:
+    if len(values) < 2:
+        return 0.0
+    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    with localcontext() as context:
+        context.prec = 60
+        return float((Decimal(variance.numerator) / Decimal(variance.denominator)).sqrt())
+
+
+STEPS_MS = (
+    0, 1, 700, 4_999, 5_000, 5_001, 9_999, 10_000, 10_001, 30_000, 59_999, 60_000, 60_001,
+    86_399_999, 86_400_000, 86_400_001,
+)  # fmt: skip
+LATE_MS = (1, 5_000, 9_999, 10_000, 10_001, 45_000, 60_000, 120_000, 86_400_000)
+UNITS = st.one_of(
+    st.integers(-300, 300), st.sampled_from((0, 0, 1, -1, 2**40, -(2**40), 2**31, 10_000))
+)
+
+
+@st.composite
+def streams(draw: st.DrawFn, size_max: int = 40) -> list[Row]:
+    """Return events with ties, gaps, late ones, duplicates, and negative, zero and huge values."""
+    rows: list[Row] = []
+    at = 0
+    for i in range(draw(st.integers(1, size_max))):
+        at += draw(st.sampled_from(STEPS_MS))
+        late = draw(st.one_of(st.just(0), st.just(0), st.sampled_from(LATE_MS)))
+        repeated = rows and draw(st.integers(0, 9)) == 0
+        rows.append(
+            Row(
+                id=draw(st.sampled_from(rows)).id if repeated else f"e{i}",
+                at=at - late,
+                card=draw(st.sampled_from("ab")),
+                terminal=draw(st.sampled_from("xy")),
+                amount=draw(UNITS),
+                items=draw(st.integers(-3, 3)),
+                present=draw(st.booleans()),
+            )
+        )
+    return rows
