@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from worker.contracts.messages import Reason
 from worker.contracts.records import Float64
 from worker.models.statistics import FeatureStatistics, Snapshot
@@ -92,14 +94,8 @@ def reasons_for(
     assert len(features) == len(x) == len(mean) == len(std), (len(features), len(x))
     if count < OBSERVATIONS_MIN:
         return []
-    found = [
-        _reason(features, i, x, float(mean[i]), float(std[i]))
-        for i in range(len(features))
-        if _is_comparable(float(x[i]), float(mean[i]), float(std[i]))
-    ]
-    ranked = sorted((r for r in found if r.contribution), key=lambda r: -abs(r.contribution))
-    notable = [reason for reason in ranked if abs(reason.contribution) >= NOTABLE_MIN]
-    return (notable or ranked[:1])[:reasons_max]
+    chosen = _ranked(features, np.asarray(x), np.asarray(mean), np.asarray(std))[:reasons_max]
+    return [_reason(features, i, x, float(mean[i]), float(std[i])) for i in chosen]
 
 
 def format_seconds(seconds: float) -> str:
@@ -114,22 +110,38 @@ def format_seconds(seconds: float) -> str:
     return f"{_shortest(seconds)} s"
 
 
-def _is_comparable(value: float, mean: float, std: float) -> bool:
-    """Return whether a distance can be told; a spread of rounding errors alone is none."""
-    return math.isfinite(value) and std > 1e-12 * abs(mean)
+def _ranked(features: Sequence[FeatureWords], x: Float64, mean: Float64, std: Float64) -> list[int]:
+    """Return the features with a notable distance, or the one with the largest; none without any.
+
+    By columns, as an event has many features and few reasons. A distance is told of finite values
+    with a spread that is more than rounding errors.
+    """
+    comparable = np.flatnonzero(np.isfinite(x) & (std > 1e-12 * np.abs(mean)))
+    own = [_own(features[i], x) for i in comparable.tolist()]
+    typical = [mean[i] if o is None else o for i, o in zip(comparable, own, strict=True)]
+    with np.errstate(over="ignore"):
+        distance = np.abs(x[comparable] - typical) / std[comparable]
+    order = np.argsort(-distance, kind="stable")
+    notable = int(np.count_nonzero(distance >= NOTABLE_MIN))
+    best = order[: max(1, notable)]
+    return comparable[best[distance[best] > 0]].tolist()  # type: ignore[no-any-return]
+
+
+def _own(feature: FeatureWords, x: Float64) -> float | None:
+    """Return the entity's own mean where there is one above zero (an empty window gives zero)."""
+    own = math.nan if feature.typical is None else float(x[feature.typical])
+    return own if 0.0 < own < math.inf else None
 
 
 def _reason(
     features: Sequence[FeatureWords], i: int, x: Float64, mean: float, std: float
 ) -> Reason:
-    feature, value, typical = features[i], float(x[i]), mean
-    column = feature.typical
-    own = math.nan if column is None else float(x[column])
-    if column is not None and 0.0 < own < math.inf:
-        typical = own
-        text = _own_text(feature, features[column], value, own)
+    feature, value, own = features[i], float(x[i]), _own(features[i], x)
+    if own is not None and feature.typical is not None:
+        text = _own_text(feature, features[feature.typical], value, own)
     else:
         text = _population_text(feature, value, mean, std)
+    typical = mean if own is None else own
     return Reason(
         feature=feature.name,
         value=value,
