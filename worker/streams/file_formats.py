@@ -1,0 +1,324 @@
+"""JSONL, CSV and Parquet as blocks of rows, in bounded memory: the suffix tells which."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from worker.contracts.records import Int64
+from worker.contracts.settings import FieldSettings
+from worker.errors import ConfigError
+from worker.streams.file_values import Unit, cells, column_times_ms, column_values, times_ms
+
+LINE_BYTES_MAX = 1 << 20
+"""A longer line is cut to this; it is over every `EventSettings.record_bytes_max`."""
+
+_READ_BYTES = 1 << 16
+_CSV_ROWS = 1_000
+_PARQUET_ROWS = 8_192
+_BOM = b"\xef\xbb\xbf"
+_COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is read from each row.
+
+    ``fields`` become the members of the JSON object (of CSV and Parquet; a JSON line stays as it
+    is); ``wanted`` are read beside; ``required`` must be columns of CSV and Parquet files.
+    """
+
+    fields: dict[str, FieldSettings]
+    wanted: tuple[str, ...]
+    required: tuple[str, ...]
+    time: str
+    time_unit: Unit
+    time_or_iso: bool = False
+
+    def unit_of(self, name: str) -> Unit:
+        """Return what a time in this field is written in."""
+        return self.time_unit if name == self.time else self.fields[name].unit
+
+
+@dataclass(slots=True)
+class Block:
+    """Some rows in file order: each as JSON, its time (-1 for none), and the wanted values.
+
+    ``line_number`` is that of the first row, counted from 1, the header included, blank ones not.
+    """
+
+    values: list[bytes]
+    time_ms: Int64
+    wanted: dict[str, Sequence[Any]]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a file was read, in bytes as stored."""
+
+    bytes_read: int = 0
+
+
+def format_of(path: Path) -> str:
+    """Return ``jsonl``, ``csv`` or ``parquet``.
+
+    Raises
+    ------
+    ConfigError
+        The suffix is none of those that can be read.
+
+    Examples
+    --------
+    >>> format_of(Path("events.jsonl.zst"))
+    'jsonl'
+    """
+    suffixes = path.suffixes
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        inner = suffixes[-2] if len(suffixes) > 1 else ""
+        known = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+    else:
+        inner = path.suffix
+        known = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+    if inner not in known:
+        raise ConfigError(
+            str(path), expected=".jsonl, .csv (each also with .gz or .zst) or .parquet",
+            got="".join(suffixes[-2:]) or "no suffix", hint="the suffix tells the format",
+        )  # fmt: skip
+    return known[inner]
+
+
+def read_blocks(path: Path, layout: Layout, progress: Progress) -> Iterator[Block]:
+    """Yield the rows of one file.
+
+    Raises
+    ------
+    ConfigError
+        Columns are missing; or, after the rows that could be read, the file is damaged.
+    """
+    read = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[format_of(path)]
+    try:
+        yield from read(path, layout, progress)
+    except (OSError, pa.ArrowInvalid, csv.Error) as error:
+        raise ConfigError(
+            str(path), expected="a whole file of the format that its suffix names",
+            got=f"{type(error).__name__}: {error}", hint="copy or write it again",
+        ) from error  # fmt: skip
+
+
+def missing_column(path: Path, name: str, columns: Sequence[str]) -> ConfigError:
+    """Return the error about a column that a file does not have; it names the nearest."""
+    near = get_close_matches(name, columns, 1)
+    hint = f'the nearest is "{near[0]}"' if near else "it has " + ", ".join(columns[:20])
+    return ConfigError(str(path), expected=f'a column "{name}"', got="none", hint=hint)
+
+
+def _read_jsonl(path: Path, layout: Layout, progress: Progress) -> Iterator[Block]:
+    names = list(dict.fromkeys((*layout.wanted, layout.time)))
+    row = _struct(names)
+    decode, empty = msgspec.json.Decoder(row).decode, row()
+    for lines in _lines(path, progress):
+        rows = []
+        for line in lines:
+            try:
+                rows.append(decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                rows.append(empty)
+        columns = {name: [getattr(r, f"f{i}") for r in rows] for i, name in enumerate(names)}
+        times = times_ms(columns[layout.time], layout.time_unit, or_iso=layout.time_or_iso)
+        yield Block(lines, times, {name: columns[name] for name in layout.wanted})
+
+
+def _lines(path: Path, progress: Progress) -> Iterator[list[bytes]]:
+    """Yield the lines that are not blank, without their line feeds and cut where too long."""
+    with _opened(path, progress) as read:
+        rest, is_cut, is_first = b"", False, True
+        while data := read():
+            if is_first:
+                data, is_first = data.removeprefix(_BOM), False
+            first, *others = data.split(b"\n")
+            if not is_cut:
+                rest += first
+            lines = [rest, *others]
+            # What follows the cut of a line that is too long is not kept, up to its line feed.
+            rest = lines.pop()
+            is_cut = (is_cut and not others) or len(rest) > LINE_BYTES_MAX
+            rest = rest[:LINE_BYTES_MAX]
+            kept = [line for line in lines if line and not line.isspace()]
+            if kept:
+                yield kept
+        if rest and not rest.isspace():
+            yield [rest]
+
+
+class _opened:  # noqa: N801  # used as a function in a with statement
+    """A function that returns the next bytes of a file, decompressed; empty at its end."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._raw = pa.OSFile(str(path))
+        kind = _COMPRESSED.get(path.suffix)
+        self.stream = self._raw if kind is None else pa.CompressedInputStream(self._raw, kind)
+        self._progress = progress
+        self._before = progress.bytes_read
+
+    def __enter__(self) -> Callable[[], bytes]:
+        return self._read
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+        self._raw.close()
+
+    def _read(self) -> bytes:
+        data: bytes = self.stream.read(_READ_BYTES)
+        self._progress.bytes_read = self._before + self._raw.tell()
+        return data
+
+
+class _Bytes(io.RawIOBase):
+    """Such a function as a stream, for the decoders of the standard library."""
+
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        self._read = read
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # Any: any writable buffer
+        self._left = self._left or self._read()
+        taken, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+def _read_csv(path: Path, layout: Layout, progress: Progress) -> Iterator[Block]:
+    with _opened(path, progress) as read:
+        raw = io.BufferedReader(_Bytes(read), _READ_BYTES)
+        text = io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="")
+        rows = csv.reader(text, strict=True)
+        header = next(rows, [])
+        _check_columns(path, layout, header)
+        encode = _Encoder(layout, header)
+        while some := [row for row in islice(rows, _CSV_ROWS) if row]:
+            yield _csv_block(some, header, layout, encode)
+
+
+def _csv_block(rows: list[list[str]], header: list[str], layout: Layout, encode: _Encoder) -> Block:
+    odd = {i: row for i, row in enumerate(rows) if len(row) != len(header)}
+    for i in odd:
+        rows[i] = [""] * len(header)
+    by_name = dict(zip(header, zip(*rows, strict=True), strict=True))
+    columns = {
+        name: cells(layout.fields[name], layout.unit_of(name), by_name[name])
+        for name in encode.names
+    }
+    values = encode([columns[name] for name in encode.names])
+    for i, row in odd.items():
+        # Nobody can say which cell is which: an array is no event, so decoding refuses the row.
+        values[i] = _encode_oddly(row)
+    time_cells = columns.get(layout.time) or [None] * len(rows)
+    times = times_ms(time_cells, layout.time_unit, or_iso=layout.time_or_iso)
+    nothing = [None] * len(rows)
+    wanted = {
+        name: columns[name] if name in columns else [c or None for c in by_name.get(name, nothing)]
+        for name in layout.wanted
+    }
+    return Block(values, times, wanted)
+
+
+def _read_parquet(path: Path, layout: Layout, progress: Progress) -> Iterator[Block]:
+    with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+        header = file.schema_arrow.names
+        _check_columns(path, layout, header)
+        encode = _Encoder(layout, header)
+        names = [name for name in dict.fromkeys((*encode.names, *layout.wanted)) if name in header]
+        for batch in file.iter_batches(_PARQUET_ROWS, columns=names, use_threads=False):
+            if batch.num_rows:
+                yield _parquet_block(batch, layout, encode)
+    progress.bytes_read += path.stat().st_size
+
+
+def _parquet_block(batch: Any, layout: Layout, encode: _Encoder) -> Block:
+    columns = {
+        name: column_values(
+            batch.column(name), layout.unit_of(name) if name in layout.fields else "iso"
+        )
+        for name in batch.schema.names
+    }
+    nothing = [None] * batch.num_rows
+    if layout.time not in columns or layout.time_or_iso:
+        times = times_ms(columns.get(layout.time, nothing), layout.time_unit, or_iso=True)
+    else:
+        times = column_times_ms(batch.column(layout.time), layout.time_unit)
+    values = encode([columns[name] for name in encode.names])
+    return Block(values, times, {name: columns.get(name, nothing) for name in layout.wanted})
+
+
+def parquet_rows(path: Path) -> int:
+    """Return how many rows a Parquet file has, from its footer."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(
+            str(path), expected="a Parquet file", got="none", hint="copy or write it again"
+        ) from error
+
+
+def _check_columns(path: Path, layout: Layout, header: Sequence[str]) -> None:
+    for name in layout.required:
+        if name not in header:
+            raise missing_column(path, name, header)
+    twice = [name for name in layout.required if list(header).count(name) > 1]
+    if twice:
+        raise ConfigError(str(path), expected=f'one column "{twice[0]}"', got="several")
+
+
+class _Encoder:
+    """Columns to compact JSON objects, one per row; a value of None is left out."""
+
+    def __init__(self, layout: Layout, header: Sequence[str]) -> None:
+        self.names = [name for name in layout.fields if name in header]
+        self._row: Any = _struct(self.names)  # Any: made at run time
+        self._encode = msgspec.json.Encoder().encode
+
+    def __call__(self, columns: list[Sequence[Any]]) -> list[bytes]:
+        """Return one object per row of these columns, which are those of ``names``."""
+        rows = list(map(self._row, *columns))
+        try:
+            return list(map(self._encode, rows))
+        except UnicodeEncodeError:  # bytes that were not UTF-8 in a file of text
+            return [self._encode_one(row) for row in rows]
+
+    def _encode_one(self, row: Any) -> bytes:
+        try:
+            return self._encode(row)
+        except UnicodeEncodeError:
+            members = {name: getattr(row, f"f{i}") for i, name in enumerate(self.names)}
+            return _encode_oddly({n: _plain(v) for n, v in members.items() if v is not None})
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+
+
+def _encode_oddly(value: object) -> bytes:
+    """Return JSON with the bytes of a text that was not UTF-8 as they were."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _struct(names: Sequence[str]) -> type[msgspec.Struct]:
+    """Return a struct with the fields f0, f1, … which are called by these names in JSON."""
+    fields = [(f"f{i}", Any, None) for i in range(len(names))]
+    rename = {f"f{i}": name for i, name in enumerate(names)}
+    return msgspec.defstruct("Row", fields, rename=rename, omit_defaults=True, gc=False)

@@ -1,0 +1,276 @@
+"""Building kafka-python clients: proved settings, two repairs of private parts, causes of failure.
+
+Everything that knows the inside of kafka-python is in this module. What was measured, on
+kafka-python 3.0.12 against Apache Kafka 4.3.1, is in docs/design.md, "Ten rules of the client".
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import kafka
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError
+
+from worker.contracts.settings import KafkaSettings
+from worker.errors import ConfigError, RiverwatchError, TransientError
+
+REPAIRED_VERSIONS: Final = ("3.0.12",)
+"""Versions whose private parts the two repairs were proved on.
+
+On any other version they are left out: bounded waits still keep every promise, but a restarted
+coordinator then costs a rebuild of the producer (K) and much CPU while it is down (N).
+"""
+
+_BOOTSTRAP_MS = 10_000
+_RETRY_BACKOFF_MS = 10  # slept between transactions: p50 16 ms against 118 ms with the default 100
+_METADATA_AGE_MS = 15_000
+_BATCH_BYTES = 262_144
+_LOOKUP_PAUSE_S = 0.1
+_RECONNECT_PAUSE_S = 0.05
+_REPEAT_S = 10.0
+
+# Rows: a sign in the client's log, what it means, and whether waiting may help.
+_CAUSES: Final = (
+    ("SaslAuthenticationFailed", "wrong user name or password", False),
+    ("CERTIFICATE_VERIFY_FAILED", "the broker's certificate is not signed by ssl_cafile", False),
+    (
+        "UNEXPECTED_EOF_WHILE_READING",
+        "TLS spoken to a plaintext port, see security_protocol",
+        False,
+    ),
+    ("InvalidReceiveError", "plaintext spoken to a TLS port, see security_protocol", False),
+    ("socket disconnected", "the broker closed: sasl_mechanism not enabled there?", True),
+    ("ECONNREFUSED", "connection refused: is the broker running?", True),
+    ("DNS", "host name not found", True),
+)
+
+
+class ClientLog(logging.Handler):
+    """Passes on what the client logs, each text at most once per 10 s, and keeps the last warning.
+
+    A lost coordinator writes thousands of lines a second otherwise. A failed start says only
+    "unable to bootstrap"; its reason is nowhere but in the log.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(logging.WARNING)
+        self._clock_s = clock_s
+        self._said_s: dict[tuple[str, str], float] = {}
+        self.last_problem = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Forward a record to the root logger's handlers unless its text was said just now."""
+        if record.name.startswith("kafka.net"):
+            self.last_problem = record.getMessage()
+        # The template, not the text: node ids and ports vary.
+        key, now_s = (record.name, str(record.msg)[:80]), self._clock_s()
+        if now_s - self._said_s.get(key, -_REPEAT_S) >= _REPEAT_S:
+            if len(self._said_s) > 1_000:
+                self._said_s.clear()
+            self._said_s[key] = now_s
+            logging.getLogger().handle(record)
+
+
+_LOG = ClientLog()
+
+
+def quiet_client_logs() -> None:
+    """Send the loggers below ``kafka`` through one `ClientLog`. Repeating it is harmless."""
+    logger = logging.getLogger("kafka")
+    if _LOG not in logger.handlers:
+        logger.addHandler(_LOG)
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+
+
+def make_consumer(settings: KafkaSettings, group: str | None, slot: str | None) -> Any:
+    """Return a consumer that sees committed records only and never moves by itself."""
+    member = {}
+    if group is not None:
+        member = {
+            "group_id": group,
+            "group_instance_id": slot,
+            "partition_assignment_strategy": _range_assignor(),
+            "session_timeout_ms": settings.session_timeout,
+            "heartbeat_interval_ms": settings.session_timeout // 3,
+        }
+    consumer = _build(
+        KafkaConsumer,
+        settings,
+        **member,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=2_097_152,
+        request_timeout_ms=max(_request_timeout_ms(settings), settings.session_timeout + 1_000),
+        retry_backoff_ms=_RETRY_BACKOFF_MS,
+    )
+    if group is not None:
+        _pace_coordinator_lookup(consumer)
+    return consumer
+
+
+def make_producer(settings: KafkaSettings, transactional_id: str) -> Any:
+    """Return a transactional producer that was not initialised yet.
+
+    request < delivery < transaction timeout: otherwise the broker ends a transaction while the
+    client still retries its records. With the default of 30 s they are 10, 20 and 30 s.
+    """
+    producer = _build(
+        KafkaProducer,
+        settings,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=settings.transaction_timeout,
+        request_timeout_ms=_request_timeout_ms(settings),
+        delivery_timeout_ms=settings.transaction_timeout * 2 // 3,
+        max_block_ms=_BOOTSTRAP_MS,
+        retry_backoff_ms=_RETRY_BACKOFF_MS,
+        linger_ms=50,  # every transaction is flushed; this lets batches fill until then
+        # A batch that must be split loses the transaction, so it stays below max.message.bytes.
+        batch_size=min(_BATCH_BYTES, settings.message_bytes_max),
+        max_request_size=4 * 1_048_576,
+        compression_type="lz4",
+    )
+    _retry_when_not_ready(producer)
+    return producer
+
+
+def make_admin(settings: KafkaSettings) -> Any:
+    """Return an admin client."""
+    return _build(KafkaAdminClient, settings, request_timeout_ms=_request_timeout_ms(settings))
+
+
+def wait_limit_s(settings: KafkaSettings) -> float:
+    """Return how long one step of a transaction may take: longer than a failover, 25 of 30 s."""
+    return settings.transaction_timeout / 1000 * 5 / 6
+
+
+def needs_rejoin(consumer: Any) -> bool:
+    """Return whether the next poll will join the group, which must not be cut short.
+
+    A join that is given up half way is repeated, and each costs every member a rebalance.
+    """
+    coordinator = getattr(consumer, "_coordinator", None)
+    ask = getattr(coordinator, "need_rejoin", None)
+    return bool(ask()) if ask is not None else False
+
+
+def _request_timeout_ms(settings: KafkaSettings) -> int:
+    return settings.transaction_timeout // 3
+
+
+def _range_assignor() -> list[Any]:
+    """Return the assignor that gives events-p and labels-p to one member when counts are equal."""
+    from kafka.coordinator.assignors.range import RangePartitionAssignor
+
+    return [RangePartitionAssignor]
+
+
+def _build(kind: Any, settings: KafkaSettings, **options: Any) -> Any:
+    """Return a connected client.
+
+    Raises
+    ------
+    ConfigError
+        Waiting cannot help: wrong password, TLS, missing file.
+    TransientError
+        Nobody answers there, for now.
+    """
+    quiet_client_logs()
+    _check_ca_file(settings)
+    _LOG.last_problem = ""
+    try:
+        return kind(
+            **_connection(settings),
+            **options,
+            bootstrap_timeout_ms=_BOOTSTRAP_MS,
+            metadata_max_age_ms=_METADATA_AGE_MS,
+        )
+    except (KafkaTimeoutError, KafkaConnectionError) as error:
+        raise _cause(settings, _LOG.last_problem) from error
+
+
+def _connection(settings: KafkaSettings) -> dict[str, Any]:
+    password = settings.sasl_password
+    options = {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "security_protocol": settings.security_protocol,
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": None if password is None else password.get_secret_value(),
+        "ssl_cafile": settings.ssl_cafile,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_ca_file(settings: KafkaSettings) -> None:
+    # The client would retry a missing file until its timeout.
+    if settings.ssl_cafile is not None and not Path(settings.ssl_cafile).is_file():
+        raise ConfigError("stream.ssl_cafile", expected="a file", got=settings.ssl_cafile)
+
+
+def _cause(settings: KafkaSettings, problem: str) -> RiverwatchError:
+    """Return the error for a failed start, with the reason that the client only logged."""
+    where = f"kafka {settings.bootstrap_servers}"
+    for sign, meaning, may_pass in _CAUSES:
+        if sign in problem:
+            if may_pass:
+                return TransientError(where, got=meaning)
+            return ConfigError(where, got=meaning)
+    return TransientError(where, "an answer", problem[:200] or f"none in {_BOOTSTRAP_MS} ms")
+
+
+def _repairable() -> bool:
+    return kafka.__version__ in REPAIRED_VERSIONS
+
+
+def _retry_when_not_ready(producer: Any) -> None:
+    """Repair K: make a transactional request wait for its coordinator instead of being lost.
+
+    The sender takes a request from its queue and calls ``await_ready(coordinator)``, which raises
+    where it cannot connect; the request is then dropped and commit, abort and offsets never
+    answer, also after a graceful restart of a broker. When ``await_ready`` answers False instead,
+    the sender looks the coordinator up and queues the request again: a stall, no error.
+    """
+    if not _repairable():
+        return
+    client = producer._sender._client
+    await_ready = client.await_ready
+
+    def answer(node_id: object, timeout_ms: int = 30_000) -> bool:
+        try:
+            return bool(await_ready(node_id, timeout_ms=timeout_ms))
+        except KafkaConnectionError:
+            time.sleep(_RECONNECT_PAUSE_S)  # this is the sender's own thread
+            return False
+
+    client.await_ready = answer
+
+
+def _pace_coordinator_lookup(consumer: Any) -> None:
+    """Repair N: keep two lookups of the group's coordinator at least 0.1 s apart.
+
+    While the coordinator is down the client looks it up again at once: up to 1,900 lookups a
+    second and 70 % of a core.
+    """
+    if not _repairable():
+        return
+    coordinator = consumer._coordinator
+    lookup, net = coordinator._send_group_coordinator_request, coordinator._net
+    last_s = -_LOOKUP_PAUSE_S
+
+    async def paced() -> Any:
+        nonlocal last_s
+        wait_s = last_s + _LOOKUP_PAUSE_S - time.monotonic()
+        if wait_s > 0:
+            await net.sleep(wait_s)
+        last_s = time.monotonic()
+        return await lookup()
+
+    coordinator._send_group_coordinator_request = paced
