@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable
+from typing import Any
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -11,6 +13,7 @@ from kafka.errors import KafkaError
 from worker.errors import TransientError
 
 _CONNECT_SECONDS = 5.0
+_ATTEMPTS, _WAIT_SECONDS = 6, 0.2
 
 
 def count_partitions(bootstrap: str, topics: Iterable[str]) -> dict[str, int]:
@@ -29,17 +32,31 @@ def count_partitions(bootstrap: str, topics: Iterable[str]) -> dict[str, int]:
             bootstrap_servers=bootstrap, bootstrap_timeout_ms=10_000, request_timeout_ms=10_000
         )
         try:
-            found = admin.describe_topics(names)
+            counts = _described(admin, names)
         finally:
             admin.close()
     except KafkaError as error:
         raise away(bootstrap, error) from error
-    counts = {topic["name"]: len(topic["partitions"]) for topic in found}
     for name in names:
         if not counts.get(name):
             hint = "riverwatch topics -c FILE --create"
             raise TransientError(f"topic {name}", "an existing topic", "none of this name", hint)
-    return {name: counts[name] for name in names}
+    return counts
+
+
+def _described(admin: Any, names: list[str]) -> dict[str, int]:  # Any: kafka-python ships no types
+    """Return the partition counts that the broker knows, asking again where it knows none.
+
+    A topic that was created a moment ago may not be in the broker's own metadata yet.
+    """
+    counts: dict[str, int] = {}
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_WAIT_SECONDS)
+        counts = {t["name"]: len(t["partitions"]) for t in admin.describe_topics(names)}
+        if all(counts.get(name) for name in names):
+            break
+    return counts
 
 
 def away(bootstrap: str, error: Exception) -> TransientError:
