@@ -120,9 +120,9 @@ def test_every_refusal_is_explained_for_operators() -> None:
 
 @pytest.mark.redis
 def test_the_way_to_delete_a_space_works_as_written(tmp_path: Path, redis_url: str) -> None:
-    """The script of docs/operations.md drops one partition's space and leaves its neighbour."""
+    """The command of docs/operations.md drops one partition's space and leaves its neighbour."""
     page = (ROOT / "docs" / "operations.md").read_text()
-    script = page.partition("cat > drop.py <<'END'\n")[2].partition("END\n")[0]
+    (words,) = re.findall(r"^riverwatch (drop .* --yes)$", page, re.MULTILINE)
     config = tmp_path / "cards.yaml"
     example = (ROOT / "examples" / "cards" / "cards.yaml").read_text()
     config.write_text(example.replace("redis://localhost:6379/0", redis_url))
@@ -133,12 +133,11 @@ def test_the_way_to_delete_a_space_works_as_written(tmp_path: Path, redis_url: s
     spaces = [space_of(settings.name, spec, partition) for partition in (3, 4)]
     for space in spaces:
         store.flush(space, None, Meta(b"v" * 16, 1, 1, 1), [Write("card:1", b"x")])
-    (tmp_path / "drop.py").write_text(script)
     done = subprocess.run(
-        [sys.executable, tmp_path / "drop.py", config, "3"],
+        [sys.executable, "-m", "worker.cli", *words.replace("cards.yaml", str(config)).split()],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout.endswith(f" keys of {spaces[0]}\n")
+    assert done.stdout == f"{spaces[0]}: 2 keys deleted\n"
     assert [store.meta(space) is None for space in spaces] == [True, False]
     store.drop(spaces[1])
     store.close()

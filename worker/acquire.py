@@ -89,7 +89,7 @@ def acquire(
     return Live(shard, checkpoint, inbox, journal_next, fold.folded)
 
 
-_REBUILD = "delete the space to rebuild it from the log; see docs/operations.md"
+_REBUILD = "riverwatch drop -c FILE --partition P rebuilds it from the log; docs/operations.md"
 
 
 def _committed(stream: Stream, topics: Topics, partition: int) -> tuple[int, int] | None:

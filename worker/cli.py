@@ -109,6 +109,21 @@ def replay(
     _exit(lambda: run_replay(config, events, out, labels, label_column, label_delay))
 
 
+@app.command(epilog="Example: riverwatch drop -c cards.yaml --partition 0 --partition 1 --yes")
+def drop(
+    config: ConfigFile,
+    partition: Annotated[list[int], typer.Option(help="a partition; may be given again")],
+    yes: Annotated[bool, typer.Option("--yes", help="do it; without, only say what")] = False,
+) -> None:
+    """Delete what the store holds of partitions; the next worker rebuilds it from the log.
+
+    Stop the workers first.
+    """
+    from worker.commands import run_drop
+
+    _exit(lambda: run_drop(config, partition, yes))
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,

@@ -29,8 +29,9 @@ from worker.contracts.settings import (
     Settings,
     parse_duration,
 )
-from worker.errors import ConfigError
+from worker.errors import ConfigError, StateLostError
 from worker.features.spec import compile_features
+from worker.stores import StateStore
 from worker.telemetry import HealthServer, Telemetry
 
 _EXIT_KILLED = 130
@@ -75,6 +76,35 @@ def run_topics(path: Path, create: bool, partitions: int, replication: int) -> i
     return 0 if all(row.fits for row in rows) else 1
 
 
+def run_drop(path: Path, partitions: list[int], yes: bool) -> int:
+    """Delete the spaces of partitions, or say what would be deleted."""
+    from worker.checkpoint import space_of
+    from worker.stores.redis import RedisStore
+
+    settings = load(path)
+    spec = compile_features(settings)
+    store = RedisStore(_redis(path, settings))
+    try:
+        for partition in partitions:
+            space = space_of(settings.name, spec, partition)
+            said = f"{store.drop(space)} keys deleted" if yes else _standing(store, space)
+            print(f"{space}: {said}")
+    finally:
+        store.close()
+    return 0
+
+
+def _standing(store: StateStore, space: str) -> str:
+    try:
+        meta = store.meta(space)
+    except StateLostError:
+        return "half of it is deleted; add --yes to finish"
+    if meta is None:
+        return "nothing is stored"
+    where = f"events {meta.events_offset}, labels {meta.labels_offset}"
+    return f"would be deleted, it stands at {where}; add --yes to do it"
+
+
 def run_worker(path: Path, slot: str, log_level: str) -> int:
     """Run one worker until a signal."""
     from worker.models.catalogue import build_models
@@ -85,18 +115,14 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
 
     configure_logging(log_level)
     settings = load(path)
-    if not isinstance(settings.store, RedisSettings):
-        raise ConfigError(
-            f"{path} store.kind", expected="redis", got=settings.store.kind,
-            hint="a memory store is for replay and tests",
-        )  # fmt: skip
+    redis = _redis(path, settings)
     spec = compile_features(settings)
     stop = _stop_on_signals()
     telemetry = Telemetry(time.time)
     with ExitStack() as stack:
         if settings.runner.metrics_port is not None:
             stack.callback(_health(telemetry, settings.runner.metrics_port).close)
-        store = RedisStore(settings.store)
+        store = RedisStore(redis)
         stack.callback(store.close)
         stream = KafkaStream(
             _kafka(settings),
@@ -258,6 +284,15 @@ def _kafka(settings: Settings) -> KafkaSettings:
     if not isinstance(settings.stream, KafkaSettings):
         raise ConfigError("stream.kind", expected="kafka", got=settings.stream.kind)
     return settings.stream
+
+
+def _redis(path: Path, settings: Settings) -> RedisSettings:
+    if not isinstance(settings.store, RedisSettings):
+        raise ConfigError(
+            f"{path} store.kind", expected="redis", got=settings.store.kind,
+            hint="a memory store is for replay and tests",
+        )  # fmt: skip
+    return settings.store
 
 
 def _health(telemetry: Telemetry, port: int) -> HealthServer:

@@ -159,8 +159,8 @@ class Shard:
         recorded
             Per valid event, whether the journal says it was scored.
         scores, X
-            The deciding model's score and the features of the scored ones, from the journal; X is None
-            where its rows are of another feature spec.
+            The deciding model's score and the features of the scored ones, from the journal; X is
+            None where its rows are of another feature spec.
 
         Raises
         ------
