@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -19,16 +18,11 @@ import pyarrow.parquet as pq
 from worker.contracts.records import Int64
 from worker.contracts.settings import FieldSettings
 from worker.errors import ConfigError
+from worker.streams.file_bytes import COMPRESSIONS, Progress, lines_of, text_of
 from worker.streams.file_values import Unit, cells, column_times_ms, column_values, times_ms
 
-LINE_BYTES_MAX = 1 << 20
-"""A longer line is cut to this; it is over every `EventSettings.record_bytes_max`."""
-
-_READ_BYTES = 1 << 16
 _CSV_ROWS = 1_000
 _PARQUET_ROWS = 8_192
-_BOM = b"\xef\xbb\xbf"
-_COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +47,11 @@ class Layout:
 
 @dataclass(slots=True)
 class Block:
-    """Some rows in file order: each as JSON, its time (-1 for none), and the wanted values.
-
-    ``line_number`` is that of the first row, counted from 1, the header included, blank ones not.
-    """
+    """Some rows in file order: each as JSON, its time (-1 for none), and the wanted values."""
 
     values: list[bytes]
     time_ms: Int64
     wanted: dict[str, Sequence[Any]]
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a file was read, in bytes as stored."""
-
-    bytes_read: int = 0
 
 
 def format_of(path: Path) -> str:
@@ -84,7 +68,7 @@ def format_of(path: Path) -> str:
     'jsonl'
     """
     suffixes = path.suffixes
-    if suffixes and suffixes[-1] in _COMPRESSED:
+    if suffixes and suffixes[-1] in COMPRESSIONS:
         inner = suffixes[-2] if len(suffixes) > 1 else ""
         known = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
     else:
@@ -123,11 +107,21 @@ def missing_column(path: Path, name: str, columns: Sequence[str]) -> ConfigError
     return ConfigError(str(path), expected=f'a column "{name}"', got="none", hint=hint)
 
 
+def names_in(lines: Sequence[bytes]) -> list[str]:
+    """Return the members of the first line that is an object."""
+    for line in lines:
+        try:
+            return list(msgspec.json.decode(line, type=dict[str, msgspec.Raw]))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+    return []
+
+
 def _read_jsonl(path: Path, layout: Layout, progress: Progress) -> Iterator[Block]:
     names = list(dict.fromkeys((*layout.wanted, layout.time)))
     row = _struct(names)
     decode, empty = msgspec.json.Decoder(row).decode, row()
-    for lines in _lines(path, progress):
+    for lines in lines_of(path, progress):
         rows = []
         for line in lines:
             try:
@@ -139,77 +133,13 @@ def _read_jsonl(path: Path, layout: Layout, progress: Progress) -> Iterator[Bloc
         yield Block(lines, times, {name: columns[name] for name in layout.wanted})
 
 
-def _lines(path: Path, progress: Progress) -> Iterator[list[bytes]]:
-    """Yield the lines that are not blank, without their line feeds and cut where too long."""
-    with _opened(path, progress) as read:
-        rest, is_cut, is_first = b"", False, True
-        while data := read():
-            if is_first:
-                data, is_first = data.removeprefix(_BOM), False
-            first, *others = data.split(b"\n")
-            if not is_cut:
-                rest += first
-            lines = [rest, *others]
-            # What follows the cut of a line that is too long is not kept, up to its line feed.
-            rest = lines.pop()
-            is_cut = (is_cut and not others) or len(rest) > LINE_BYTES_MAX
-            rest = rest[:LINE_BYTES_MAX]
-            kept = [line for line in lines if line and not line.isspace()]
-            if kept:
-                yield kept
-        if rest and not rest.isspace():
-            yield [rest]
-
-
-class _opened:  # noqa: N801  # used as a function in a with statement
-    """A function that returns the next bytes of a file, decompressed; empty at its end."""
-
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._raw = pa.OSFile(str(path))
-        kind = _COMPRESSED.get(path.suffix)
-        self.stream = self._raw if kind is None else pa.CompressedInputStream(self._raw, kind)
-        self._progress = progress
-        self._before = progress.bytes_read
-
-    def __enter__(self) -> Callable[[], bytes]:
-        return self._read
-
-    def __exit__(self, *_: object) -> None:
-        self.stream.close()
-        self._raw.close()
-
-    def _read(self) -> bytes:
-        data: bytes = self.stream.read(_READ_BYTES)
-        self._progress.bytes_read = self._before + self._raw.tell()
-        return data
-
-
-class _Bytes(io.RawIOBase):
-    """Such a function as a stream, for the decoders of the standard library."""
-
-    def __init__(self, read: Callable[[], bytes]) -> None:
-        self._read = read
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # Any: any writable buffer
-        self._left = self._left or self._read()
-        taken, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
-
-
 def _read_csv(path: Path, layout: Layout, progress: Progress) -> Iterator[Block]:
-    with _opened(path, progress) as read:
-        raw = io.BufferedReader(_Bytes(read), _READ_BYTES)
-        text = io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="")
-        rows = csv.reader(text, strict=True)
+    with text_of(path, progress) as text:
+        rows = (row for row in csv.reader(text) if row)
         header = next(rows, [])
         _check_columns(path, layout, header)
         encode = _Encoder(layout, header)
-        while some := [row for row in islice(rows, _CSV_ROWS) if row]:
+        while some := list(islice(rows, _CSV_ROWS)):
             yield _csv_block(some, header, layout, encode)
 
 
@@ -229,7 +159,7 @@ def _csv_block(rows: list[list[str]], header: list[str], layout: Layout, encode:
     time_cells = columns.get(layout.time) or [None] * len(rows)
     times = times_ms(time_cells, layout.time_unit, or_iso=layout.time_or_iso)
     nothing = [None] * len(rows)
-    wanted = {
+    wanted: dict[str, Sequence[Any]] = {
         name: columns[name] if name in columns else [c or None for c in by_name.get(name, nothing)]
         for name in layout.wanted
     }

@@ -15,12 +15,13 @@ from worker.contracts.clock import NO_TIME_MS, EventClock
 from worker.contracts.records import Int64, Records
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
+from worker.streams.file_bytes import Progress
 from worker.streams.file_formats import (
     Block,
     Layout,
-    Progress,
     format_of,
     missing_column,
+    names_in,
     parquet_rows,
     read_blocks,
 )
@@ -86,10 +87,12 @@ class FileSource:
         self._clock_ms = NO_TIME_MS
         self._parts: deque[_Part] = deque()
         self._blocks = self._read()
+        self._failure: ConfigError | None = None
         self.rows_read = 0
         self.bytes_total = sum(one.stat().st_size for one in self.paths)
         all_parquet = all(format_of(one) == "parquet" for one in self.paths)
         self.rows_total = sum(map(parquet_rows, self.paths)) if all_parquet else None
+        self._fill(1)  # A file of other columns is refused before anything is processed.
 
     @property
     def bytes_read(self) -> int:
@@ -135,12 +138,24 @@ class FileSource:
         return Rows(records, ids, labels, np.concatenate(clocks))
 
     def _fill(self, count: int) -> int:
-        """Read until ``count`` rows are there or the files end; return how many are there."""
+        """Read until ``count`` rows are there or the files end; return how many are there.
+
+        Where a file is damaged, the rows before are taken first.
+        """
         ready = sum(map(len, self._parts))
-        while ready < count and (block := next(self._blocks, None)) is not None:
+        while ready < count and self._failure is None and (block := self._next()) is not None:
             self._parts.append(self._part(block))
             ready += len(block.values)
+        if self._failure is not None and not ready:
+            raise self._failure
         return ready
+
+    def _next(self) -> Block | None:
+        try:
+            return next(self._blocks, None)
+        except ConfigError as failure:
+            self._failure = failure
+            return None
 
     def _read(self) -> Iterator[Block]:
         for path in self.paths:
@@ -154,7 +169,7 @@ class FileSource:
     def _check_label(self, path: Path, block: Block) -> None:
         """Refuse a column that no line of the first block has: its name is likely misspelt."""
         if self._label is not None and all(v is None for v in block.wanted[self._label]):
-            raise missing_column(path, self._label, _names_in(block.values))
+            raise missing_column(path, self._label, names_in(block.values))
 
     def _part(self, block: Block) -> _Part:
         events = self._events
@@ -230,15 +245,3 @@ def _key(value: object, default: object) -> bytes | None:
         except UnicodeEncodeError:
             return None
     return b"%d" % value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _names_in(lines: Sequence[bytes]) -> list[str]:
-    """Return the members of the first line that is an object."""
-    import msgspec
-
-    for line in lines:
-        try:
-            return list(msgspec.json.decode(line, type=dict[str, msgspec.Raw]))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-    return []
