@@ -67,12 +67,17 @@ def render_problems(
     cards.yaml:31 features.card.mean(amount).windows[1]: expected a duration such as 10m or 7d, got "7 dayz"
     """  # noqa: E501  # the example shows one whole line
     return "\n".join(
-        str(ConfigError(
+        _one_line(ConfigError(
             f"{path}:{_line(lines, problem.path)} {_dotted(problem.path)}".rstrip(),
             expected=problem.expected, got=problem.got, hint=problem.hint,
         ))
         for problem in problems
     )  # fmt: skip
+
+
+def _one_line(error: ConfigError) -> str:
+    """Return the text of an error with what cannot be printed, such as a line break, escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
 
 
 def _text(path: Path) -> str:

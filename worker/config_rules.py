@@ -97,7 +97,7 @@ def _options(declared: FieldSettings) -> Iterator[Problem]:
     }  # fmt: skip
     for option, types in allowed.items():
         if option in declared.model_fields_set and declared.type not in types:
-            got = f"a {declared.type}"
+            got = f"type {declared.type}"
             yield Problem((option,), f"a field of type {' or '.join(types)}", got)
 
 
@@ -157,8 +157,9 @@ def _entities(settings: Settings) -> Iterator[Problem]:
         yield from _reference(settings, path, entity.key, _ID_TYPES, is_required=False)
         if name in RESERVED_ENTITIES:
             yield Problem(("entities", name), "another name", shown(name), "it is reserved")
-    if all(entity.key != settings.events.key for entity in settings.entities.values()):
-        expected = f"an entity with the key of the events, {settings.events.key}"
+    key = settings.events.key
+    if key in settings.events.fields and all(e.key != key for e in settings.entities.values()):
+        expected = f"an entity with the key of the events, {key}"
         yield Problem(("entities",), expected, "none")
 
 
