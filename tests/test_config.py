@@ -279,6 +279,36 @@ def test_a_secret_never_appears_in_a_message(tmp_path: Path) -> None:
         assert "hunter2" not in "\n".join(found)
 
 
+def test_a_secret_that_is_a_number_or_quoted_elsewhere_is_hidden_too(tmp_path: Path) -> None:
+    """By the name of its key in the one case, by its value in the other."""
+    found = problems(tmp_path, changed(("kind: kafka", "kind: kafka\n  sasl_password: 987654")))
+    assert found == ["cards.yaml:31 stream.sasl_password: expected a text, got a hidden value"]
+
+    def check(settings: Settings) -> None:
+        problem = Problem(("models",), "a hunter2", "2 hunter2", "no hunter2")
+        raise ConfigError("models", [problem])
+
+    text = changed(("redis://localhost", "redis://:${SECRET}@localhost"))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write(tmp_path, text), {"SECRET": "hunter2"}, checks=(check,))
+    assert str(caught.value).endswith("24 models: expected a ***, got 2 *** (no ***)")
+
+
+def test_two_mistakes_in_one_part_do_not_hide_those_of_later_stages(tmp_path: Path) -> None:
+    """The part is left out once, and the features are still compiled; alternatives are joined."""
+    text = changed(
+        ("terminal: {key: terminal_id}", "terminal: {ring: x}"),
+        ("{preset: logistic}", "{river: 5}"),
+        ("[1d, 7d]", "[1d, x]"),
+    )
+    assert [line.split(maxsplit=1)[1].split(", got")[0] for line in problems(tmp_path, text)] == [
+        "entities.terminal.key: expected a value",
+        "entities.terminal.ring: expected an integer",
+        "features.card.mean(amount).windows[1]: expected a duration such as 10m or 7d",
+        "models.fraud.river: expected a text or a mapping or a list",
+    ]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
