@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec.structs import astuple
 
 from worker.contracts.records import Int64
 from worker.contracts.settings import FieldSettings
@@ -128,7 +129,7 @@ def _read_jsonl(path: Path, layout: Layout, progress: Progress) -> Iterator[Bloc
                 rows.append(decode(line))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 rows.append(empty)
-        columns = {name: [getattr(r, f"f{i}") for r in rows] for i, name in enumerate(names)}
+        columns = dict(zip(names, zip(*map(astuple, rows), strict=True), strict=True))
         times = times_ms(columns[layout.time], layout.time_unit, or_iso=layout.time_or_iso)
         yield Block(lines, times, {name: columns[name] for name in layout.wanted})
 

@@ -174,7 +174,7 @@ class FileSource:
     def _part(self, block: Block) -> _Part:
         events = self._events
         default = events.fields[events.key].default
-        keys = [_key(value, default) for value in block.wanted[events.key]]
+        keys = _keys(block.wanted[events.key], default)
         timestamps_ms, clock_ms = self._believe(block.time_ms)
         ids = block.wanted[events.id]
         labels = [None] * len(keys) if self._label is None else block.wanted[self._label]
@@ -233,6 +233,12 @@ def _layout(settings: Settings, label_column: str | None) -> Layout:
         time=events.time.field,
         time_unit=events.time.unit,
     )
+
+
+def _keys(values: Sequence[Any], default: object) -> list[bytes | None]:
+    if set(map(type, values)) == {int}:  # 0.4 us a row less than one by one
+        return [b"%d" % value for value in values]
+    return [_key(value, default) for value in values]
 
 
 def _key(value: object, default: object) -> bytes | None:
