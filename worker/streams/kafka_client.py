@@ -1,4 +1,4 @@
-"""Building kafka-python clients: proved settings, two repairs of private parts, causes of failure.
+"""Building kafka-python clients: proved settings, repairs of private parts, causes of failure.
 
 Everything that knows the inside of kafka-python is in this module. What was measured, on
 kafka-python 3.0.12 against Apache Kafka 4.3.1, is in docs/design.md, "Ten rules of the client".
@@ -20,7 +20,7 @@ from worker.contracts.settings import KafkaSettings
 from worker.errors import ConfigError, RiverwatchError, TransientError
 
 REPAIRED_VERSIONS: Final = ("3.0.12",)
-"""Versions whose private parts the two repairs were proved on.
+"""Versions whose private parts the repairs were proved on.
 
 On any other version they are left out: bounded waits still keep every promise, but a restarted
 coordinator then costs a rebuild of the producer (K) and much CPU while it is down (N).
@@ -65,6 +65,8 @@ class ClientLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Forward a record to the root logger's handlers unless its text was said just now."""
+        if record.name == "kafka.net.selector" and record.levelno < logging.ERROR:
+            return  # a busy machine, said several times a minute
         if record.name.startswith("kafka.net"):
             self.last_problem = record.getMessage()
         # The template, not the text: node ids and ports vary.
@@ -159,6 +161,18 @@ def needs_rejoin(consumer: Any) -> bool:
     coordinator = getattr(consumer, "_coordinator", None)
     ask = getattr(coordinator, "need_rejoin", None)
     return bool(ask()) if ask is not None else False
+
+
+def release_drained(consumer: Any) -> None:
+    """Let a consumer take parked records up again; to be called before every poll.
+
+    A partition that is paused while it is partly consumed has its records parked. They come back
+    only when nothing is in line, and a drained partition stays in line for ever: after a pause
+    0 of 400 records came back in 5 s, with this all of them.
+    """
+    fetcher = consumer._fetcher
+    if _repairable() and not fetcher._next_partition_records:  # None, or drained
+        fetcher._next_partition_records = None
 
 
 def _request_timeout_ms(settings: KafkaSettings) -> int:

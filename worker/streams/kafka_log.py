@@ -60,6 +60,7 @@ class KafkaLog:
         self._members = members
         self._consumer = make_consumer(settings, None, None)
         self._idle: list[Any] = []
+        self._lent: list[Any] = []
 
     def range(self, topic: str, partition: int) -> tuple[int, int]:
         """Return (first offset, offset after the last committed record or marker).
@@ -123,15 +124,20 @@ class KafkaLog:
     def reader(self, topic: str, partition: int, offset: int) -> KafkaReader:
         """Return a reader; its connection is used again after `KafkaReader.close`."""
         consumer = self._idle.pop() if self._idle else make_consumer(self._settings, None, None)
+        self._lent.append(consumer)
         return KafkaReader(consumer, KafkaPartition(topic, partition), offset, self._give_back)
 
     def close(self) -> None:
-        """Give back all connections, also those of readers that were closed."""
-        for consumer in [self._consumer, *self._idle]:
+        """Give back all connections, also those of readers."""
+        for consumer in [self._consumer, *self._idle, *self._lent]:
             consumer.close(timeout_ms=1_000)
         self._idle.clear()
+        self._lent.clear()
 
     def _give_back(self, consumer: Any) -> None:
+        if consumer not in self._lent:
+            return  # the log was closed before its reader
+        self._lent.remove(consumer)
         if len(self._idle) < _IDLE_READERS_MAX:
             consumer.unsubscribe()
             self._idle.append(consumer)

@@ -17,7 +17,7 @@ from worker.contracts.records import Records
 from worker.contracts.settings import KafkaSettings
 from worker.errors import FatalError
 from worker.streams import TopicPartition
-from worker.streams.kafka_client import make_consumer, needs_rejoin
+from worker.streams.kafka_client import make_consumer, needs_rejoin, release_drained
 from worker.streams.kafka_log import reading_failed, to_records
 
 Ends = Callable[[list[KafkaPartition]], dict[KafkaPartition, int]]
@@ -195,6 +195,7 @@ class Member:
         if needs_rejoin(self._consumer):
             timeout_ms = max(timeout_ms, _JOIN_MS)
         self._polled_s = self._clock_s()
+        release_drained(self._consumer)
         try:
             found: dict[KafkaPartition, list[Any]] = self._consumer.poll(
                 timeout_ms, max_records=records_max

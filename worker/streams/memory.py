@@ -23,8 +23,20 @@ class _Entry:
 
 
 @dataclass(slots=True)
+class _Partition:
+    """Records in order; None where an offset holds no record, as markers and aborted ones do."""
+
+    first: int = 0
+    entries: list[_Entry | None] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.entries)
+
+
+@dataclass(slots=True)
 class _Group:
-    """Members by slot in order of joining; a new generation with every change."""
+    """Members by slot; a new generation with every change of members."""
 
     members: dict[str, int] = field(default_factory=dict)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
@@ -38,12 +50,16 @@ class MemoryLog:
     ----------
     partitions
         Partition count by topic name.
+    markers
+        Every commit leaves one offset without a record at the end of each topic partition that it
+        wrote, as Kafka's transactions do.
     """
 
-    def __init__(self, partitions: Mapping[str, int]) -> None:
+    def __init__(self, partitions: Mapping[str, int], *, markers: bool = False) -> None:
         self.partitions = dict(partitions)
-        self._records: dict[TopicPartition, list[_Entry]] = {
-            (topic, p): [] for topic, count in partitions.items() for p in range(count)
+        self.markers = markers
+        self._logs: dict[TopicPartition, _Partition] = {
+            (topic, p): _Partition() for topic, count in partitions.items() for p in range(count)
         }
         self._groups: dict[str, _Group] = {}
         self._joined = 0
@@ -58,30 +74,58 @@ class MemoryLog:
         headers: tuple[tuple[str, bytes], ...] = (),
     ) -> int:
         """Append one record; return its offset."""
-        entries = self._entries(topic, partition)
-        entries.append(_Entry(key, value, timestamp_ms, headers))
-        return len(entries) - 1
+        log = self._log(topic, partition)
+        log.entries.append(_Entry(key, value, timestamp_ms, headers))
+        return log.end - 1
+
+    def skip(self, topic: str, partition: int, count: int = 1) -> None:
+        """Append offsets without records, as an aborted transaction leaves them."""
+        self._log(topic, partition).entries.extend([None] * count)
+
+    def truncate(self, topic: str, partition: int, first: int) -> None:
+        """Forget everything before an offset, as retention does."""
+        log = self._log(topic, partition)
+        del log.entries[: max(0, first - log.first)]
+        log.first = max(first, log.first)
+
+    def first(self, topic: str, partition: int) -> int:
+        """Return the first offset that is still there."""
+        return self._log(topic, partition).first
 
     def end(self, topic: str, partition: int) -> int:
-        """Return the offset after the last record."""
-        return len(self._entries(topic, partition))
+        """Return the offset after the last record or marker."""
+        return self._log(topic, partition).end
 
     def read(self, topic: str, partition: int, start: int, records_max: int) -> Records:
-        """Return up to ``records_max`` records from an offset on."""
-        part = self._entries(topic, partition)[start : start + records_max]
+        """Return the records of the next ``records_max`` offsets from ``start`` on.
+
+        Raises
+        ------
+        FatalError
+            The log no longer has the offset, or never had it.
+        """
+        log = self._log(topic, partition)
+        if not log.first <= start <= log.end:
+            raise FatalError(f"{topic}/{partition}", f"a log that has the offset {start}",
+                             f"one of [{log.first}, {log.end})")  # fmt: skip
+        part = log.entries[start - log.first : start - log.first + records_max]
+        found = [(start + i, entry) for i, entry in enumerate(part) if entry is not None]
         return Records(
             topic,
             partition,
-            list(range(start, start + len(part))),
-            [entry.timestamp_ms for entry in part],
-            [entry.key for entry in part],
-            [entry.value for entry in part],
+            [offset for offset, _ in found],
+            [entry.timestamp_ms for _, entry in found],
+            [entry.key for _, entry in found],
+            [entry.value for _, entry in found],
             start + len(part),
         )
 
     def headers(self, topic: str, partition: int, offset: int) -> tuple[tuple[str, bytes], ...]:
         """Return the headers of one record."""
-        return self._entries(topic, partition)[offset].headers
+        log = self._log(topic, partition)
+        entry = log.entries[offset - log.first]
+        assert entry is not None, f"no record at {topic}/{partition}@{offset}"
+        return entry.headers
 
     def group(self, name: str) -> _Group:
         """Return the state of a group, new where nobody has joined yet."""
@@ -97,16 +141,20 @@ class MemoryLog:
 
     def leave(self, group: str, slot: str, member: int) -> None:
         """Remove a member if it is still the one in its slot."""
-        state = self.group(group)
-        if state.members.get(slot) == member:
-            del state.members[slot]
-            state.generation += 1
+        if self.group(group).members.get(slot) == member:
+            self.evict(group, slot)
 
-    def _entries(self, topic: str, partition: int) -> list[_Entry]:
-        entries = self._records.get((topic, partition))
-        if entries is None:
+    def evict(self, group: str, slot: str) -> None:
+        """Remove whoever is in a slot, as a broker does that heard nothing from it."""
+        state = self.group(group)
+        del state.members[slot]
+        state.generation += 1
+
+    def _log(self, topic: str, partition: int) -> _Partition:
+        log = self._logs.get((topic, partition))
+        if log is None:
             raise FatalError(f"{topic}/{partition}", "a declared topic partition", "none")
-        return entries
+        return log
 
 
 class MemoryReader:
@@ -131,8 +179,20 @@ class MemoryReader:
         """Do nothing: there is nothing to give back."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Membership:
+    """What a commit must name: the group's generation, and how often this worker recovered."""
+
+    generation: int
+    recovered: int
+
+
 class MemoryStream:
-    """One worker's stream over a `MemoryLog`. A second one in the same slot takes its place."""
+    """One worker's stream over a `MemoryLog`. A second one in the same slot takes its place.
+
+    Nothing waits: a change of members takes effect at once, so a commit of an older generation is
+    refused even where nobody else has taken the partition yet.
+    """
 
     learns_inline = False
 
@@ -147,7 +207,10 @@ class MemoryStream:
         self._member = log.join(group, slot)
         self._positions: dict[TopicPartition, int] = {}
         self._paused: frozenset[TopicPartition] = frozenset()
-        self._generation = -1
+        self._owned: frozenset[int] = frozenset()
+        self._generation = log.group(group).generation
+        self._recovered = 0
+        self._closed = False
 
     @property
     def partitions(self) -> int:
@@ -155,24 +218,26 @@ class MemoryStream:
         return self._log.partitions[self._topics[0]]
 
     def poll(self, timeout_ms: int, records_max: int) -> Polled:
-        """Return new records of the owned partitions; never waits."""
-        state = self._log.group(self._group)
-        assigned = self._assigned()
+        """Return new records of the owned partitions; never waits. An evicted member joins again.
+
+        Raises
+        ------
+        FatalError
+            Another stream took this slot, or the log lost a position.
+        """
+        self._rejoin()
+        state, assigned, lost = self._state(), self._assigned(), frozenset[int]()
         if state.generation != self._generation:
-            self._generation = state.generation
-            kept = {tp: at for tp, at in self._positions.items() if tp[1] in assigned}
-            self._positions = kept
-        records = [
-            self._log.read(topic, p, at, records_max)
-            for (topic, p), at in sorted(self._positions.items())
-            if (topic, p) not in self._paused
-        ]
-        for part in records:
-            self._positions[part.topic, part.partition] = part.next_offset
+            # After a gap in the generations somebody else may have owned what is still here.
+            unbroken = state.generation == self._generation + 1
+            kept = self._owned & assigned if unbroken else frozenset()
+            self._positions = {tp: at for tp, at in self._positions.items() if tp[1] in kept}
+            lost, self._generation = self._owned - kept, state.generation
+        self._owned = assigned
+        records = self._take(records_max)
         ended = [tp for tp, at in self._positions.items() if at >= self._log.end(*tp)]
-        return Polled(
-            [part for part in records if len(part)], assigned, self._generation, frozenset(ended)
-        )
+        membership = _Membership(self._generation, self._recovered)
+        return Polled(records, assigned - lost, membership, frozenset(ended))
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Make exactly these return nothing from `poll`."""
@@ -180,20 +245,25 @@ class MemoryStream:
 
     def seek(self, partition: int, events_offset: int, labels_offset: int) -> None:
         """Set the position of a partition pair."""
+        assert partition in self._owned, f"partition {partition} is not assigned"
         for topic, offset in zip(self._topics, (events_offset, labels_offset), strict=False):
             self._positions[topic, partition] = offset
 
     def committed(self, partition: int) -> tuple[int, int] | None:
-        """Return the committed offsets of a pair."""
+        """Return the committed offsets of a pair; a topic without one starts at its beginning."""
         offsets = self._log.group(self._group).offsets
-        if (self._topics[0], partition) not in offsets:
+        found = [offsets.get((topic, partition)) for topic in self._topics]
+        if all(offset is None for offset in found):
             return None
-        labels = offsets.get((self._topics[-1], partition), 0) if len(self._topics) > 1 else 0
-        return offsets[self._topics[0], partition], labels
+        both = [
+            self._log.first(topic, partition) if offset is None else offset
+            for topic, offset in zip(self._topics, found, strict=True)
+        ]
+        return both[0], both[1] if len(both) > 1 else 0
 
     def log_range(self, topic: str, partition: int) -> tuple[int, int]:
-        """Return the first offset and the one after the last record."""
-        return 0, self._log.end(topic, partition)
+        """Return the first offset and the one after the last record or marker."""
+        return self._log.first(topic, partition), self._log.end(topic, partition)
 
     def settle(self, topic: str, partition: int) -> int:
         """Return the end: a transaction is never left open here."""
@@ -205,8 +275,14 @@ class MemoryStream:
 
     def last_records(self, topic: str, partition: int, count: int) -> Records:
         """Return the last records of a topic partition."""
-        start = max(0, self._log.end(topic, partition) - count)
-        return self._log.read(topic, partition, start, count)
+        first, end = self.log_range(topic, partition)
+        back = count
+        while True:
+            start = max(first, end - back)
+            found = self._log.read(topic, partition, start, end - start)
+            if len(found) >= count or start == first:
+                return _last(found, count)
+            back *= 4
 
     def commit(
         self,
@@ -215,24 +291,25 @@ class MemoryStream:
         positions: Mapping[TopicPartition, int],
     ) -> list[int]:
         """Append all outputs and set the positions, or raise and do neither."""
-        state = self._log.group(self._group)
-        holder = state.members.get(self._slot)
-        if holder is not None and holder != self._member:
-            raise FatalError(f"slot {self._slot}", "this worker", "another live one in its place")
-        if generation != state.generation or not {p for _, p in positions} <= self._assigned():
+        state = self._state()
+        now = _Membership(state.generation, self._recovered)
+        if generation != now or not {p for _, p in positions} <= self._assigned():
             raise StateLostError("commit", "the generation that delivered the records", "another")
+        for place in {(output.topic, output.partition) for output in outputs}:
+            self._log.end(*place)  # refuses a place that is not there before anything is written
         offsets = [
             self._log.append(o.topic, o.partition, o.value, o.key, o.timestamp_ms, o.headers)
             for o in outputs
         ]
+        if self._log.markers:
+            for topic, partition in {(output.topic, output.partition) for output in outputs}:
+                self._log.skip(topic, partition)
         state.offsets.update(positions)
         return offsets
 
     def recover(self) -> None:
-        """Join again where this member has lost its place; forget all positions."""
-        state = self._log.group(self._group)
-        if self._slot not in state.members:
-            self._member = self._log.join(self._group, self._slot)
+        """Forget all positions; memberships of before are void."""
+        self._recovered += 1
         self._positions = {}
 
     def keep_alive(self) -> None:
@@ -240,15 +317,53 @@ class MemoryStream:
 
     def close(self) -> None:
         """Leave the group. Idempotent."""
+        self._closed = True
         self._log.leave(self._group, self._slot, self._member)
+
+    def _rejoin(self) -> None:
+        """Become a member again after an eviction."""
+        assert not self._closed, "this stream was closed"
+        if self._slot not in self._log.group(self._group).members:
+            self._member = self._log.join(self._group, self._slot)
+
+    def _state(self) -> _Group:
+        """Return the group's state, or raise `FatalError` when another stream took this slot."""
+        state = self._log.group(self._group)
+        holder = state.members.get(self._slot)
+        if holder is not None and holder != self._member:
+            raise FatalError(f"slot {self._slot}", "this worker", "another live one in its place")
+        return state
+
+    def _take(self, records_max: int) -> list[Records]:
+        """Return at most ``records_max`` records; the partition served last comes last."""
+        found = []
+        for topic, partition in list(self._positions):
+            if records_max <= 0:
+                break
+            if (topic, partition) in self._paused:
+                continue
+            at = self._positions.pop((topic, partition))
+            records = self._log.read(topic, partition, at, records_max)
+            self._positions[topic, partition] = records.next_offset
+            records_max -= len(records)
+            if len(records):
+                found.append(records)
+        return found
 
     def _assigned(self) -> frozenset[int]:
         """Return this member's contiguous share of the partitions, as the range assignor does."""
-        state = self._log.group(self._group)
-        slots = list(state.members)
-        if state.members.get(self._slot) != self._member:
+        slots = sorted(self._log.group(self._group).members)
+        if self._slot not in slots:
             return frozenset()
         share, extra = divmod(self.partitions, len(slots))
         i = slots.index(self._slot)
         first = i * share + min(i, extra)
         return frozenset(range(first, first + share + (i < extra)))
+
+
+def _last(found: Records, count: int) -> Records:
+    start = max(0, len(found) - count)
+    return Records(
+        found.topic, found.partition, found.offsets[start:], found.timestamps_ms[start:],
+        found.keys[start:], found.values[start:], found.next_offset,
+    )  # fmt: skip

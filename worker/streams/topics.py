@@ -14,7 +14,8 @@ from worker.streams.kafka_client import make_admin
 
 _MISSING, _DENIED = 3, 29  # Kafka's error codes
 # Models are the fold of the whole training log: nothing of it may expire.
-_CONFIGS = {"training": {"retention.ms": "-1"}}
+# Records carry event times: with Kafka's seven days a replayed stream would be gone in minutes.
+_CONFIGS = {"retention.ms": "-1"}
 _HEADINGS = ("topic", "role", "partitions", "expected", "key", "note")
 
 
@@ -118,7 +119,7 @@ def create(
             contract.name: {
                 "num_partitions": shards if contract.sharded else 1,
                 "replication_factor": replication,
-                "configs": _CONFIGS.get(contract.role, {}),
+                "configs": _CONFIGS,
             }
             for contract in wanted
             if not present[contract.name].partitions

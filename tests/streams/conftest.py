@@ -1,0 +1,17 @@
+"""A harness of each kind of stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.streams.harness import KINDS, Harness
+
+
+@pytest.fixture(params=[pytest.param(k, marks=[pytest.mark.kafka] * (k == "kafka")) for k in KINDS])
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """Return an empty log with streams over it, once per kind."""
+    made = KINDS[request.param](request)
+    yield made
+    made.close()
