@@ -23,7 +23,7 @@ from worker.streams.file_bytes import COMPRESSIONS, Progress, lines_of, text_of
 from worker.streams.file_values import Unit, cells, column_times_ms, column_values, times_ms
 
 _CSV_ROWS = 1_000
-_PARQUET_ROWS = 8_192
+_PARQUET_ROWS = 2_048
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +232,19 @@ class _Encoder:
 
     def _encode_one(self, row: Any) -> bytes:
         try:
-            return self._encode(row)
+            return bytes(self._encode(row))
         except UnicodeEncodeError:
-            members = {name: getattr(row, f"f{i}") for i, name in enumerate(self.names)}
-            return _encode_oddly({n: _plain(v) for n, v in members.items() if v is not None})
+            return self._encode_members(astuple(row))
 
-
-def _plain(value: Any) -> Any:
-    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+    def _encode_members(self, values: Sequence[Any]) -> bytes:
+        members = [
+            _encode_oddly(name)
+            + b":"
+            + (bytes(v) if isinstance(v, msgspec.Raw) else _encode_oddly(v))
+            for name, v in zip(self.names, values, strict=True)
+            if v is not None
+        ]
+        return b"{" + b",".join(members) + b"}"
 
 
 def _encode_oddly(value: object) -> bytes:

@@ -128,8 +128,9 @@ class LabelQueue:
 class ColumnLabels:
     """The truth in the rows themselves, known ``delay_ms`` after the time of the row.
 
-    A row that came late is known when it was read, at the earliest: so it makes no difference
-    where the events are cut into polls. Rows without a truth, an id or a time give no label.
+    The truth about a row is known 1 ms after the row was read, at the earliest, also where the row
+    came late: so where the events are cut into polls makes no difference. Rows without a truth, an
+    id or a time give no label.
     """
 
     def __init__(self, topic: str, delay_ms: int) -> None:
@@ -140,7 +141,7 @@ class ColumnLabels:
         """Note the truth about events."""
         records = rows.records
         times = np.array(records.timestamps_ms, np.int64) + self._delay_ms
-        known_ms = np.maximum(times, rows.clock_ms).tolist()
+        known_ms = np.maximum(times, rows.clock_ms + 1).tolist()
         found: list[tuple[int, bytes | None, bytes]] = []
         for i, (event_id, value) in enumerate(zip(rows.ids, rows.labels, strict=True)):
             label = _truth(value)
