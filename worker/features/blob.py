@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from worker.contracts.records import Int64
 from worker.errors import StateLostError
-from worker.features.state import HEAD, NOW, SIZE, TILE_ROW, TILED_MAX, Plan, Rows
+from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Plan, Rows
 
 FORMAT_VERSION = 1
 MAGIC = b"rw"
@@ -90,8 +90,8 @@ class BlobCodec:
     def _encode_chunk(self, rows: Rows, slots: Int64) -> list[bytes]:
         plan = self._plan
         events = rows.ring.shape[2] * (_VARINT_MAX * (1 + len(plan.fields)) + 8)
-        tiles = int(plan.limits[1]) * _VARINT_MAX * (1 + int(plan.limits[0]))
-        bound = 64 + events + tiles + _VARINT_MAX * len(plan.tile_sets)
+        tiles = int(plan.limits[1]) * _VARINT_MAX * int(plan.limits[0])
+        bound = 64 + events + tiles + _VARINT_MAX * len(plan.sets)
         buffer = np.empty(bound * len(slots), np.uint8)
         ends = np.empty(len(slots), np.int64)
         pack(plan, rows, slots, buffer, ends)
@@ -114,7 +114,7 @@ class BlobCodec:
         return StateLostError(self._where, "bytes as they were written", "a wrong checksum", hint)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _put(buffer: Bytes, at: int, value: np.uint64) -> int:
     """Write a varint; return the place after it."""
     rest = np.uint64(value)
@@ -126,12 +126,12 @@ def _put(buffer: Bytes, at: int, value: np.uint64) -> int:
     return at + 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _put_signed(buffer: Bytes, at: int, value: int) -> int:
     return _put(buffer, at, np.uint64((value << 1) ^ (value >> 63)))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _get(data: Bytes, at: int, end: int) -> tuple[np.uint64, int]:
     """Return a varint and the place after it; beyond ``end`` where there is none."""
     value = np.uint64(0)
@@ -146,178 +146,191 @@ def _get(data: Bytes, at: int, end: int) -> tuple[np.uint64, int]:
     return value, end + 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _signed(value: np.uint64) -> np.int64:
     return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def pack(plan: Plan, rows: Rows, slots: Int64, buffer: Bytes, ends: Int64) -> None:
     """Write the bodies of slots one after the other; ``ends`` says where each ends."""
+    fields, sets, with_ids = plan.fields, plan.sets, plan.limits[3]
+    meta, ring, tiles = rows.meta, rows.ring, rows.tiles
     at = 0
     for i in range(len(slots)):
         slot = slots[i]
-        now, tiled_max = rows.meta[slot, NOW], rows.meta[slot, TILED_MAX]
+        now, tiled_max = meta[slot, NOW], meta[slot, TILED_MAX]
         at = _put_signed(buffer, at, now)
         at = _put(buffer, at, np.uint64(now - tiled_max + 1 if tiled_max >= 0 else 0))
-        at = _pack_ring(plan, rows, slot, buffer, at)
+        at = _pack_ring(ring, slot, meta[slot, SIZE], len(fields), with_ids, buffer, at)
         if tiled_max >= 0:
-            at = _pack_tiles(plan, rows, slot, buffer, at)
+            at = _pack_tiles(fields, sets, tiles, meta[slot, TILE_ROW], now, buffer, at)
         ends[i] = at
 
 
-@njit(cache=True)
-def _pack_ring(plan: Plan, rows: Rows, slot: int, buffer: Bytes, at: int) -> int:
-    capacity, fields = rows.ring.shape[2], len(plan.fields)
-    size, place = rows.meta[slot, SIZE], rows.meta[slot, HEAD]
+@njit(cache=True, error_model="numpy")
+def _pack_ring(
+    ring: Int64, slot: int, size: int, fields: int, with_ids: int, buffer: Bytes, at: int
+) -> int:
     at = _put(buffer, at, np.uint64(size))
     before = np.int64(0)
-    for _ in range(size):
-        t = rows.ring[slot, 0, place]
+    for i in range(size):
+        t = ring[slot, 0, i]
         at = _put(buffer, at, np.uint64(t - before))
         before = t
         for f in range(fields):
-            at = _put_signed(buffer, at, rows.ring[slot, 1 + f, place])
-        if plan.limits[3]:
-            rest = np.uint64(rows.ring[slot, 1 + fields, place])
+            at = _put_signed(buffer, at, ring[slot, 1 + f, i])
+        if with_ids:
+            rest = np.uint64(ring[slot, 1 + fields, i])
             for b in range(8):
                 buffer[at + b] = np.uint8((rest >> np.uint64(8 * b)) & np.uint64(255))
             at += 8
-        place = place + 1 if place + 1 < capacity else 0
     return at
 
 
-@njit(cache=True)
-def _first_number(plan: Plan, now: int, s: int) -> int:
+@njit(cache=True, error_model="numpy")
+def _first_number(sets: Int64, s: int, now: int) -> int:
     """Return the oldest tile of a set that a window may still reach."""
-    oldest: int = now // plan.tile_sets[s, 0] - plan.tile_sets[s, 1] + 1
+    oldest: int = now // sets[s, 0] - sets[s, 1] + 1
     return max(oldest, 0)
 
 
-@njit(cache=True)
-def _pack_tiles(plan: Plan, rows: Rows, slot: int, buffer: Bytes, at: int) -> int:
-    now, row = rows.meta[slot, NOW], rows.meta[slot, TILE_ROW]
-    for s in range(len(plan.tile_sets)):
-        tile_ms, tiles, first = plan.tile_sets[s, 0], plan.tile_sets[s, 1], plan.tile_sets[s, 2]
-        oldest, newest = _first_number(plan, now, s), now // tile_ms
+@njit(cache=True, error_model="numpy")
+def _pack_tiles(
+    fields: Int64, sets: Int64, tiles: Int64, row: int, now: int, buffer: Bytes, at: int
+) -> int:
+    for s in range(len(sets)):
+        before = _first_number(sets, s, now)
+        length, first = sets[s, 1], sets[s, 2]
+        oldest, place = before, before % length
         count = 0
-        for n in range(oldest, newest + 1):
-            tile = rows.tiles[row, first + n % tiles]
-            count += tile[1] > 0 and tile[0] == n
+        for i in range(first, first + length):
+            count += tiles[row, i, 1] > 0 and tiles[row, i, 0] >= oldest
         at = _put(buffer, at, np.uint64(count))
-        before = oldest
-        for n in range(oldest, newest + 1):
-            tile = rows.tiles[row, first + n % tiles]
-            if tile[1] > 0 and tile[0] == n:
+        for n in range(oldest, oldest + length):
+            i = first + place
+            place = place + 1 if place + 1 < length else 0
+            if count > 0 and tiles[row, i, 1] > 0 and tiles[row, i, 0] == n:
                 at = _put(buffer, at, np.uint64(n - before))
-                at = _pack_record(plan, tile[1:], buffer, at)
+                at = _pack_record(fields, tiles, row, i, buffer, at)
                 before = n
     return at
 
 
-@njit(cache=True)
-def _pack_record(plan: Plan, record: Int64, buffer: Bytes, at: int) -> int:
-    at = _put(buffer, at, np.uint64(record[0]))
-    for f in range(len(plan.fields)):
-        at = _put_signed(buffer, at, record[plan.fields[f, 0]])
-        squares, extremes = plan.fields[f, 1], plan.fields[f, 2]
+@njit(cache=True, error_model="numpy")
+def _pack_record(fields: Int64, tiles: Int64, row: int, i: int, buffer: Bytes, at: int) -> int:
+    at = _put(buffer, at, np.uint64(tiles[row, i, 1]))
+    for f in range(len(fields)):
+        at = _put_signed(buffer, at, tiles[row, i, fields[f, 0]])
+        squares, extremes = fields[f, 1], fields[f, 2]
         if squares:
-            at = _put(buffer, at, np.uint64(record[squares]))
-            at = _put(buffer, at, np.uint64(record[squares + 1]))
+            at = _put(buffer, at, np.uint64(tiles[row, i, squares]))
+            at = _put(buffer, at, np.uint64(tiles[row, i, squares + 1]))
         if extremes:
-            at = _put_signed(buffer, at, record[extremes])
-            at = _put(buffer, at, np.uint64(record[extremes + 1] - record[extremes]))
+            smallest = tiles[row, i, extremes]
+            at = _put_signed(buffer, at, smallest)
+            at = _put(buffer, at, np.uint64(tiles[row, i, extremes + 1] - smallest))
     return at
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> bool:
     """Fill slots from whole blobs that were checked; return whether each was read to its end."""
+    fields, sets, with_ids = plan.fields, plan.sets, plan.limits[3]
+    meta, ring, tiles, free_count = rows.meta, rows.ring, rows.tiles, rows.free_count
     begin = 0
     for i in range(len(slots)):
         slot = slots[i]
         end = ends[i] - _CRC_LENGTH
         value, at = _get(data, begin + _HEADER_LENGTH, end)
-        now = _signed(value)
+        now = int(_signed(value))
         tiled, at = _get(data, at, end)
-        rows.meta[slot, NOW] = now
-        rows.meta[slot, TILED_MAX] = now + 1 - np.int64(tiled) if tiled else -1
-        at = _unpack_ring(plan, rows, slot, data, at, end)
+        size, at = _get(data, at, end)
+        if at > end or size > np.uint64(ring.shape[2]) or (tiled and len(sets) == 0):
+            return False
+        meta[slot, NOW], meta[slot, SIZE] = now, int(size)
+        at = _unpack_ring(ring, slot, int(size), len(fields), with_ids, data, at, end)
         if tiled:
-            at = _unpack_tiles(plan, rows, slot, data, at, end)
+            meta[slot, TILED_MAX] = now + 1 - np.int64(tiled)
+            free_count[0] -= 1
+            row = rows.free[free_count[0]]
+            meta[slot, TILE_ROW] = row
+            at = _unpack_tiles(fields, sets, tiles, row, now, data, at, end)
         if at != end:
             return False
         begin = ends[i]
     return True
 
 
-@njit(cache=True)
-def _unpack_ring(plan: Plan, rows: Rows, slot: int, data: Bytes, at: int, end: int) -> int:
-    fields = len(plan.fields)
-    count, at = _get(data, at, end)
-    size = np.int64(count)
-    if size < 0 or size > rows.ring.shape[2]:
-        return end + 1
+@njit(cache=True, error_model="numpy")
+def _unpack_ring(
+    ring: Int64,
+    slot: int,
+    size: int,
+    fields: int,
+    with_ids: int,
+    data: Bytes,
+    at: int,
+    end: int,
+) -> int:
     t = np.int64(0)
     for i in range(size):
         value, at = _get(data, at, end)
         t += np.int64(value)
-        rows.ring[slot, 0, i] = t
+        ring[slot, 0, i] = t
         for f in range(fields):
             value, at = _get(data, at, end)
-            rows.ring[slot, 1 + f, i] = _signed(value)
-        if plan.limits[3]:
+            ring[slot, 1 + f, i] = _signed(value)
+        if with_ids:
             if at + 8 > end:
                 return end + 1
             rest = np.uint64(0)
             for b in range(8):
                 rest |= np.uint64(data[at + b]) << np.uint64(8 * b)
-            rows.ring[slot, 1 + fields, i] = np.int64(rest)
+            ring[slot, 1 + fields, i] = np.int64(rest)
             at += 8
-    rows.meta[slot, HEAD] = 0
-    rows.meta[slot, SIZE] = size
     return at
 
 
-@njit(cache=True)
-def _unpack_tiles(plan: Plan, rows: Rows, slot: int, data: Bytes, at: int, end: int) -> int:
-    rows.free_count[0] -= 1
-    row = rows.free[rows.free_count[0]]
-    rows.meta[slot, TILE_ROW] = row
-    for s in range(len(plan.tile_sets)):
-        tiles, first = plan.tile_sets[s, 1], plan.tile_sets[s, 2]
-        number = _first_number(plan, rows.meta[slot, NOW], s)
+@njit(cache=True, error_model="numpy")
+def _unpack_tiles(
+    fields: Int64, sets: Int64, tiles: Int64, row: int, now: int, data: Bytes, at: int, end: int
+) -> int:
+    for s in range(len(sets)):
+        number = _first_number(sets, s, now)
         count, at = _get(data, at, end)
-        if count > np.uint64(tiles):
+        if count > np.uint64(sets[s, 1]):
             return end + 1
         for _ in range(np.int64(count)):
             value, at = _get(data, at, end)
-            # Numba has no bounds checks: what is read must not choose a place out of the row.
             number += int(value)
+            # Numba has no bounds checks: what is read must not choose a place out of the row.
             if number < 0:
                 return end + 1
-            tile = rows.tiles[row, first + number % tiles]
-            tile[0] = number
-            at = _unpack_record(plan, tile[1:], data, at, end)
+            i = sets[s, 2] + number % sets[s, 1]
+            tiles[row, i, 0] = number
+            at = _unpack_record(fields, tiles, row, i, data, at, end)
     return at
 
 
-@njit(cache=True)
-def _unpack_record(plan: Plan, record: Int64, data: Bytes, at: int, end: int) -> int:
+@njit(cache=True, error_model="numpy")
+def _unpack_record(
+    fields: Int64, tiles: Int64, row: int, i: int, data: Bytes, at: int, end: int
+) -> int:
     value, at = _get(data, at, end)
-    record[0] = np.int64(value)
-    for f in range(len(plan.fields)):
+    tiles[row, i, 1] = np.int64(value)
+    for f in range(len(fields)):
         value, at = _get(data, at, end)
-        record[plan.fields[f, 0]] = _signed(value)
-        squares, extremes = plan.fields[f, 1], plan.fields[f, 2]
+        tiles[row, i, fields[f, 0]] = _signed(value)
+        squares, extremes = fields[f, 1], fields[f, 2]
         if squares:
             value, at = _get(data, at, end)
-            record[squares] = np.int64(value)
+            tiles[row, i, squares] = np.int64(value)
             value, at = _get(data, at, end)
-            record[squares + 1] = np.int64(value)
+            tiles[row, i, squares + 1] = np.int64(value)
         if extremes:
             value, at = _get(data, at, end)
-            record[extremes] = _signed(value)
+            tiles[row, i, extremes] = _signed(value)
             value, at = _get(data, at, end)
-            record[extremes + 1] = record[extremes] + np.int64(value)
+            tiles[row, i, extremes + 1] = tiles[row, i, extremes] + np.int64(value)
     return at

@@ -1,11 +1,12 @@
 """What is kept of every entity of one type, as flat arrays that kernels read and write.
 
-A *slot* is the row of an entity. Its ring holds its last N events by time (ties by arrival), from
-``rows.ring[slot, :, head]`` on, wrapping at N: row 0 the time, one row per recorded field in units,
-and for the primary entity a last row with the 64-bit hash of the event's id.
+A *slot* is the row of an entity. Its ring holds its last N events by time (ties by arrival), the
+oldest first: ``rows.ring[slot, 0]`` the times, then a row per recorded field in units, and for the
+primary entity a last row with the 64-bit hashes of the events' ids. When it is full it moves by one
+place: 256 bytes a row at N = 32, which costs less than to wrap around in every read.
 
 Events that leave the ring, and late ones older than all of a full ring, go to tiles; so tiles and
-ring are disjoint. Tiles lie in a pool, one row for each entity that ever overflowed. A tile record
+ring are disjoint. Tiles lie in a pool, one row for each entity that ever overflowed. A record
 is [tile number = time // tile_ms, count, then per field: sum, and where asked the squares and the
 extremes]; count 0 means empty. Record i of a set holds the numbers ≡ i modulo the set's length.
 
@@ -24,38 +25,43 @@ from worker.contracts.records import Bool, Float64, Int64
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.spec import EntitySpec, Feature, Window
 
-NOW, HEAD, SIZE, TILED_MAX, TILE_ROW = range(5)
-"""Columns of `Rows.meta`: largest event time; place and number of the ring's events; largest time
-of any event in tiles and the entity's row of tiles, both -1 for none.
+NOW, SIZE, TILED_MAX, TILE_ROW = range(4)
+"""Columns of `Rows.meta`: largest event time; number of the ring's events; largest time of any
+event in tiles and the entity's row of tiles, both -1 for none.
 """
 
 
 class Plan(NamedTuple):
     """An `EntitySpec` as arrays: the program that the kernels interpret.
 
-    A *record* of accumulators is [count, then per field sum, squares?, extremes?]; ``fields`` gives
-    the places in it, 0 for what is not kept.
+    ``fields`` gives the places in a record of what is kept of each field, 0 for what is not.
+    Windows with one end are a group; the first ``limits[4]`` groups are without the current event
+    and read before it is folded.
     """
 
     fields: Int64  # (F, 3): place of sum, of squares (2), of extremes (2)
-    tile_sets: Int64  # (S, 3): tile_ms, tiles, first tile in the row
+    sets: Int64  # (S, 3): tile_ms, tiles, first tile in the row
+    inverses: Float64  # (S, 2): 1 / tile_ms, 1 / tiles
     groups: Int64  # (G, 4): include_current, delay_ms, first window, end of windows
     windows: Int64  # (W, 4): size_ms, tile set, first op, end of ops; sizes ascend in a group
     ops: Int64  # (R, 3): code, field, column of X
     scales: Float64  # (R, 2): multiply, divide
     since: Int64  # columns of X with the time since the last event
-    limits: Int64  # (4,): length of a record, length of a tile row, forget_ms, ids kept (0 or 1)
+    limits: Int64  # (5,): length of a record, tiles a row, forget_ms, ids kept (0 or 1), see below
 
 
 class Rows(NamedTuple):
     """All state of one entity type; grown by doubling, so `grow` returns a new one."""
 
-    meta: Int64  # (slots, 5)
+    meta: Int64  # (slots, 4)
     ring: Int64  # (slots, 1 + F + ids, N)
     dirty: Bool  # (slots,)
-    tiles: Int64  # (tile rows, tiles, 1 + record)
+    tiles: Int64  # (tile rows, tiles, length of a record)
     free: Int64  # (tile rows,): numbers of free tile rows; the first free_count[0] count
     free_count: Int64  # (1,)
+    scratch: Int64  # (4, length of a record): for kernels, of no meaning between calls
+    weight: Float64  # (4,): the same
+    event: Int64  # (F,): the same
 
 
 def make_plan(entity: EntitySpec, features: tuple[Feature, ...], forget_ms: int) -> Plan:
@@ -63,9 +69,11 @@ def make_plan(entity: EntitySpec, features: tuple[Feature, ...], forget_ms: int)
     fields, record_length = _places(entity)
     tile_sets, row_length = _tile_places(entity)
     groups, windows, ops = _program(entity, features)
+    before = sum(not group[0] for group in groups)
     return Plan(
         _matrix(fields, 3),
         _matrix(tile_sets, 3),
+        1.0 / _matrix(tile_sets, 3)[:, :2],
         _matrix(groups, 4),
         _matrix(windows, 4),
         _matrix([(AGGREGATIONS[f.aggregation].code, k, column) for f, k, column in ops], 3),
@@ -73,7 +81,7 @@ def make_plan(entity: EntitySpec, features: tuple[Feature, ...], forget_ms: int)
         np.array(
             [c for c in entity.columns if features[c].aggregation == "time_since_last"], np.int64
         ),
-        np.array([record_length, row_length, forget_ms, entity.primary], np.int64),
+        np.array([record_length, row_length, forget_ms, entity.primary, before], np.int64),
     )
 
 
@@ -84,9 +92,12 @@ def make_rows(plan: Plan, ring: int, slots: int) -> Rows:
         _empty_meta(slots),
         np.zeros((slots, depth, ring), np.int64),
         np.zeros(slots, np.bool_),
-        np.zeros((0, int(plan.limits[1]), 1 + int(plan.limits[0])), np.int64),
+        np.zeros((0, int(plan.limits[1]), int(plan.limits[0])), np.int64),
         np.zeros(0, np.int64),
         np.zeros(1, np.int64),
+        np.zeros((4, int(plan.limits[0])), np.int64),
+        np.ones(4, np.float64),
+        np.zeros(len(plan.fields), np.int64),
     )
 
 
@@ -126,7 +137,7 @@ def clear_slot(rows: Rows, slot: int) -> None:
 def _places(entity: EntitySpec) -> tuple[list[tuple[int, ...]], int]:
     """Return where each field's sum, squares and extremes lie, and the length of a record."""
     places: list[tuple[int, ...]] = []
-    end = 1
+    end = 2
     for field in entity.fields:
         squares = end + 1 if field.squares else 0
         extremes = end + 1 + 2 * field.squares if field.extremes else 0
@@ -180,7 +191,7 @@ def _matrix(rows: list[tuple[int, ...]], width: int) -> Int64:
 
 
 def _empty_meta(slots: int) -> Int64:
-    meta = np.zeros((slots, 5), np.int64)
+    meta = np.zeros((slots, 4), np.int64)
     meta[:, (NOW, TILED_MAX, TILE_ROW)] = -1
     return meta
 

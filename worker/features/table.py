@@ -192,10 +192,10 @@ class _Table:
             self._free.append(slot)
 
     def _values(self, events: Events) -> Int64:
-        """Return recorded fields in units, shape (fields, n)."""
-        values = np.empty((len(self._fields), len(events)), np.int64)
+        """Return recorded fields in units, shape (n, fields)."""
+        values = np.empty((len(events), len(self._fields)), np.int64)
         for f, name in enumerate(self._fields):
-            values[f] = events.columns[name]
+            values[:, f] = events.columns[name]
         return values
 
     def _make_room(self, count: int) -> None:

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.features.streams import UNHURRIED
-from worker.features.kernels import high_square, shifted_squares
+from worker.features.accumulators import high_square, shifted_squares
 
 UNITS = st.integers(-(2**40), 2**40)
 
