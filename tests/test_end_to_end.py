@@ -32,6 +32,7 @@ class World:
 
     def __init__(self, directory: Path, bootstrap: str, redis_url: str) -> None:
         self.directory, self.bootstrap = directory, bootstrap
+        self.processes: list[subprocess.Popen[str]] = []
         self.name = f"e2e-{uuid.uuid4().hex[:8]}"
         self.config = directory / "cards.yaml"
         self.environ = {**os.environ, "TEST_BOOTSTRAP": bootstrap, "TEST_REDIS": redis_url}
@@ -74,11 +75,19 @@ class World:
                      self.bootstrap)  # fmt: skip
 
     def start(self, slot: str = "0") -> subprocess.Popen[str]:
-        log = (self.directory / f"worker-{slot}.log").open("a")
-        return subprocess.Popen(
-            [sys.executable, "-m", "worker.cli", "run", "-c", str(self.config), "--slot", slot],
-            env=self.environ, cwd=ROOT, stderr=log, stdout=log, text=True,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "worker.cli", "run", "-c", str(self.config)]
+        with (self.directory / f"worker-{slot}.log").open("a") as log:
+            process = subprocess.Popen(
+                [*command, "--slot", slot],
+                env=self.environ, cwd=ROOT, stderr=log, stdout=log, text=True,
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
     def read(self, topic: str) -> Iterator[Any]:
         """Yield committed messages of all partitions, by a client that is not the worker's."""
@@ -128,8 +137,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, kafka: str, redis_url: str) -> World:
-    return World(tmp_path, kafka, redis_url)
+def world(tmp_path: Path, kafka: str, redis_url: str) -> Iterator[World]:
+    made = World(tmp_path, kafka, redis_url)
+    yield made
+    made.close()
 
 
 def stop(process: subprocess.Popen[str]) -> int:

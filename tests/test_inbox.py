@@ -32,9 +32,9 @@ def test_a_label_goes_before_the_first_event_that_is_not_older() -> None:
 def test_events_wait_for_a_label_log_that_lags() -> None:
     """Events younger than the last label here wait until more labels come."""
     box = inbox([10, 20, 30], [15])
-    events, labels, _ = box.take(10, events_end=True, labels_end=False)
-    assert (events.offsets, labels.offsets) == ([0], [])
-    assert len(box) == 3
+    events, labels, before = box.take(10, events_end=True, labels_end=False)
+    assert (events.offsets, labels.offsets, before.tolist()) == ([0], [0], [1])
+    assert len(box) == 2
 
 
 def test_all_events_wait_when_the_label_log_lags_and_none_is_here() -> None:
@@ -51,12 +51,12 @@ def test_labels_wait_for_an_event_log_that_lags() -> None:
 
 
 def test_the_batch_is_bounded_and_leaves_later_labels() -> None:
-    """Labels beyond the last event of the batch stay for the next one; positions follow."""
-    box = inbox([10, 20, 30], [5, 25])
+    """Labels beyond the next event stay for the next batch; positions follow."""
+    box = inbox([10, 20, 30], [5, 35])
     events, labels, _ = box.take(2, events_end=True, labels_end=True)
     assert (events.next_offset, labels.next_offset) == (2, 1)
     events, labels, before = box.take(2, events_end=True, labels_end=True)
-    assert (events.offsets, labels.offsets, before.tolist()) == ([2], [1], [0])
+    assert (events.offsets, labels.offsets, before.tolist()) == ([2], [1], [1])
 
 
 def test_the_position_moves_over_markers_only_when_all_is_taken() -> None:
@@ -65,6 +65,13 @@ def test_the_position_moves_over_markers_only_when_all_is_taken() -> None:
     box.add(Records("e", 0, [0, 1], [1, 2], [None] * 2, [b""] * 2, 9))
     assert box.take(1, events_end=True, labels_end=True)[0].next_offset == 1
     assert box.take(1, events_end=True, labels_end=True)[0].next_offset == 9
+
+
+def test_labels_up_to_the_next_event_go_with_the_batch() -> None:
+    """Else two full buffers, labels before the next event and events after them, wait for ever."""
+    box = inbox([50, 60], [20, 30])
+    events, labels, before = box.take(10, events_end=False, labels_end=False)
+    assert (events.offsets, labels.offsets, before.tolist()) == ([], [0, 1], [0, 0])
 
 
 def test_an_old_event_does_not_hold_back_labels() -> None:

@@ -88,11 +88,12 @@ class Inbox:
         """
         clock = np.maximum.accumulate(np.array(self._events.timestamps_ms[:records_max], np.int64))
         count = len(clock) if labels_end or not self._has_labels else self._covered(clock)
+        limit = clock[min(count, len(clock) - 1)] if len(clock) else -1
         clock = clock[:count]
         events = self._events.take(count)
         times = np.array(self._labels.timestamps_ms, np.int64)
         all_labels = events_end and not len(self._events)
-        known = len(times) if all_labels else _prefix(times, clock[-1] if count else -1)
+        known = len(times) if all_labels else _prefix(times, limit)
         labels = self._labels.take(known)
         before = np.searchsorted(clock, times[:known], side="left")
         return events, labels, np.maximum.accumulate(before.astype(np.int64))

@@ -94,7 +94,7 @@ class Runner:
         self._has_learned = False
         self._version = 0
         self._live: dict[int, Live] = {}
-        self._idle_polls: dict[int, int] = {}
+        self._idle_polls: dict[TopicPartition, int] = {}
         self._flushed_s = clock_s()
         self._failures = 0
 
@@ -264,11 +264,12 @@ class Runner:
 
     def _ended(self, partition: int, topic: str | None, polled: Polled) -> bool:
         """Return whether a topic has nothing more, or has been silent for too long to wait for."""
-        if topic is None or (topic, partition) in polled.caught_up:
-            self._idle_polls[partition] = 0
+        if topic is None:
             return True
-        self._idle_polls[partition] = self._idle_polls.get(partition, 0) + 1
-        return self._idle_polls[partition] > _IDLE_POLLS_MAX
+        place = (topic, partition)
+        idle = 0 if place in polled.caught_up else self._idle_polls.get(place, 0) + 1
+        self._idle_polls[place] = idle
+        return idle == 0 or idle > _IDLE_POLLS_MAX
 
     def _load(self, live: Live, keys: list[str]) -> list[bytes | None]:
         """Load from the store, however long it takes: nothing may be guessed and nothing lost."""
