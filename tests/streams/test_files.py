@@ -507,6 +507,16 @@ def test_a_file_of_labels_sorted_or_not_comes_in_time_order(
     assert found == sorted(both, key=lambda one: (one[2], one[0] == "event"))
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_an_unsorted_file_of_many_labels_comes_in_time_order(tmp_path: Path, suffix: str) -> None:
+    """Also a label at the very end of a long file is there when its time comes."""
+    events = write_lines(tmp_path / "e.jsonl", [event(i, _START_MS + 1_500 * i) for i in range(5)])
+    rows = [{"event_id": f"e{i}", "label": 0, "time": iso(_START_MS + i)} for i in range(6_000)]
+    stream = stream_of(events, write_labels(tmp_path / f"l{suffix}", rows[::-1]))
+    found = [one[1:] for one in drained(stream, 1) if one[0] == "label"]
+    assert found == [(f"e{i}", _START_MS + i) for i in range(6_000)]
+
+
 def test_a_label_of_a_file_keeps_weight_and_source_and_gets_its_time_in_ms(tmp_path: Path) -> None:
     """The record is what the labels topic would carry."""
     events = write_lines(tmp_path / "e.jsonl", [event(0)])
@@ -688,7 +698,7 @@ def test_of_a_truncated_file_the_rows_before_come_and_then_an_error(
 
     def read_on() -> None:
         while not source.exhausted:
-            found.extend(v for v in source.take(500).records.values if v is not None)
+            found.extend(v for v in source.take(30_000).records.values if v is not None)
 
     assert "expected a whole file" in refusal(read_on)
     assert 10_000 < len(found) < 20_000
@@ -700,6 +710,20 @@ def test_a_file_of_another_format_than_its_suffix_is_refused(tmp_path: Path, nam
     """Plain text under a name that says otherwise is not read as something else."""
     (tmp_path / name).write_text('{"id":"a"}\n' * 100)
     assert f"{name}: expected" in refusal(lambda: read(tmp_path / name))
+
+
+def test_a_line_without_end_costs_no_more_than_its_bound(tmp_path: Path) -> None:
+    """A line of 40 MB is read with a peak below 6 MB."""
+    path = write_lines(tmp_path / "a.jsonl.gz", [b"x" * 40_000_000, event(1)])
+    source = FileSource(settings_of(), path)
+    tracemalloc.start()
+    try:
+        sizes = [len(value or b"") for value in source.take(2).records.values]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sizes == [LINE_BYTES_MAX, len(json.dumps(event(1)))]
+    assert peak < 6_000_000
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.zst", ".csv", ".parquet"])

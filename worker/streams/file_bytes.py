@@ -30,20 +30,14 @@ class Progress:
 def lines_of(path: Path, progress: Progress) -> Iterator[list[bytes]]:
     """Yield the lines that are not blank, without their line feeds and cut where too long."""
     with _Opened(path, progress) as read:
-        rest, is_cut, is_first = b"", False, True
+        rest, is_first = b"", True
         while data := read():
             if is_first:
                 data, is_first = data.removeprefix(_BOM), False
             first, *others = data.split(b"\n")
-            if not is_cut:
-                rest += first
-            lines = [rest, *others]
-            # What follows the cut of a line that is too long is not kept, up to its line feed.
+            # The only line that may be too long, as a read is far shorter than the bound.
+            lines = [(rest + first)[:LINE_BYTES_MAX], *others]
             rest = lines.pop()
-            is_cut = (is_cut and not others) or len(rest) > LINE_BYTES_MAX
-            rest = rest[:LINE_BYTES_MAX]
-            if lines:
-                lines[0] = lines[0][:LINE_BYTES_MAX]
             kept = [line for line in lines if line and not line.isspace()]
             if kept:
                 yield kept

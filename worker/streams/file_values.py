@@ -62,8 +62,8 @@ def cells(field: FieldSettings, unit: Unit, texts: Sequence[str]) -> list[Any]:
 
     What does not parse as the declared type stays a text, so that decoding refuses it.
 
-    >>> cells(FieldSettings(type="float"), "iso", ["1.50", "+2", "", "1,5"])
-    [Raw(b'1.50'), 2.0, None, '1,5']
+    >>> cells(FieldSettings(type="integer"), "iso", ["15", "+2", "", "1,5"])
+    [15, 2, None, '1,5']
     """
     convert = _converter(field, unit)
     return [convert(text) if text else None for text in texts]
