@@ -185,7 +185,7 @@ class KafkaHarness:
         bootstrap = self.settings.bootstrap_servers
         consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reads-headers"})
         consumer.assign([Place(topic, partition, offset)])
-        message = consumer.poll(10)
+        message: Any = consumer.poll(10)
         consumer.close()
         return dict(message.headers() or [])
 

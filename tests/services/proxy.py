@@ -1,0 +1,116 @@
+"""A proxy in front of a broker that knows Kafka's frames and can lose chosen ones."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal
+
+PRODUCE, FIND_COORDINATOR, ADD_OFFSETS, END_TXN = 0, 10, 25, 26
+Action = Literal["pass", "swallow", "mute", "cut"]
+"""Let a request through; lose it; lose its answer; close the connection instead."""
+
+
+def pass_all(api_key: int) -> Action:
+    """Let everything through."""
+    return "pass"
+
+
+class Proxy:
+    """Forwards connections to a broker whose ``advertised.listeners`` names this proxy.
+
+    Attributes
+    ----------
+    rule
+        Asked with the api key of every request.
+    refuse
+        While true, new connections are closed at once.
+    seen
+        Requests by api key.
+    """
+
+    def __init__(self, broker_port: int, port: int) -> None:
+        self.rule: Callable[[int], Action] = pass_all
+        self.refuse = False
+        self.seen: Counter[int] = Counter()
+        self.bootstrap = f"127.0.0.1:{port}"
+        self._broker_port = broker_port
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._start(self._accept)
+
+    def close(self) -> None:
+        """Close every connection and stop listening."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in list(self._open):
+            _close(each)
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener was closed
+            while True:
+                client = self._listener.accept()[0]
+                if self.refuse:
+                    client.close()
+                    continue
+                broker = socket.create_connection(("127.0.0.1", self._broker_port))
+                self._open |= {client, broker}
+                muted: set[int] = set()
+                self._start(self._forward, client, broker, lambda f, m=muted: self._ask(f, m))
+                self._start(self._forward, broker, client, lambda f, m=muted: _answer(f, m))
+
+    def _ask(self, frame: bytes, muted: set[int]) -> Action:
+        api_key, _, correlation = struct.unpack_from(">hhi", frame)
+        self.seen[api_key] += 1
+        action = self.rule(api_key)
+        if action == "mute":
+            muted.add(correlation)
+            return "pass"
+        return action
+
+    def _forward(
+        self, source: socket.socket, target: socket.socket, judge: Callable[[bytes], Action]
+    ) -> None:
+        with suppress(OSError):
+            while (frame := _read_frame(source)) is not None:
+                action = judge(frame)
+                if action == "cut":
+                    break
+                if action == "pass":
+                    target.sendall(struct.pack(">i", len(frame)) + frame)
+        for end in (source, target):
+            self._open.discard(end)
+            _close(end)
+
+    def _start(self, run: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(target=run, args=arguments, daemon=True).start()
+
+
+def _answer(frame: bytes, muted: set[int]) -> Action:
+    (correlation,) = struct.unpack_from(">i", frame)
+    return "swallow" if correlation in muted else "pass"
+
+
+def _read_frame(source: socket.socket) -> bytes | None:
+    size = _read(source, 4)
+    return _read(source, struct.unpack(">i", size)[0]) if size else None
+
+
+def _read(source: socket.socket, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        part = source.recv(count - len(found))
+        if not part:
+            return b""
+        found += part
+    return found
+
+
+def _close(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
