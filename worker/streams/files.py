@@ -81,6 +81,7 @@ class FileStream:
         self._has_column = label_column is not None
         self._sink = sink
         self._paused = False
+        self._is_sought = False
         self._positions = [0, 0]
         self._ends: dict[TopicPartition, int] = {}
 
@@ -117,10 +118,10 @@ class FileStream:
     def poll(self, timeout_ms: int, records_max: int) -> Polled:
         """Return up to ``records_max`` events and the labels known until the last of them.
 
-        Never waits. Labels may be more than ``records_max`` while events come, as they must all be
+        Nothing before `seek`. Never waits. Labels may be more than ``records_max`` while events come, as they must all be
         known before the next event; after the last event they are not.
         """
-        if self._paused:
+        if self._paused or not self._is_sought:
             return self._polled()
         rows = self._source.take(records_max)
         if not len(rows.records):
@@ -146,6 +147,7 @@ class FileStream:
                 f"{self._topics[0]}/{partition}", f"the position {tuple(self._positions)}",
                 str((events_offset, labels_offset)), "files are replayed from their beginning",
             )  # fmt: skip
+        self._is_sought = True
 
     def committed(self, partition: int) -> tuple[int, int] | None:
         """Return None: a replay starts anew."""
