@@ -12,7 +12,7 @@ from worker.contracts.records import Output
 from worker.errors import FatalError, StateLostError, TransientError
 from worker.stores import Meta, Write
 from worker.stores.memory import MemoryStore
-from worker.streams import TopicPartition
+from worker.streams import Polled, TopicPartition
 from worker.streams.memory import MemoryLog, MemoryStream
 
 COUNT = 400
@@ -62,6 +62,33 @@ class FragileStore(MemoryStore):
         super().flush(space, version, meta, writes)
         if self._left == 0:
             raise self._error()
+
+
+class Unfair(MemoryStream):
+    """A stream that stays with one topic partition until that has no records or is paused.
+
+    Then the next one has its turn. So does Kafka's client in a backlog, with what it has fetched.
+    """
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(
+            log, group="world", slot="0", events_topic="transactions", labels_topic="labels"
+        )
+        self._all = [(t, p) for t in ("transactions", "labels") for p in range(self.partitions)]
+        self._wanted_paused: set[TopicPartition] = set()
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        self._wanted_paused = set(partitions)
+
+    def poll(self, timeout_ms: int, records_max: int) -> Polled:
+        for place in list(self._all):
+            super().pause([p for p in self._all if p != place or p in self._wanted_paused])
+            polled = super().poll(timeout_ms, records_max)
+            if polled.records:
+                return polled
+            self._all.remove(place)
+            self._all.append(place)
+        return super().poll(timeout_ms, records_max)
 
 
 def full_log(partitions: int = 1) -> MemoryLog:
@@ -140,6 +167,20 @@ def test_models_learn_through_the_training_log_only() -> None:
     second = worker(log, MemoryStore(), slot="1")
     drain(first, second)
     assert first.parts.models.state_hash() == second.parts.models.state_hash()
+
+
+def test_labels_of_a_backlog_are_known_when_they_were_however_records_arrive() -> None:
+    """Each row's labels are those no younger than the newest event so far, by record times."""
+    log = new_log(3)
+    fill(log, events(1500))
+    drain(worker(log, MemoryStore(), stream=Unfair(log)))
+    for p in range(3):
+        times = log.read("transactions", p, 0, 10_000).timestamps_ms
+        labels = log.read("labels", p, 0, 10_000).timestamps_ms
+        for row in journal(log, p):
+            newest = max(times[: row["source_offset"] + 1])
+            known = sum(time <= newest for time in labels)
+            assert row["labels_offset"] in (known, None if row["outcome"] != "scored" else known)
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -67,6 +67,10 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._events) + len(self._labels)
 
+    def waiting(self, topic: str) -> int:
+        """Return how many records of a topic wait."""
+        return len(self._events if topic == self._events.topic else self._labels)
+
     def add(self, records: Records) -> None:
         """Append records that follow those added before."""
         mine = self._events if records.topic == self._events.topic else self._labels

@@ -32,7 +32,7 @@ from worker.streams import Polled, Stream, TopicPartition
 from worker.telemetry import Telemetry
 from worker.training import TrainingFollower
 
-_IDLE_POLLS_MAX = 10
+_SILENT_TURNS_MAX = 5
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _DAY_MS = 86_400_000
 
@@ -94,7 +94,9 @@ class Runner:
         self._has_learned = False
         self._version = 0
         self._live: dict[int, Live] = {}
-        self._idle_polls: dict[TopicPartition, int] = {}
+        self._silence: dict[TopicPartition, int] = {}
+        self._caught_up: frozenset[TopicPartition] = frozenset()
+        self._has_more = False
         self._flushed_s = clock_s()
         self._failures = 0
 
@@ -131,11 +133,9 @@ class Runner:
         """Do one poll and at most one transaction; return the number of input records processed."""
         try:
             self._learn_history()
-            polled = self._parts.stream.poll(
-                self._bounds.poll if self.idle else 0, self._bounds.batch_records_max
-            )
-            self._own(polled)
+            polled = self._collect()
             done = self._batch(polled)
+            self._has_more = done > 0 and not self.idle
             self._flush_due()
         except TransientError as error:
             self._wait("stream", error)
@@ -145,6 +145,27 @@ class Runner:
             return 0
         self._failures = 0
         return done
+
+    def _collect(self) -> Polled:
+        """Poll until a batch is here, nothing more comes at once, or the time of a poll is over.
+
+        One poll may bring one partition of one topic only, yet a shard needs its events and labels
+        together, and many small transactions cost more than one. Where learning is inline, batches
+        may not depend on a clock: one poll is enough.
+        """
+        end_s = self._clock_s() + self._bounds.poll / 1000
+        timeout_ms = 0 if self._has_more else self._bounds.poll
+        while True:
+            polled = self._parts.stream.poll(timeout_ms, self._bounds.batch_records_max)
+            self._own(polled)
+            events = self._settings.events.topic
+            waiting = sum(live.inbox.waiting(events) for live in self._live.values())
+            is_enough = waiting >= self._bounds.batch_records_max
+            if is_enough or not polled.records or self._parts.stream.learns_inline:
+                return polled
+            if self._clock_s() >= end_s:
+                return polled
+            timeout_ms = 0
 
     def _learn_history(self) -> None:
         """At the start, learn the whole training log, before anything is scored."""
@@ -176,6 +197,7 @@ class Runner:
                 live.inbox.add(records)
         for partition, live in self._live.items():
             self._telemetry.lag.labels(str(partition)).set(len(live.inbox))
+        self._listen(polled)
         self._pause_full()
         self._telemetry.ready, self._telemetry.reason = True, "live"
 
@@ -236,18 +258,18 @@ class Runner:
             self._telemetry.model_version.set(self._version)
         if self._dirty() >= self._bounds.dirty_max:
             self._flush_all()
-        done = [o for p in list(self._live) if (o := self._process(p, polled)) is not None]
+        done = [o for p in list(self._live) if (o := self._process(p)) is not None]
         if done:
             self._commit(polled, done)
         return sum(len(o.rows) for _, o in done)
 
-    def _process(self, partition: int, polled: Polled) -> tuple[int, Outcome] | None:
+    def _process(self, partition: int) -> tuple[int, Outcome] | None:
         live = self._live[partition]
         started_s = self._clock_s()
         events, labels, before = live.inbox.take(
             self._bounds.batch_records_max,
-            events_end=self._ended(partition, self._settings.events.topic, polled),
-            labels_end=self._ended(partition, self._topics().labels, polled),
+            events_end=self._ended(partition, self._settings.events.topic),
+            labels_end=self._ended(partition, self._topics().labels),
         )
         if not len(events) and not len(labels):
             return None
@@ -262,14 +284,26 @@ class Runner:
         self._telemetry.batch_seconds.observe(self._clock_s() - started_s)
         return partition, outcome
 
-    def _ended(self, partition: int, topic: str | None, polled: Polled) -> bool:
+    def _listen(self, polled: Polled) -> None:
+        """Count for how many polls each input has had nothing here although its log has more.
+
+        A client serves its partitions in turn, so a poll that brought others' records says little;
+        one that brought nothing at all counts as a whole turn.
+        """
+        self._caught_up = polled.caught_up
+        came = any(len(records) for records in polled.records)
+        topics = [t for t in (self._settings.events.topic, self._topics().labels) if t is not None]
+        places = [(topic, p) for topic in topics for p in self._live]
+        for topic, p in places:
+            is_here = self._live[p].inbox.waiting(topic) or (topic, p) in polled.caught_up
+            before = self._silence.get((topic, p), 0)
+            self._silence[topic, p] = 0 if is_here else before + (1 if came else len(places))
+
+    def _ended(self, partition: int, topic: str | None) -> bool:
         """Return whether a topic has nothing more, or has been silent for too long to wait for."""
-        if topic is None:
-            return True
-        place = (topic, partition)
-        idle = 0 if place in polled.caught_up else self._idle_polls.get(place, 0) + 1
-        self._idle_polls[place] = idle
-        return idle == 0 or idle > _IDLE_POLLS_MAX
+        silent_max = _SILENT_TURNS_MAX * 2 * len(self._live)
+        silent = 0 if topic is None else self._silence[topic, partition]
+        return topic is None or (topic, partition) in self._caught_up or silent > silent_max
 
     def _load(self, live: Live, keys: list[str]) -> list[bytes | None]:
         """Load from the store, however long it takes: nothing may be guessed and nothing lost."""
