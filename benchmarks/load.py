@@ -91,7 +91,8 @@ def create_topics(bootstrap: str, names: Sequence[str], partitions: int = PARTIT
 
 def delete_topics(bootstrap: str, names: Sequence[str]) -> None:
     """Delete topics, so that the broker's disk and cache serve the next run alike."""
-    for future in AdminClient({"bootstrap.servers": bootstrap}).delete_topics(list(names)).values():
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # its futures die with it
+    for future in admin.delete_topics(list(names)).values():
         future.result(30)
 
 
