@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.streams.harness import Harness, join, journal, polls, read, start, together, visible
@@ -371,7 +373,9 @@ def test_close_leaves_the_group_and_may_be_repeated(harness: Harness) -> None:
     start(stream)
     stream.close()
     stream.close()
+    began_s = time.monotonic()
     assert join(harness.stream("b")).assigned == {0, 1}
+    assert time.monotonic() - began_s < 4  # the session times out after six seconds
 
 
 def test_keep_alive_takes_no_records(harness: Harness) -> None:

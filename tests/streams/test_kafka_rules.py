@@ -67,23 +67,46 @@ def heal(proxy: Proxy) -> None:
     proxy.rule = lambda key: "pass"
 
 
-def test_rule_a_a_commit_is_fenced_after_the_client_forgot_its_membership(
-    world: KafkaHarness,
-) -> None:
-    """When the client's own metadata says "no member", which is accepted, the snapshot does not."""
-    stream = world.stream()
-    generation = start(stream).generation
+def forget_membership(world: KafkaHarness, stream: KafkaStream) -> None:
+    """Evict a member and wait, without a poll, until its client has heard of it."""
     world.evict("0")
     client = stream._member._consumer
     deadline_s = time.monotonic() + 20
-    while client.group_metadata().generation_id > 0:  # until a heartbeat is answered
+    while client.group_metadata().generation_id > 0:
         assert time.monotonic() < deadline_s
+
+
+def test_rule_a_a_commit_is_fenced_after_the_client_forgot_its_membership(
+    world: KafkaHarness,
+) -> None:
+    """The client's own metadata then says "no member", which an empty group accepts unfenced."""
+    stream = world.stream()
+    generation = start(stream).generation
+    forget_membership(world, stream)
     other = world.stream("1")
     other.commit(start(other).generation, [], {(world.events, 0): 100})
+    other.close()
     with pytest.raises(StateLostError):
         stream.commit(generation, [journal(world)], {(world.events, 0): 25})
-    assert other.committed(0) == (100, 0)
-    assert visible(other, world.outputs.journal) == []
+    stream.recover()
+    assert stream.committed(0) == (100, 0)
+    assert visible(stream, world.outputs.journal) == []
+
+
+def test_rule_a_a_partition_lost_and_regained_within_one_poll_is_shown_as_lost(
+    world: KafkaHarness,
+) -> None:
+    """The member joins again under another name: what others did in between is not known."""
+    world.append(world.events, 0, [b"a"])
+    stream = world.stream()
+    start(stream)
+    read(stream, 1)
+    forget_membership(world, stream)
+    seen = [stream.poll(50, 100) for _ in range(3)]
+    assert any(0 not in p.assigned for p in seen)
+    world.append(world.events, 0, [b"b"])
+    join(stream)
+    assert not any(stream.poll(50, 100).records for _ in range(5))
 
 
 def test_rule_b_a_lost_record_is_never_committed(lossy: KafkaHarness, proxy: Proxy) -> None:
