@@ -49,7 +49,11 @@ class Checkpoint:
         of the log.
         """
         self._settle()
-        writes = [Write(key, value, self._ttl_of(key)) for key, value in shard.take_writes()]
+        ttl_ms, entity_ttl_ms = self._ttl_ms.get, self._entity_ttl_ms
+        writes = [
+            Write(key, value, ttl_ms(key.partition(":")[0], entity_ttl_ms))
+            for key, value in shard.take_writes()
+        ]
         meta = Meta(os.urandom(16), shard.events_next, shard.labels_next, journal_next)
         self._unsettled = (meta, writes)
         self._settle()
@@ -62,6 +66,3 @@ class Checkpoint:
             self._store.flush(self._space, self._version, meta, writes)
             self._version = meta.version
             self._unsettled = None
-
-    def _ttl_of(self, key: str) -> int | None:
-        return self._ttl_ms.get(key.split(":", 1)[0], self._entity_ttl_ms)

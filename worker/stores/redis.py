@@ -261,14 +261,15 @@ def _grouped(prefix: bytes, writes: Sequence[Write]) -> tuple[list[bytes], list[
     Deletes come last: a full server lets a script that has deleted something write on.
     """
     groups: dict[bytes, tuple[list[bytes], list[bytes | int]]] = {}
-    for write in {write.key: write for write in writes}.values():
-        assert write.key != _META
-        how = _how(write)
-        if how not in groups:
-            groups[how] = ([], [])
-        groups[how][0].append(prefix + write.key.encode())
-        if write.value is not None:
-            groups[how][1].append(write.value)
+    ttl_ms: int | None = -1  # of the group in hand: neighbours mostly share it
+    for key, (value, ttl) in {key: (value, ttl) for key, value, ttl in writes}.items():
+        assert key != _META
+        if value is None or ttl != ttl_ms:
+            names, values = groups.setdefault(_how(value, ttl), ([], []))
+            ttl_ms = -1 if value is None else ttl
+        names.append(prefix + key.encode())
+        if value is not None:
+            values.append(value)
     if b"del" in groups:
         groups[b"del"] = groups.pop(b"del")
     keys = [key for names, _ in groups.values() for key in names]
@@ -276,14 +277,14 @@ def _grouped(prefix: bytes, writes: Sequence[Write]) -> tuple[list[bytes], list[
     return keys, args
 
 
-def _how(write: Write) -> bytes:
-    if write.value is None:
+def _how(value: bytes | None, ttl_ms: int | None) -> bytes:
+    if value is None:
         return b"del"
-    if write.ttl_ms is None:
+    if ttl_ms is None:
         return b"keep"
     # A TTL that the server refuses would stop the script half way.
-    assert 0 < write.ttl_ms < 1 << 53
-    return b"%d" % write.ttl_ms
+    assert 0 < ttl_ms < 1 << 53
+    return b"%d" % ttl_ms
 
 
 def _lost(space: str) -> StateLostError:
