@@ -513,8 +513,9 @@ def test_an_unsorted_file_of_many_labels_comes_in_time_order(tmp_path: Path, suf
     events = write_lines(tmp_path / "e.jsonl", [event(i, _START_MS + 1_500 * i) for i in range(5)])
     rows = [{"event_id": f"e{i}", "label": 0, "time": iso(_START_MS + i)} for i in range(6_000)]
     stream = stream_of(events, write_labels(tmp_path / f"l{suffix}", rows[::-1]))
-    found = [one[1:] for one in drained(stream, 1) if one[0] == "label"]
-    assert found == [(f"e{i}", _START_MS + i) for i in range(6_000)]
+    both = [("label", f"e{i}", _START_MS + i) for i in range(6_000)]
+    both += [("event", f"e{i}", _START_MS + 1_500 * i) for i in range(5)]
+    assert drained(stream, 1) == sorted(both, key=lambda one: (one[2], one[0] == "event"))
 
 
 def test_a_label_of_a_file_keeps_weight_and_source_and_gets_its_time_in_ms(tmp_path: Path) -> None:
