@@ -48,6 +48,7 @@ class World:
         for topic in ("journal", "alerts", "dead-letters", "training", "labels", "transactions"):
             text = text.replace(f": {topic} ", f": {self.name}-{topic} ")
             text = text.replace(f": {topic}\n", f": {self.name}-{topic}\n")
+        text = text.replace("alert_rate: 0.005", "threshold: 0.1")
         text = text.replace("name: cards", f"name: {self.name}")
         text = text.replace("localhost:9092", "${TEST_BOOTSTRAP}")
         text = text.replace("redis://localhost:6379/0", "${TEST_REDIS}")
@@ -69,16 +70,28 @@ class World:
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    def play(self) -> None:
-        self.produce("play", self.events, "--topic", f"{self.name}-transactions", "--labels",
-                     self.labels, "--labels-topic", f"{self.name}-labels", "--bootstrap",
-                     self.bootstrap)  # fmt: skip
+    def play(self, *options: object) -> subprocess.Popen[str]:
+        """Start playing events and labels onto their topics."""
+        words = [
+            "play", self.events, "--topic", f"{self.name}-transactions", "--labels", self.labels,
+            "--labels-topic", f"{self.name}-labels", "--bootstrap", self.bootstrap, *options,
+        ]  # fmt: skip
+        return self._start("player", "producers.cli", *words)
 
     def start(self, slot: str = "0") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "worker.cli", "run", "-c", str(self.config)]
-        with (self.directory / f"worker-{slot}.log").open("a") as log:
+        """Start a worker."""
+        words = ("run", "-c", self.config, "--slot", slot)
+        return self._start(f"worker-{slot}", "worker.cli", *words)
+
+    def wait_for_live(self, starts: int, slot: str = "0") -> None:
+        """Return once the worker that was started last owns all partitions."""
+        while self.log(slot).count("shard_acquired") < PARTITIONS * starts:
+            time.sleep(0.1)
+
+    def _start(self, name: str, module: str, *words: object) -> subprocess.Popen[str]:
+        with (self.directory / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
-                [*command, "--slot", slot],
+                [sys.executable, "-m", module, *map(str, words)],
                 env=self.environ, cwd=ROOT, stderr=log, stdout=log, text=True,
             )  # fmt: skip
         self.processes.append(process)
@@ -132,8 +145,9 @@ class World:
                 return rows
             time.sleep(0.2)
 
-    def log(self) -> str:
-        return (self.directory / "worker-0.log").read_text()
+    def log(self, slot: str = "0") -> str:
+        path = self.directory / f"worker-{slot}.log"
+        return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture
@@ -169,13 +183,15 @@ def certain(rows: list[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
 def test_a_worker_killed_three_times_gives_what_a_replay_gives(world: World) -> None:
     """Journal complete and without doubles; features, bit for bit, those of the embedded run."""
     process = world.start()
-    world.play()
-    for share in (0.1, 0.4, 0.7):
-        world.wait_for_rows(int(share * lines(world.events)))
+    player = world.play("--rate", 1_500)
+    for starts in (1, 2, 3):
+        world.wait_for_live(starts)
         process.kill()
         process.wait()
         process = world.start()
+    world.wait_for_live(4)
     rows = world.wait_for_rows(lines(world.events))
+    assert player.wait() == 0
     assert stop(process) == 0
     offsets = by_source(rows)
     assert offsets == sorted(set(offsets)), world.log()[-3000:]
@@ -210,12 +226,12 @@ def test_sigterm_flushes_and_a_second_worker_goes_on(world: World) -> None:
     world.wait_for_rows(500)
     assert stop(process) == 0
     other = world.start(slot="1")
+    world.wait_for_live(1, slot="1")
     rows = world.wait_for_rows(lines(world.events))
     assert stop(other) == 0
     offsets = by_source(rows)
     assert offsets == sorted(set(offsets))
-    log = (world.directory / "worker-1.log").read_text()
-    acquired = [json.loads(x) for x in log.splitlines() if "shard_acquired" in x]
+    acquired = [json.loads(x) for x in world.log("1").splitlines() if "shard_acquired" in x]
     assert [a["folded"] for a in acquired[:PARTITIONS]] == [0] * PARTITIONS
 
 

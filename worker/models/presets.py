@@ -16,7 +16,7 @@ _OPTIMIZERS: dict[str, Callable[[float], Any]] = {
 
 def logistic(
     *,
-    optimizer: str = "adam",
+    optimizer: str = "sgd",
     lr: float = 0.01,
     l2: float = 0.0,
     intercept_lr: float = 0.01,
@@ -31,7 +31,9 @@ def logistic(
     Parameters
     ----------
     optimizer
-        ``sgd``, ``adagrad`` or ``adam``.
+        ``sgd`` (River's default), ``adagrad`` or ``adam``. Measured on the demo's stream, average
+        precision of its last two thirds: SGD 0.26, AdaGrad at 0.05 0.29, Adam at 0.01 0.09, whose
+        steps do not shrink where a class is rare; at 0.001 it has 0.26.
     lr, intercept_lr
         Learning rates of weights and intercept, constant.
     l2
