@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,6 @@ On any other version they are left out: bounded waits still keep every promise, 
 coordinator then costs a rebuild of the producer (K) and much CPU while it is down (N).
 """
 
-_BOOTSTRAP_MS = 10_000
 _RETRY_BACKOFF_MS = 10  # slept between transactions: p50 16 ms against 118 ms with the default 100
 _METADATA_AGE_MS = 15_000
 _BATCH_BYTES = 262_144
@@ -51,7 +51,7 @@ _CAUSES: Final = (
 
 
 class ClientLog(logging.Handler):
-    """Passes on what the client logs, each text at most once per 10 s, and keeps the last warning.
+    """Passes on what the client logs, each text at most once per 10 s, and keeps the last ones.
 
     A lost coordinator writes thousands of lines a second otherwise. A failed start says only
     "unable to bootstrap"; its reason is nowhere but in the log.
@@ -61,14 +61,14 @@ class ClientLog(logging.Handler):
         super().__init__(logging.WARNING)
         self._clock_s = clock_s
         self._said_s: dict[tuple[str, str], float] = {}
-        self.last_problem = ""
+        self.problems: deque[str] = deque(maxlen=20)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Forward a record to the root logger's handlers unless its text was said just now."""
         if record.name == "kafka.net.selector" and record.levelno < logging.ERROR:
             return  # a busy machine, said several times a minute
         if record.name.startswith("kafka.net"):
-            self.last_problem = record.getMessage()
+            self.problems.append(record.getMessage())
         # The template, not the text: node ids and ports vary.
         key, now_s = (record.name, str(record.msg)[:80]), self._clock_s()
         if now_s - self._said_s.get(key, -_REPEAT_S) >= _REPEAT_S:
@@ -131,7 +131,7 @@ def make_producer(settings: KafkaSettings, transactional_id: str) -> Any:
         transaction_timeout_ms=settings.transaction_timeout,
         request_timeout_ms=_request_timeout_ms(settings),
         delivery_timeout_ms=settings.transaction_timeout * 2 // 3,
-        max_block_ms=_BOOTSTRAP_MS,
+        max_block_ms=_request_timeout_ms(settings),
         retry_backoff_ms=_RETRY_BACKOFF_MS,
         linger_ms=50,  # every transaction is flushed; this lets batches fill until then
         # A batch that must be split loses the transaction, so it stays below max.message.bytes.
@@ -198,16 +198,16 @@ def _build(kind: Any, settings: KafkaSettings, **options: Any) -> Any:
     """
     quiet_client_logs()
     _check_ca_file(settings)
-    _LOG.last_problem = ""
+    _LOG.problems.clear()
     try:
         return kind(
             **_connection(settings),
             **options,
-            bootstrap_timeout_ms=_BOOTSTRAP_MS,
+            bootstrap_timeout_ms=_request_timeout_ms(settings),
             metadata_max_age_ms=_METADATA_AGE_MS,
         )
     except (KafkaTimeoutError, KafkaConnectionError) as error:
-        raise _cause(settings, _LOG.last_problem) from error
+        raise _cause(settings, list(_LOG.problems)) from error
 
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -229,15 +229,13 @@ def _check_ca_file(settings: KafkaSettings) -> None:
         raise ConfigError("stream.ssl_cafile", expected="a file", got=settings.ssl_cafile)
 
 
-def _cause(settings: KafkaSettings, problem: str) -> RiverwatchError:
+def _cause(settings: KafkaSettings, problems: list[str]) -> RiverwatchError:
     """Return the error for a failed start, with the reason that the client only logged."""
     where = f"kafka {settings.bootstrap_servers}"
     for sign, meaning, may_pass in _CAUSES:
-        if sign in problem:
-            if may_pass:
-                return TransientError(where, got=meaning)
-            return ConfigError(where, got=meaning)
-    return TransientError(where, "an answer", problem[:200] or f"none in {_BOOTSTRAP_MS} ms")
+        if any(sign in problem for problem in problems):
+            return (TransientError if may_pass else ConfigError)(where, got=meaning)
+    return TransientError(where, "an answer", problems[0][:200] if problems else "none in time")
 
 
 def _repairable() -> bool:

@@ -1,0 +1,77 @@
+"""What the clients log, and the reasons of a failed start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.process import free_port
+from worker.contracts.settings import KafkaSettings
+from worker.errors import ConfigError, TransientError
+from worker.streams.kafka_client import ClientLog, make_admin
+
+
+class Kept(logging.Handler):
+    """Keeps what reaches the root logger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    """Return a handler of the root logger."""
+    handler = Kept()
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+
+
+def line(name: str, text: str, *arguments: object) -> logging.LogRecord:
+    """Return a warning of a logger."""
+    return logging.LogRecord(name, logging.WARNING, "", 0, text, arguments, None)
+
+
+def test_a_repeated_line_of_the_client_is_passed_on_once_in_ten_seconds(kept: Kept) -> None:
+    """Lines of one template count as one, whatever node they name; other lines are not held."""
+    now_s = 0.0
+    log = ClientLog(lambda: now_s)
+    for node in range(1_000):
+        log.emit(line("kafka.coordinator", "Marking the coordinator dead (node %d)", node))
+    log.emit(line("kafka.coordinator", "something else"))
+    assert kept.texts == ["Marking the coordinator dead (node 0)", "something else"]
+    now_s = 10.0
+    log.emit(line("kafka.coordinator", "Marking the coordinator dead (node %d)", 7))
+    assert kept.texts[2:] == ["Marking the coordinator dead (node 7)"]
+
+
+def test_a_port_where_nobody_listens_is_named_with_the_reason() -> None:
+    """The client says only that it was unable to bootstrap; waiting may help."""
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(TransientError, match=f"kafka {address}.*connection refused"):
+        make_admin(KafkaSettings(bootstrap_servers=address, transaction_timeout="3s"))
+
+
+@pytest.mark.kafka
+def test_tls_spoken_to_a_plaintext_port_is_a_mistake_of_the_configuration(kafka: str) -> None:
+    """Waiting cannot help; the message names the setting."""
+    with pytest.raises(ConfigError, match="security_protocol"):
+        make_admin(
+            KafkaSettings(
+                bootstrap_servers=kafka, security_protocol="SSL", transaction_timeout="3s"
+            )
+        )
+
+
+def test_a_missing_ca_file_is_found_before_any_connection(tmp_path: Path) -> None:
+    """The client would retry it until its timeout."""
+    missing = str(tmp_path / "ca.pem")
+    with pytest.raises(ConfigError, match="ssl_cafile: expected a file"):
+        make_admin(KafkaSettings(security_protocol="SSL", ssl_cafile=missing))
