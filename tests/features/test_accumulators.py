@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.features.streams import UNHURRIED
 from worker.features.accumulators import high_square, shifted_squares
+from worker.features.kernels import divide
 
 UNITS = st.integers(-(2**40), 2**40)
 
@@ -47,3 +48,11 @@ def test_equal_values_have_no_squares_about_themselves(v: int, n: int) -> None:
     low = v * v * n % 2**64
     low = low - 2**64 if low >= 2**63 else low
     assert shifted_squares(n, v * n, low, (v * v // 2**40) * n, v) == 0.0
+
+
+@UNHURRIED
+@given(st.integers(0, 2**45), st.integers(1, 2**35), st.integers(-1, 1))
+def test_division_by_a_reciprocal_is_exact(a: int, b: int, beside: int) -> None:
+    """At every time in ms up to the year 3000, multiples of the divisor and their neighbours too."""
+    for dividend in (a, max(a // b * b + beside, 0)):
+        assert divide(dividend, b, 1.0 / b) == dividend // b

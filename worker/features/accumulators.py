@@ -15,11 +15,12 @@ from worker.contracts.records import Float64, Int64
 
 _LARGEST = np.iinfo(np.int64).max
 _SMALLEST = np.iinfo(np.int64).min
+_TWO_20 = 1 << 20
 _TWO_62 = 2.0**62
 _TWO_64 = 2.0**64
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def clear(fields: Int64, records: Int64, at: int) -> None:
     """Empty a record, but for its number."""
     for i in range(1, records.shape[1]):
@@ -30,13 +31,13 @@ def clear(fields: Int64, records: Int64, at: int) -> None:
             records[at, fields[f, 2] + 1] = _SMALLEST
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def copy(source: Int64, at: int, target: Int64, to: int) -> None:
     for i in range(1, target.shape[1]):
         target[to, i] = source[at, i]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def high_square(v: int) -> int:
     """Return ⌊v² / 2^40⌋ for |v| <= 2^40."""
     if -(1 << 31) < v < (1 << 31):
@@ -45,7 +46,7 @@ def high_square(v: int) -> int:
     return high * high + ((2 * high * low + ((low * low) >> 20)) >> 20)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def accumulate(
     fields: Int64,
     f: int,
@@ -68,7 +69,7 @@ def accumulate(
         records[at, extremes + 1] = max(records[at, extremes + 1], largest)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def merge(fields: Int64, source: Int64, at: int, target: Int64, to: int) -> None:
     """Add a record to a record."""
     target[to, 1] += source[at, 1]
@@ -80,7 +81,7 @@ def merge(fields: Int64, source: Int64, at: int, target: Int64, to: int) -> None
         )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def total_of(scratch: Int64, first: int, count: int, weight: Float64, place: int) -> float:
     total = float(scratch[first, place])
     for p in range(first + 1, first + count):
@@ -88,12 +89,14 @@ def total_of(scratch: Int64, first: int, count: int, weight: Float64, place: int
     return total
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def std_of(
     scratch: Int64, first: int, count: int, weight: Float64, n: float, place: int, squares: int
 ) -> float:
     """Return the sample standard deviation in units, by moments about an integer near the mean."""
-    reference = int(np.rint(total_of(scratch, first, count, weight, place) / n))
+    if n <= 1.0:
+        return 0.0
+    reference = int(np.floor(total_of(scratch, first, count, weight, place) / n + 0.5))
     distance, square = 0.0, 0.0
     for p in range(first, first + count):
         m, total = scratch[p, 1], scratch[p, place]
@@ -105,7 +108,7 @@ def std_of(
     return math.sqrt(max(square - distance * distance / n, 0.0) / max(n - 1.0, 1.0))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def shifted_squares(n: int, total: int, low: int, high: int, reference: int) -> float:
     """Return Σ (v − reference)², rounded once, from n, Σ v and the two limbs of Σ v².
 
@@ -113,6 +116,8 @@ def shifted_squares(n: int, total: int, low: int, high: int, reference: int) -> 
     2^64 to add.
     """
     modular = low - 2 * reference * total + n * reference * reference
+    if high == 0 and n < _TWO_20:  # every |v| < 2^20: no term reaches 2^62
+        return float(modular)
     rest = np.uint64(low) - (np.uint64(high) << np.uint64(40))
     squares = float(high) * 2.0**40 + float(rest)
     r = float(reference)

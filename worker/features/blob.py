@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from worker.contracts.records import Int64
 from worker.errors import StateLostError
+from worker.features.borrowing import borrowed
 from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Plan, Rows
 
 FORMAT_VERSION = 1
@@ -27,6 +28,7 @@ MAGIC = b"rw"
 _PREFIX_LENGTH = 12
 _HEADER_LENGTH = _PREFIX_LENGTH + 8
 _CRC_LENGTH = 4
+_CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _VARINT_MAX = 10
 _CHUNK = 512  # slots packed at once: the buffer is sized for the worst case
 
@@ -66,22 +68,17 @@ class BlobCodec:
         StateLostError
             Acquire the shard again: drop its space in the store and rebuild it from the log.
         """
-        if blob.startswith(self._prefix) and len(blob) > _HEADER_LENGTH + _CRC_LENGTH:
-            crc = zlib.crc32(memoryview(blob)[:-_CRC_LENGTH])
-            if crc == int.from_bytes(blob[-_CRC_LENGTH:], "little"):
-                return
-        raise self._refusal(blob)
+        if zlib.crc32(blob) != _CRC_RESIDUE or not blob.startswith(self._prefix):
+            raise self._refusal(blob)
 
     def decode(self, rows: Rows, slots: Int64, blobs: Sequence[bytes]) -> None:
-        """Fill empty slots from blobs. There must be a free tile row for each.
+        """Fill empty slots from blobs that were checked. There must be a free tile row for each.
 
         Raises
         ------
         StateLostError
             As `check`; the slots hold nothing of use then.
         """
-        for blob in blobs:
-            self.check(blob)
         ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, len(blobs)))
         data = np.frombuffer(b"".join(blobs), np.uint8)
         if not unpack(self._plan, rows, slots, data, ends):
@@ -97,10 +94,12 @@ class BlobCodec:
         pack(plan, rows, slots, buffer, ends)
         data = buffer[: ends[-1]].tobytes()
         blobs: list[bytes] = []
+        header, header_crc = self._header, zlib.crc32(self._header)
         begin = 0
         for end in ends.tolist():
-            body = self._header + data[begin:end]
-            blobs.append(body + zlib.crc32(body).to_bytes(_CRC_LENGTH, "little"))
+            body = data[begin:end]
+            crc = zlib.crc32(body, header_crc)
+            blobs.append(header + body + crc.to_bytes(_CRC_LENGTH, "little"))
             begin = end
         return blobs
 
@@ -114,7 +113,7 @@ class BlobCodec:
         return StateLostError(self._where, "bytes as they were written", "a wrong checksum", hint)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _put(buffer: Bytes, at: int, value: np.uint64) -> int:
     """Write a varint; return the place after it."""
     rest = np.uint64(value)
@@ -126,12 +125,12 @@ def _put(buffer: Bytes, at: int, value: np.uint64) -> int:
     return at + 1
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _put_signed(buffer: Bytes, at: int, value: int) -> int:
     return _put(buffer, at, np.uint64((value << 1) ^ (value >> 63)))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _get(data: Bytes, at: int, end: int) -> tuple[np.uint64, int]:
     """Return a varint and the place after it; beyond ``end`` where there is none."""
     value = np.uint64(0)
@@ -146,7 +145,7 @@ def _get(data: Bytes, at: int, end: int) -> tuple[np.uint64, int]:
     return value, end + 1
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _signed(value: np.uint64) -> np.int64:
     return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1))
 
@@ -154,21 +153,21 @@ def _signed(value: np.uint64) -> np.int64:
 @njit(cache=True, error_model="numpy")
 def pack(plan: Plan, rows: Rows, slots: Int64, buffer: Bytes, ends: Int64) -> None:
     """Write the bodies of slots one after the other; ``ends`` says where each ends."""
-    fields, sets, with_ids = plan.fields, plan.sets, plan.limits[3]
-    meta, ring, tiles = rows.meta, rows.ring, rows.tiles
-    at = 0
+    fields, sets, with_ids = borrowed(plan.fields), borrowed(plan.sets), plan.limits[3]
+    meta, ring, tiles = borrowed(rows.meta), borrowed(rows.ring), borrowed(rows.tiles)
+    out, at = borrowed(buffer), 0
     for i in range(len(slots)):
         slot = slots[i]
         now, tiled_max = meta[slot, NOW], meta[slot, TILED_MAX]
-        at = _put_signed(buffer, at, now)
-        at = _put(buffer, at, np.uint64(now - tiled_max + 1 if tiled_max >= 0 else 0))
-        at = _pack_ring(ring, slot, meta[slot, SIZE], len(fields), with_ids, buffer, at)
+        at = _put_signed(out, at, now)
+        at = _put(out, at, np.uint64(now - tiled_max + 1 if tiled_max >= 0 else 0))
+        at = _pack_ring(ring, slot, meta[slot, SIZE], len(fields), with_ids, out, at)
         if tiled_max >= 0:
-            at = _pack_tiles(fields, sets, tiles, meta[slot, TILE_ROW], now, buffer, at)
+            at = _pack_tiles(fields, sets, tiles, meta[slot, TILE_ROW], now, out, at)
         ends[i] = at
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _pack_ring(
     ring: Int64, slot: int, size: int, fields: int, with_ids: int, buffer: Bytes, at: int
 ) -> int:
@@ -188,14 +187,14 @@ def _pack_ring(
     return at
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _first_number(sets: Int64, s: int, now: int) -> int:
     """Return the oldest tile of a set that a window may still reach."""
     oldest: int = now // sets[s, 0] - sets[s, 1] + 1
     return max(oldest, 0)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _pack_tiles(
     fields: Int64, sets: Int64, tiles: Int64, row: int, now: int, buffer: Bytes, at: int
 ) -> int:
@@ -217,7 +216,7 @@ def _pack_tiles(
     return at
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _pack_record(fields: Int64, tiles: Int64, row: int, i: int, buffer: Bytes, at: int) -> int:
     at = _put(buffer, at, np.uint64(tiles[row, i, 1]))
     for f in range(len(fields)):
@@ -236,33 +235,34 @@ def _pack_record(fields: Int64, tiles: Int64, row: int, i: int, buffer: Bytes, a
 @njit(cache=True, error_model="numpy")
 def unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> bool:
     """Fill slots from whole blobs that were checked; return whether each was read to its end."""
-    fields, sets, with_ids = plan.fields, plan.sets, plan.limits[3]
-    meta, ring, tiles, free_count = rows.meta, rows.ring, rows.tiles, rows.free_count
+    fields, sets, with_ids = borrowed(plan.fields), borrowed(plan.sets), plan.limits[3]
+    meta, ring, tiles = borrowed(rows.meta), borrowed(rows.ring), borrowed(rows.tiles)
+    free_count, bytes_ = borrowed(rows.free_count), borrowed(data)
     begin = 0
     for i in range(len(slots)):
         slot = slots[i]
         end = ends[i] - _CRC_LENGTH
-        value, at = _get(data, begin + _HEADER_LENGTH, end)
+        value, at = _get(bytes_, begin + _HEADER_LENGTH, end)
         now = int(_signed(value))
-        tiled, at = _get(data, at, end)
-        size, at = _get(data, at, end)
+        tiled, at = _get(bytes_, at, end)
+        size, at = _get(bytes_, at, end)
         if at > end or size > np.uint64(ring.shape[2]) or (tiled and len(sets) == 0):
             return False
         meta[slot, NOW], meta[slot, SIZE] = now, int(size)
-        at = _unpack_ring(ring, slot, int(size), len(fields), with_ids, data, at, end)
+        at = _unpack_ring(ring, slot, int(size), len(fields), with_ids, bytes_, at, end)
         if tiled:
             meta[slot, TILED_MAX] = now + 1 - np.int64(tiled)
             free_count[0] -= 1
             row = rows.free[free_count[0]]
             meta[slot, TILE_ROW] = row
-            at = _unpack_tiles(fields, sets, tiles, row, now, data, at, end)
+            at = _unpack_tiles(fields, sets, tiles, row, now, bytes_, at, end)
         if at != end:
             return False
         begin = ends[i]
     return True
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _unpack_ring(
     ring: Int64,
     slot: int,
@@ -292,7 +292,7 @@ def _unpack_ring(
     return at
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _unpack_tiles(
     fields: Int64, sets: Int64, tiles: Int64, row: int, now: int, data: Bytes, at: int, end: int
 ) -> int:
@@ -313,7 +313,7 @@ def _unpack_tiles(
     return at
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _unpack_record(
     fields: Int64, tiles: Int64, row: int, i: int, data: Bytes, at: int, end: int
 ) -> int:

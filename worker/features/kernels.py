@@ -41,7 +41,7 @@ def fold(
     ops, scales = borrowed(plan.ops), borrowed(plan.scales)
     own, x = borrowed(values), borrowed(X)
     tiles_row, forget_ms = rows.tiles.shape[1], plan.limits[2]
-    with_ids, groups_before = plan.limits[3], plan.limits[4]
+    with_ids, groups_before, span_ms = plan.limits[3], plan.limits[4], plan.limits[5]
     newly_dirty = 0
     for e in range(len(slots)):
         slot, t = slots[e], time_ms[e]
@@ -62,13 +62,13 @@ def fold(
                 slot, now, scratch, weight, x, e,
             )  # fmt: skip
         tiled_ms = _insert(ring, slot, size, t, id_hash[e], own, e, with_ids, event)
-        if tiled_ms >= 0 and tiles_row > 0:
+        if tiled_ms >= 0 and now - tiled_ms < span_ms:
             if meta[slot, TILE_ROW] < 0:
                 free_count[0] -= 1
                 meta[slot, TILE_ROW] = free[free_count[0]]
             meta[slot, TILED_MAX] = max(meta[slot, TILED_MAX], tiled_ms)
             first = meta[slot, TILE_ROW] * tiles_row
-            _tile(fields, sets, inverses, tiles, first, tiled_ms, event)
+            _tile(fields, sets, inverses, tiles, first, tiled_ms, now, event)
         meta[slot, NOW], meta[slot, SIZE] = now, min(size + 1, ring.shape[2])
         for g in range(groups_before, len(groups)):
             read(
@@ -80,7 +80,7 @@ def fold(
     return newly_dirty
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _holds(ring: Int64, slot: int, size: int, id_hash: int) -> bool:
     """Return whether the ring holds an event with this hash of its id."""
     last = ring.shape[1] - 1
@@ -90,7 +90,7 @@ def _holds(ring: Int64, slot: int, size: int, id_hash: int) -> bool:
     return found > 0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _forget(meta: Int64, tiles: Int64, tiles_row: int, slot: int) -> None:
     """Make an entity as if it had never been seen."""
     meta[slot, NOW], meta[slot, SIZE], meta[slot, TILED_MAX] = -1, 0, -1
@@ -99,7 +99,7 @@ def _forget(meta: Int64, tiles: Int64, tiles_row: int, slot: int) -> None:
         tiles[first : first + tiles_row] = 0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _insert(
     ring: Int64,
     slot: int,
@@ -142,7 +142,7 @@ def _insert(
     return tiled_ms
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def divide(a: int, b: int, inverse: float) -> int:
     """Return ⌊a / b⌋ for 0 <= a < 2^52 and ``inverse`` = 1 / b; a tenth of a division's time."""
     quotient = int(a * inverse)
@@ -150,12 +150,21 @@ def divide(a: int, b: int, inverse: float) -> int:
     return quotient + (rest >= b) - (rest < 0)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _tile(
-    fields: Int64, sets: Int64, inverses: Float64, tiles: Int64, first: int, t: int, event: Int64
+    fields: Int64,
+    sets: Int64,
+    inverses: Float64,
+    tiles: Int64,
+    first: int,
+    t: int,
+    now: int,
+    event: Int64,
 ) -> None:
-    """Add an event to its tile of every set, unless it is too old for any window to reach."""
+    """Add an event to its tile of every set whose windows may still reach it."""
     for s in range(len(sets)):
+        if now - t >= sets[s, 3]:
+            continue
         number = divide(t, sets[s, 0], inverses[s, 0])
         round_ = divide(number, sets[s, 1], inverses[s, 1])
         at = first + sets[s, 2] + number - round_ * sets[s, 1]

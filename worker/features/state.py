@@ -40,14 +40,15 @@ class Plan(NamedTuple):
     """
 
     fields: Int64  # (F, 3): place of sum, of squares (2), of extremes (2)
-    sets: Int64  # (S, 3): tile_ms, tiles, first tile in the row
+    sets: Int64  # (S, 4): tile_ms, tiles, first tile in the row, tile_ms * tiles
     inverses: Float64  # (S, 2): 1 / tile_ms, 1 / tiles
     groups: Int64  # (G, 4): include_current, delay_ms, first window, end of windows
     windows: Int64  # (W, 4): size_ms, tile set, first op, end of ops; sizes ascend in a group
     ops: Int64  # (R, 3): code, field, column of X
     scales: Float64  # (R, 2): multiply, divide
     since: Int64  # columns of X with the time since the last event
-    limits: Int64  # (5,): length of a record, tiles a row, forget_ms, ids kept (0 or 1), see below
+    limits: Int64  # (6,): length of a record, tiles a row, forget_ms, ids kept (0 or 1), see
+    # below, longest span of tiles: an event that is older than it is of no more use
 
 
 class Rows(NamedTuple):
@@ -70,10 +71,11 @@ def make_plan(entity: EntitySpec, features: tuple[Feature, ...], forget_ms: int)
     tile_sets, row_length = _tile_places(entity)
     groups, windows, ops = _program(entity, features)
     before = sum(not group[0] for group in groups)
+    span_ms = max((place[3] for place in tile_sets), default=0)
     return Plan(
         _matrix(fields, 3),
-        _matrix(tile_sets, 3),
-        1.0 / _matrix(tile_sets, 3)[:, :2],
+        _matrix(tile_sets, 4),
+        1.0 / _matrix(tile_sets, 4)[:, :2],
         _matrix(groups, 4),
         _matrix(windows, 4),
         _matrix([(AGGREGATIONS[f.aggregation].code, k, column) for f, k, column in ops], 3),
@@ -81,7 +83,7 @@ def make_plan(entity: EntitySpec, features: tuple[Feature, ...], forget_ms: int)
         np.array(
             [c for c in entity.columns if features[c].aggregation == "time_since_last"], np.int64
         ),
-        np.array([record_length, row_length, forget_ms, entity.primary, before], np.int64),
+        np.array([record_length, row_length, forget_ms, entity.primary, before, span_ms], np.int64),
     )
 
 
@@ -150,7 +152,8 @@ def _tile_places(entity: EntitySpec) -> tuple[list[tuple[int, ...]], int]:
     places: list[tuple[int, ...]] = []
     end = 0
     for tile_set in entity.tile_sets:
-        places.append((tile_set.tile_ms, tile_set.tiles, end))
+        span_ms = tile_set.tile_ms * tile_set.tiles
+        places.append((tile_set.tile_ms, tile_set.tiles, end, span_ms))
         end += tile_set.tiles
     return places, end
 
