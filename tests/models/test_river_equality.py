@@ -34,9 +34,9 @@ CLASSIFIERS: dict[str, Declared] = {
             | linear_model.LogisticRegression(optim.SGD(0.05), loss=optim.losses.Log())
         ),
     ),
-    "logistic with adam": (
+    "logistic preset": (
         {"preset": "logistic"},
-        lambda: preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.Adam(0.01)),
+        lambda: preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.01)),
     ),
     "pipeline with adagrad and l2": (
         {
