@@ -53,6 +53,6 @@ def test_equal_values_have_no_squares_about_themselves(v: int, n: int) -> None:
 @UNHURRIED
 @given(st.integers(0, 2**45), st.integers(1, 2**35), st.integers(-1, 1))
 def test_division_by_a_reciprocal_is_exact(a: int, b: int, beside: int) -> None:
-    """At every time in ms up to the year 3000, multiples of the divisor and their neighbours too."""
+    """At every time in ms up to the year 3000, at multiples of the divisor and beside them."""
     for dividend in (a, max(a // b * b + beside, 0)):
         assert divide(dividend, b, 1.0 / b) == dividend // b
