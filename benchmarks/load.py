@@ -24,7 +24,8 @@ FIRST_TIME_MS, STEP_MS = 1_790_000_000_000, 2_000
 LABEL_DELAY_MS = 2 * STEP_MS
 _CHANNELS, _CURRENCIES = ("chip", "contactless", "online"), ("EUR", "USD", "GBP")
 _COUNTRIES = ("FR", "BE", "DE", "ES", "GB", "US", "BR")
-_QUEUE = {"queue.buffering.max.messages": 2_000_000, "linger.ms": 5}
+_CLIENT = {"log_level": 3}
+_QUEUE = {**_CLIENT, "queue.buffering.max.messages": 2_000_000, "linger.ms": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _ranks(rng: np.random.Generator, count: int, among: int) -> np.ndarray:
 
 def create_topics(bootstrap: str, names: Sequence[str], partitions: int = PARTITIONS) -> None:
     """Create topics that keep records whatever their timestamps, and wait until they are there."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({**_CLIENT, "bootstrap.servers": bootstrap})
     config = {"retention.ms": "-1"}
     made = admin.create_topics([NewTopic(n, partitions, 1, config=config) for n in names])
     for future in made.values():
@@ -91,7 +92,7 @@ def create_topics(bootstrap: str, names: Sequence[str], partitions: int = PARTIT
 
 def delete_topics(bootstrap: str, names: Sequence[str]) -> None:
     """Delete topics, so that the broker's disk and cache serve the next run alike."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})  # its futures die with it
+    admin = AdminClient({**_CLIENT, "bootstrap.servers": bootstrap})  # its futures die with it
     for future in admin.delete_topics(list(names)).values():
         future.result(30)
 
@@ -133,7 +134,7 @@ def produce_paced(bootstrap: str, topics: tuple[str, str], rate: float, seconds:
 def main() -> None:
     """Send at a pace: ``python -m benchmarks.load BOOTSTRAP EVENTS LABELS RATE SECONDS``."""
     bootstrap, events, labels, rate, seconds = sys.argv[1:]
-    print(produce_paced(bootstrap, (events, labels), float(rate), float(seconds)))
+    produce_paced(bootstrap, (events, labels), float(rate), float(seconds))
 
 
 def _flush(producer: Producer) -> None:

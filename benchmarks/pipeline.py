@@ -126,6 +126,7 @@ def worker_config(servers: Servers, name: str, **words: Any) -> Iterator[Path]:
             "scores": {"topic": topics["scores"], "publish": "none"},
         },
     }
+    document["decision"]["alert_rate"] = words.get("alert_rate", 0.005)
     document["events"]["topic"] = words.get("events", load.EVENTS)
     document["labels"]["topic"] = words.get("labels", load.LABELS)
     path = servers.work / f"{name}.yaml"
@@ -177,16 +178,18 @@ def _rows(figures: dict[str, Figures]) -> list[Row]:
 
 def _not_model(name: str, one: Figures) -> list[Row]:
     """Return time an event outside of the models: elapsed, and CPU of all threads."""
-    model_s = one["stages"]["model"]
+    stages = one["stages"]
     return [
-        _row(f"{name}_not_model", _us(one, one["seconds"] - model_s), "us/event"),
-        _row(f"{name}_not_model_cpu", _us(one, one["cpu_seconds"] - model_s), "us/event"),
+        _row(f"{name}_not_model", _us(one, one["seconds"] - stages["model"]), "us/event"),
+        _row(
+            f"{name}_not_model_cpu", _us(one, one["cpu_seconds"] - stages["model_cpu"]), "us/event"
+        ),
     ]
 
 
 def _stages(one: Figures) -> list[Row]:
     """Return where the elapsed time goes; what is left is decode, features and outputs."""
-    stages = dict(sorted(one["stages"].items()))
+    stages = {k: v for k, v in sorted(one["stages"].items()) if not k.endswith("_cpu")}
     rest_s = one["seconds"] - sum(stages.values())
     return [
         _row(f"pipeline_stage_{name}", _us(one, seconds), "us/event")
