@@ -150,7 +150,8 @@ def _rate(figures: Figures) -> float:
 
 
 def _us(figures: Figures, seconds: float) -> float:
-    return seconds / figures["events"] * 1e6
+    events: int = figures["events"]
+    return seconds / events * 1e6
 
 
 def _rows(figures: dict[str, Figures]) -> list[Row]:

@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any  # the timed parts keep their own types
 
-from worker.streams.kafka import KafkaStream
-
 from worker.commands import load
 from worker.contracts.settings import KafkaSettings, RedisSettings, Settings
 from worker.features.spec import compile_features
@@ -25,6 +23,7 @@ from worker.models.catalogue import build_models
 from worker.outputs import Outcome
 from worker.runner import Parts, Runner
 from worker.stores.redis import RedisStore
+from worker.streams.kafka import KafkaStream
 from worker.telemetry import Telemetry, configure_logging
 
 Seconds = dict[str, float]
