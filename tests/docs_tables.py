@@ -6,6 +6,7 @@ stands between two comments, so the text around it stays as it is.
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from worker.contracts.settings import Section, Settings, format_duration, parse_duration
+from worker.features.aggregations import AGGREGATIONS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -198,6 +200,16 @@ def code(value: object) -> str:
     return f"`{value}`"
 
 
+def features_table() -> str:
+    """Return a row per aggregation, from the docstrings of its class."""
+    rows = []
+    for name, kind in AGGREGATIONS.items():
+        form = f"{name}(FIELD)" if kind.takes_field else name
+        words = inspect.cleandoc(kind.__doc__ or "").partition("\n>>>")[0]
+        rows.append((code(form), "yes" if kind.takes_windows else "no", " ".join(words.split())))
+    return table(("aggregation", "windows", "what it is"), rows)
+
+
 def tables() -> dict[str, dict[str, Callable[[], str]]]:
     """Return the tables of each page by name."""
     import producers.cli
@@ -209,6 +221,7 @@ def tables() -> dict[str, dict[str, Callable[[], str]]]:
             "riverwatch": lambda: commands_table(worker.cli.app),
             "riverwatch-produce": lambda: commands_table(producers.cli.app),
         },
+        "features.md": {"features": features_table},
         "metrics.md": {"metrics": metrics_table},
         "operations.md": {"rejections": rejections_table},
     }
