@@ -88,11 +88,14 @@ def stream_of(
     delay_ms: int | None = None,
     settings: Settings | None = None,
 ) -> FileStream:
-    return FileStream(settings or settings_of(), events, labels, column, delay_ms, CollectingSink())
+    settings = settings or settings_of()
+    stream = FileStream(settings, events, labels, column, delay_ms, CollectingSink())
+    stream.seek(0, 0, 0)
+    return stream
 
 
 def drained(stream: FileStream, records_max: int) -> list[tuple[str, str, int]]:
-    """Return ("event" or "label", event id, time) in the order that the worker would make of it.
+    """Return ("event" or "label", id, time) in the order that the worker makes of it.
 
     Within a poll a label goes before the first event that is not older than it.
     """
@@ -599,6 +602,16 @@ def test_the_rest_of_the_contract_of_a_stream(tmp_path: Path) -> None:
     stream.keep_alive()
     stream.close()
     stream.close()
+
+
+def test_nothing_comes_before_the_seek(tmp_path: Path) -> None:
+    """As from any stream, records of a partition wait until its owner says where it stands."""
+    path = write_lines(tmp_path / "a.jsonl", [event(0)])
+    stream = FileStream(settings_of(), path, None, None, None, CollectingSink())
+    polled = stream.poll(0, 5)
+    assert (polled.records, polled.assigned, stream.exhausted) == ([], {0}, False)
+    stream.seek(0, 0, 0)
+    assert len(stream.poll(0, 5).records) == 1
 
 
 def test_a_commit_hands_outputs_to_the_sink_and_counts_per_topic(tmp_path: Path) -> None:

@@ -119,8 +119,7 @@ class FileStream:
         """Return up to ``records_max`` events and the labels known until the last of them.
 
         Nothing before `seek`. Never waits. Labels may be more than ``records_max`` while events
-        come, as they must all be
-        known before the next event; after the last event they are not.
+        come, as they must all be known before the next event; after the last event they are not.
         """
         if self._paused or not self._is_sought:
             return self._polled()
