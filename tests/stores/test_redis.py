@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import SecretStr
 
+from tests.services.valkey import ValkeyServer
 from worker.contracts.settings import RedisSettings
 from worker.errors import ConfigError, FatalError, StateLostError, TransientError
 from worker.stores import Meta, Write
@@ -28,11 +30,19 @@ def _open(url: str, timeout_ms: int = 5_000) -> RedisStore:
     return RedisStore(RedisSettings.model_construct(url=SecretStr(url), timeout=timeout_ms))
 
 
+def _client(server: ValkeyServer) -> redis.Redis:
+    return redis.Redis.from_url(server.url)
+
+
+def _path(server: ValkeyServer) -> str:
+    return server.url.removeprefix("unix://")
+
+
 def test_keys_have_the_names_of_the_design(start_server: Callable) -> None:
     """Other programs find ``fs:{space}:key``, all in one slot of a cluster."""
     server = start_server()
     _open(server.url).flush(_SPACE, None, _FIRST, _WRITES)
-    assert sorted(server.client().keys()) == [
+    assert sorted(_client(server).keys()) == [
         b"fs:{cards.0123456789abcdef.0}:" + name for name in (b"card:1", b"card:2", b"meta")
     ]
 
@@ -40,7 +50,7 @@ def test_keys_have_the_names_of_the_design(start_server: Callable) -> None:
 def test_ends_of_life_are_the_servers(start_server: Callable) -> None:
     """A TTL is set where given, removed by a later write without one, and never set on meta."""
     server = start_server()
-    store, client, prefix = _open(server.url), server.client(), f"fs:{{{_SPACE}}}:"
+    store, client, prefix = _open(server.url), _client(server), f"fs:{{{_SPACE}}}:"
     store.flush(_SPACE, None, _FIRST, _WRITES)
     assert client.pttl(prefix + "card:1") == client.pttl(prefix + "meta") == -1
     assert 50_000 < client.pttl(prefix + "card:2") <= 60_000
@@ -61,7 +71,7 @@ def test_a_value_past_its_end_is_gone(start_server: Callable) -> None:
 def test_an_older_meta_is_noticed(start_server: Callable) -> None:
     """A failover that lost the last writes shows another version: load and flush refuse."""
     server = start_server()
-    store, client, meta = _open(server.url), server.client(), f"fs:{{{_SPACE}}}:meta"
+    store, client, meta = _open(server.url), _client(server), f"fs:{{{_SPACE}}}:meta"
     store.flush(_SPACE, None, _FIRST, _WRITES)
     before = client.get(meta)
     store.flush(_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
@@ -79,12 +89,12 @@ def test_flushall_is_noticed(start_server: Callable) -> None:
     server = start_server()
     store = _open(server.url)
     store.flush(_SPACE, None, _FIRST, _WRITES)
-    server.client().flushall()
+    _client(server).flushall()
     with pytest.raises(StateLostError):
         store.load(_SPACE, b"v1", ["card:1"])
     with pytest.raises(StateLostError):
         store.flush(_SPACE, b"v1", _SECOND, _WRITES)
-    assert server.client().dbsize() == 0
+    assert _client(server).dbsize() == 0
     assert store.meta(_SPACE) is None
 
 
@@ -101,7 +111,7 @@ def test_a_killed_server_is_waited_for_and_its_loss_noticed(start_server: Callab
     ):
         with pytest.raises(TransientError, match="unix://"):
             call()
-    start_server()
+    server.restart(empty=True)
     with pytest.raises(StateLostError):
         store.flush(_SPACE, b"v1", _SECOND, _WRITES)
     store.flush(_SPACE, None, _SECOND, _WRITES)
@@ -134,7 +144,7 @@ def test_a_flush_whose_answer_was_lost_can_be_repeated(
     with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
         listener.bind(str(tmp_path / "relay.sock"))
         listener.listen()
-        relay = pool.submit(_relay_without_answers, listener, str(server.path))
+        relay = pool.submit(_relay_without_answers, listener, _path(server))
         with pytest.raises(TransientError, match="ConnectionError"):
             _open(f"unix://{tmp_path}/relay.sock", 500).flush(*flush)
         relay.result(10)
@@ -149,7 +159,7 @@ def test_a_flush_whose_answer_was_lost_can_be_repeated(
 def test_a_server_that_does_not_answer_in_time_is_transient(start_server: Callable) -> None:
     """While the server accepts writes but does not run them, a call ends after its timeout."""
     server = start_server()
-    store, client = _open(server.url, 100), server.client()
+    store, client = _open(server.url, 100), _client(server)
     store.flush(_SPACE, None, _FIRST, _WRITES)
     client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
     flush = (_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
@@ -165,7 +175,7 @@ def test_a_replica_is_transient_and_not_written(start_server: Callable) -> None:
     replica = start_server()
     store = _open(replica.url)
     store.flush(_SPACE, None, _FIRST, _WRITES)
-    replica.client().execute_command("REPLICAOF", "127.0.0.1", "1")
+    _client(replica).execute_command("REPLICAOF", "127.0.0.1", "1")
     with pytest.raises(TransientError, match="ReadOnly"):
         store.flush(_SPACE, b"v1", _SECOND, [Write("card:3", b"three")])
     assert store.load(_SPACE, b"v1", ["card:3"]) == [None]
@@ -173,8 +183,8 @@ def test_a_replica_is_transient_and_not_written(start_server: Callable) -> None:
 
 def test_a_full_server_is_transient_and_nothing_is_half_written(start_server: Callable) -> None:
     """Out of memory before the flush: refused whole. Within the flush: applied whole."""
-    server = start_server(**{"maxmemory-policy": "noeviction"})
-    store, client = _open(server.url), server.client()
+    server = start_server("--maxmemory-policy", "noeviction")
+    store, client = _open(server.url), _client(server)
     store.flush(_SPACE, None, _FIRST, _WRITES)
     client.config_set("maxmemory", 1)
     with pytest.raises(TransientError, match="OutOfMemory"):
@@ -195,14 +205,14 @@ def test_a_full_server_is_transient_and_nothing_is_half_written(start_server: Ca
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_a_server_that_evicts_is_refused(start_server: Callable, policy: str) -> None:
     """A cache that throws keys away when full would lose state silently."""
-    server = start_server(**{"maxmemory-policy": policy, "maxmemory": "100mb"})
+    server = start_server("--maxmemory-policy", policy, "--maxmemory", "100mb")
     with pytest.raises(FatalError, match=f"noeviction, got {policy}"):
         _open(server.url).meta(_SPACE)
 
 
 def test_a_policy_without_a_limit_is_accepted(start_server: Callable) -> None:
     """Without maxmemory nothing is ever evicted."""
-    server = start_server(**{"maxmemory-policy": "allkeys-lru"})
+    server = start_server("--maxmemory-policy", "allkeys-lru")
     assert _open(server.url).meta(_SPACE) is None
 
 
@@ -210,10 +220,10 @@ def test_a_server_that_hides_its_policy_is_accepted(start_server: Callable) -> N
     """Managed servers forbid INFO; the worker needs only what it uses."""
     server = start_server()
     commands = "+get", "+mget", "+set", "+unlink", "+evalsha", "+eval", "+scan"
-    server.client().execute_command(
+    _client(server).execute_command(
         "ACL", "SETUSER", "worker", "on", ">pw", "~fs:*", "-@all", *commands
     )
-    store = _open(f"unix://worker:pw@{server.path}")
+    store = _open(f"unix://worker:pw@{_path(server)}")
     store.flush(_SPACE, None, _FIRST, _WRITES)
     assert store.load(_SPACE, b"v1", ["card:1"]) == [b"one"]
     assert store.drop(_SPACE) == 3
@@ -222,8 +232,8 @@ def test_a_server_that_hides_its_policy_is_accepted(start_server: Callable) -> N
 def test_a_user_without_rights_is_told(start_server: Callable) -> None:
     """A missing permission is no reason to wait."""
     server = start_server()
-    server.client().execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~*", "-@all", "+get")
-    store = _open(f"unix://reader:pw@{server.path}")
+    _client(server).execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~*", "-@all", "+get")
+    store = _open(f"unix://reader:pw@{_path(server)}")
     assert store.meta(_SPACE) is None
     with pytest.raises(FatalError, match="ACL"):
         store.flush(_SPACE, None, _FIRST, _WRITES)
@@ -233,11 +243,11 @@ def test_a_user_without_rights_is_told(start_server: Callable) -> None:
 def test_a_wrong_or_missing_password_stops_with_a_hint(start_server: Callable, login: str) -> None:
     """The error names the place and the remedy, and no secret."""
     server = start_server()
-    server.client().config_set("requirepass", "right-secret")
+    _client(server).config_set("requirepass", "right-secret")
     with pytest.raises(FatalError, match=r"check user and password in store\.url") as caught:
-        _open(f"unix://{login}{server.path}").meta(_SPACE)
+        _open(f"unix://{login}{_path(server)}").meta(_SPACE)
     assert "secret" not in str(caught.value)
-    assert _open(f"unix://:right-secret@{server.path}").meta(_SPACE) is None
+    assert _open(f"unix://:right-secret@{_path(server)}").meta(_SPACE) is None
 
 
 def test_nobody_at_the_address_is_transient() -> None:
@@ -263,7 +273,7 @@ def test_options_in_the_url_cannot_change_bytes_to_text(start_server: Callable) 
 def test_a_half_dropped_space_is_refused_until_it_is_dropped_again(start_server: Callable) -> None:
     """A drop that died in the middle leaves a space that nobody takes for whole or for empty."""
     server = start_server()
-    store, client, prefix = _open(server.url), server.client(), f"fs:{{{_SPACE}}}:"
+    store, client, prefix = _open(server.url), _client(server), f"fs:{{{_SPACE}}}:"
     store.flush(_SPACE, None, _FIRST, _WRITES)
     client.set(prefix + "meta", b"\x00")
     client.delete(prefix + "card:1")
@@ -280,7 +290,7 @@ def test_a_half_dropped_space_is_refused_until_it_is_dropped_again(start_server:
 def test_a_meta_of_unknown_layout_is_refused(start_server: Callable) -> None:
     """Bytes of another version are never read as positions."""
     server = start_server()
-    server.client().set(f"fs:{{{_SPACE}}}:meta", b"\x02\x02v1" + bytes(24))
+    _client(server).set(f"fs:{{{_SPACE}}}:meta", b"\x02\x02v1" + bytes(24))
     with pytest.raises(FatalError, match="drop the space"):
         _open(server.url).meta(_SPACE)
 
