@@ -18,7 +18,7 @@ from worker.contracts.settings import Settings
 from worker.features.spec import FeatureSpec, compile_features
 from worker.features.table import FeatureTables
 
-UNHURRIED = settings(deadline=None)
+UNHURRIED = settings(deadline=None, max_examples=60)
 """The first example of a test may wait for a kernel to be compiled."""
 
 START_MS = 1_700_000_000_123

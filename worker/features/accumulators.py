@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from worker.contracts.records import Float64, Int64
+from worker.features.compiling import helper
 
 _LARGEST = np.iinfo(np.int64).max
 _SMALLEST = np.iinfo(np.int64).min
@@ -20,7 +20,7 @@ _TWO_62 = 2.0**62
 _TWO_64 = 2.0**64
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def clear(fields: Int64, records: Int64, at: int) -> None:
     """Empty a record, but for its number."""
     for i in range(1, records.shape[1]):
@@ -31,13 +31,13 @@ def clear(fields: Int64, records: Int64, at: int) -> None:
             records[at, fields[f, 2] + 1] = _SMALLEST
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def copy(source: Int64, at: int, target: Int64, to: int) -> None:
     for i in range(1, target.shape[1]):
         target[to, i] = source[at, i]
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def high_square(v: int) -> int:
     """Return ⌊v² / 2^40⌋ for |v| <= 2^40."""
     if -(1 << 31) < v < (1 << 31):
@@ -46,7 +46,7 @@ def high_square(v: int) -> int:
     return high * high + ((2 * high * low + ((low * low) >> 20)) >> 20)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def accumulate(
     fields: Int64,
     f: int,
@@ -69,7 +69,7 @@ def accumulate(
         records[at, extremes + 1] = max(records[at, extremes + 1], largest)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def merge(fields: Int64, source: Int64, at: int, target: Int64, to: int) -> None:
     """Add a record to a record."""
     target[to, 1] += source[at, 1]
@@ -81,7 +81,7 @@ def merge(fields: Int64, source: Int64, at: int, target: Int64, to: int) -> None
         )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def total_of(scratch: Int64, first: int, count: int, weight: Float64, place: int) -> float:
     total = float(scratch[first, place])
     for p in range(first + 1, first + count):
@@ -89,7 +89,7 @@ def total_of(scratch: Int64, first: int, count: int, weight: Float64, place: int
     return total
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def std_of(
     scratch: Int64, first: int, count: int, weight: Float64, n: float, place: int, squares: int
 ) -> float:
@@ -108,7 +108,7 @@ def std_of(
     return math.sqrt(max(square - distance * distance / n, 0.0) / max(n - 1.0, 1.0))
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def shifted_squares(n: int, total: int, low: int, high: int, reference: int) -> float:
     """Return Σ (v − reference)², rounded once, from n, Σ v and the two limbs of Σ v².
 

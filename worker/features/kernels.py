@@ -6,17 +6,18 @@ references was half of the time. Values are integers until they are features.
 
 from __future__ import annotations
 
-from numba import njit
+from collections.abc import Callable
 
 from worker.contracts.records import Bool, Float64, Int64
+from worker.features import accumulators, aggregations, compiling, reading, state
 from worker.features.accumulators import accumulate, clear, high_square
-from worker.features.borrowing import borrowed
+from worker.features.compiling import borrowed, digest_of, helper, kernel
 from worker.features.reading import read
 from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Plan, Rows
 
 
-@njit(cache=True, error_model="numpy")
-def fold(
+@helper
+def _fold(
     plan: Plan,
     rows: Rows,
     slots: Int64,
@@ -26,12 +27,7 @@ def fold(
     duplicate: Bool,
     X: Float64,
 ) -> int:
-    """Fold events in order and write what they read into their rows of X; return newly dirty slots.
-
-    ``values`` has shape (n, F), ``slots`` -1 where an event has no such entity. The primary entity
-    writes ``duplicate``, others obey it: a duplicate changes nothing. There must be a free tile row
-    per event.
-    """
+    """Do what `fold` promises."""
     meta, ring, dirty = borrowed(rows.meta), borrowed(rows.ring), borrowed(rows.dirty)
     free, free_count = borrowed(rows.free), borrowed(rows.free_count)
     tiles = borrowed(rows.tiles.reshape(-1, rows.tiles.shape[2]))
@@ -80,7 +76,7 @@ def fold(
     return newly_dirty
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def _holds(ring: Int64, slot: int, size: int, id_hash: int) -> bool:
     """Return whether the ring holds an event with this hash of its id."""
     last = ring.shape[1] - 1
@@ -90,7 +86,7 @@ def _holds(ring: Int64, slot: int, size: int, id_hash: int) -> bool:
     return found > 0
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def _forget(meta: Int64, tiles: Int64, tiles_row: int, slot: int) -> None:
     """Make an entity as if it had never been seen."""
     meta[slot, NOW], meta[slot, SIZE], meta[slot, TILED_MAX] = -1, 0, -1
@@ -99,7 +95,7 @@ def _forget(meta: Int64, tiles: Int64, tiles_row: int, slot: int) -> None:
         tiles[first : first + tiles_row] = 0
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def _insert(
     ring: Int64,
     slot: int,
@@ -142,7 +138,7 @@ def _insert(
     return tiled_ms
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def divide(a: int, b: int, inverse: float) -> int:
     """Return ⌊a / b⌋ for 0 <= a < 2^52 and ``inverse`` = 1 / b; a tenth of a division's time."""
     quotient = int(a * inverse)
@@ -150,7 +146,7 @@ def divide(a: int, b: int, inverse: float) -> int:
     return quotient + (rest >= b) - (rest < 0)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def _tile(
     fields: Int64,
     sets: Int64,
@@ -177,3 +173,34 @@ def _tile(
         for f in range(len(fields)):
             v = event[f]
             accumulate(fields, f, tiles, at, v, v * v, high_square(v), v, v)
+
+
+SOURCES = (accumulators, aggregations, compiling, reading, state)
+"""The modules whose helpers and constants are in `fold`, other than this one."""
+
+
+def _make_fold(sources: str) -> Callable[..., int]:
+    @kernel
+    def fold(
+        plan: Plan,
+        rows: Rows,
+        slots: Int64,
+        time_ms: Int64,
+        id_hash: Int64,
+        values: Int64,
+        duplicate: Bool,
+        X: Float64,
+    ) -> int:
+        """Fold events in order, write what they read into rows of X; return newly dirty slots.
+
+        ``values`` has shape (n, F), ``slots`` -1 where an event has no such entity. The primary
+        entity writes ``duplicate``, others obey it: a duplicate changes nothing. There must be a
+        free tile row per event.
+        """
+        sources  # noqa: B018  # see worker.features.compiling
+        return _fold(plan, rows, slots, time_ms, id_hash, values, duplicate, X)
+
+    return fold
+
+
+fold = _make_fold(digest_of(*SOURCES))

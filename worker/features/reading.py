@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from worker.contracts.records import Float64, Int64
 from worker.features.accumulators import (
@@ -16,6 +15,7 @@ from worker.features.accumulators import (
     total_of,
 )
 from worker.features.aggregations import MAX, MEAN, MIN, STD, SUM
+from worker.features.compiling import helper
 from worker.features.state import SIZE, TILE_ROW, TILED_MAX
 
 _LARGEST = np.iinfo(np.int64).max
@@ -23,7 +23,7 @@ _SMALLEST = np.iinfo(np.int64).min
 _TWO_20 = 1 << 20
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def read(
     fields: Int64,
     sets: Int64,
@@ -70,7 +70,7 @@ def read(
         _emit(fields, windows, ops, scales, w, scratch, first, count, weight, X, e)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def _add_ring(
     fields: Int64, ring: Int64, slot: int, begin: int, until: int, scratch: Int64
 ) -> None:
@@ -89,7 +89,7 @@ def _add_ring(
         accumulate(fields, f, scratch, 0, total, low, high, smallest, largest)
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def _add_tiles(
     fields: Int64,
     sets: Int64,
@@ -128,7 +128,7 @@ def _add_tiles(
     return records
 
 
-@njit(cache=True, error_model="numpy", forceinline=True)
+@helper
 def _emit(
     fields: Int64,
     windows: Int64,
