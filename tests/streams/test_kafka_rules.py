@@ -21,20 +21,12 @@ from tests.services.process import free_port
 from tests.services.proxy import ADD_OFFSETS, END_TXN, FIND_COORDINATOR, PRODUCE, Action, Proxy
 from tests.streams.harness import KafkaHarness, join, journal, polls, read, start, visible
 from worker.contracts.records import Output
-from worker.errors import ConfigError, FatalError, StateLostError
+from worker.errors import FatalError, StateLostError
 from worker.streams import kafka_client
 from worker.streams.kafka import KafkaStream
 from worker.streams.kafka_transactions import Transactions
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture
-def world(kafka: str) -> Iterator[KafkaHarness]:
-    """Return fresh topics on the shared broker."""
-    made = KafkaHarness(kafka)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -375,53 +367,6 @@ def test_a_transaction_of_a_living_member_is_waited_for(world: KafkaHarness) -> 
         foreign.commit_transaction()
         assert answer.result(timeout=10) == 2
     assert visible(stream, world.outputs.journal) == [b"row"]
-
-
-def test_missing_topics_are_named_at_the_start_with_the_command_that_helps(
-    world: KafkaHarness,
-) -> None:
-    """The client itself would poll nothing, for ever and in silence."""
-    with pytest.raises(ConfigError, match=r"nowhere: missing.*riverwatch topics") as raised:
-        KafkaStream(world.settings, group="g", slot="0", events_topic=world.events,
-                    labels_topic="nowhere", outputs=world.outputs)  # fmt: skip
-    assert world.events not in str(raised.value)
-
-
-def test_unequal_partition_counts_are_refused_at_the_start(world: KafkaHarness) -> None:
-    """Events and labels of one partition would land on different workers."""
-    name = f"{world.group}-three"
-    world.admin.create_topics({name: {"num_partitions": 3}}, wait_for_metadata=True)
-    with pytest.raises(ConfigError, match="has 3 partitions, the events have 2"):
-        KafkaStream(world.settings, group="g", slot="0", events_topic=world.events,
-                    labels_topic=name, outputs=world.outputs)  # fmt: skip
-
-
-def test_a_topic_that_was_created_again_is_refused(world: KafkaHarness) -> None:
-    """Its offsets mean other records; the client would read on in silence."""
-    stream = world.stream()
-    start(stream)
-    world.admin.delete_topics([world.outputs.journal])
-    while not _created(world, world.outputs.journal):
-        pass
-    with pytest.raises(FatalError, match="another one of this name"):
-        stream.recover()
-
-
-def _created(world: KafkaHarness, topic: str) -> bool:
-    try:
-        world.admin.create_topics({topic: {"num_partitions": 2}}, wait_for_metadata=True)
-    except kafka.errors.TopicAlreadyExistsError:
-        return False  # the deletion is not complete yet
-    return True
-
-
-def test_a_topic_that_grew_is_refused(world: KafkaHarness) -> None:
-    """Keys have moved to other partitions: the state of their entities is elsewhere."""
-    stream = world.stream()
-    start(stream)
-    world.admin.create_partitions({world.events: 4})
-    with pytest.raises(FatalError, match="2 partitions, got 4"):
-        stream.recover()
 
 
 def test_outputs_keep_their_key_time_and_partition(world: KafkaHarness) -> None:
