@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -37,12 +37,18 @@ class DirectorySink:
     """Writes what the worker publishes: ``alerts.jsonl``, ``dead-letters.jsonl``, ``journal/``."""
 
     def __init__(self, directory: Path, settings: Settings) -> None:
+        self._directory = directory
         self._topics = settings.outputs
-        self._alerts = (directory / "alerts.jsonl").open("wb")
-        self._dead_letters = (directory / "dead-letters.jsonl").open("wb")
-        (directory / "journal").mkdir()
-        self._journal_path = directory / "journal" / "events-0.arrow"
+        self._alerts: BinaryIO
+        self._dead_letters: BinaryIO
         self._journal: Any = None  # Any: pyarrow ships no types
+
+    def open(self) -> None:
+        """Make the directory and its files; what an earlier replay wrote there is replaced."""
+        prepare_directory(self._directory)
+        self._alerts = (self._directory / "alerts.jsonl").open("wb")
+        self._dead_letters = (self._directory / "dead-letters.jsonl").open("wb")
+        (self._directory / "journal").mkdir()
 
     def write(self, outputs: Sequence[Output]) -> None:
         """Append the outputs of one commit."""
@@ -65,7 +71,8 @@ class DirectorySink:
         batch = read_batch(value, "journal")
         if self._journal is None:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self._journal = pa.ipc.new_file(self._journal_path, batch.schema, options=options)
+            path = self._directory / "journal" / "events-0.arrow"
+            self._journal = pa.ipc.new_file(path, batch.schema, options=options)
         self._journal.write_batch(batch)
 
 
@@ -244,12 +251,12 @@ def replay(
     on_commit
         Called after every batch with its outcome and the stream, for progress.
     """
-    prepare_directory(out)
     sink = DirectorySink(out, settings)
     stream = FileStream(
         settings, recording.events, recording.labels, recording.label_column,
         recording.label_delay_ms, sink,
     )  # fmt: skip
+    sink.open()  # only now: a recording that cannot be read costs no earlier output
     scores = ScoreFile(out / "scores.parquet", settings, models.names)
     metrics = Metrics()
 

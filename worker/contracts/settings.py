@@ -255,7 +255,7 @@ class RunnerSettings(Section):
     poll: Duration = Field(default=100, description="how long a poll waits for records")
     flush: Duration = Field(default=300, description="how often dirty state goes to the store")
     dirty_max: int = Field(
-        default=200_000, ge=1, description="unflushed keys before input is paused"
+        default=50_000, ge=1, description="unflushed keys before input is paused"
     )
     entities_max: int = Field(
         default=1_000_000, ge=100, description="entities of one type kept in memory per shard"
