@@ -291,3 +291,30 @@ def test_a_changed_feature_spec_is_built_from_the_log() -> None:
     quiet = full_log()
     drain(worker(quiet, MemoryStore(), config=wider))
     assert what_is_certain(journal(log)[half:]) == what_is_certain(journal(quiet)[half:])
+
+
+class ReluctantStore(MemoryStore):
+    """A store that is away for one question about one space."""
+
+    def __init__(self, away_at: int) -> None:
+        super().__init__()
+        self._left = away_at
+
+    def meta(self, space: str) -> Meta | None:
+        self._left -= 1
+        if self._left == 0:
+            raise TransientError("store", "an answer", "none")
+        return super().meta(space)
+
+
+def test_records_of_live_shards_survive_an_acquire_that_fails() -> None:
+    """A second partition comes while the store is away: what the first was given is not lost."""
+    log, store = full_log(2), ReluctantStore(away_at=3)
+    other = worker(log, store, slot="1")
+    first = worker(log, store, slot="0")
+    first.step()
+    other.step()
+    other.parts.stream.close()
+    drain(first)
+    for p, quiet in enumerate(rows_of_a_quiet_run(2)):
+        assert what_is_certain(journal(log, p)) == what_is_certain(quiet)

@@ -158,14 +158,19 @@ class Runner:
         while True:
             polled = self._parts.stream.poll(timeout_ms, self._bounds.batch_records_max)
             self._own(polled)
-            events = self._settings.events.topic
-            waiting = sum(live.inbox.waiting(events) for live in self._live.values())
-            is_enough = waiting >= self._bounds.batch_records_max
-            if is_enough or not polled.records or self._parts.stream.learns_inline:
-                return polled
-            if self._clock_s() >= end_s:
+            is_over = not polled.records or self._clock_s() >= end_s
+            if is_over or self._parts.stream.learns_inline or self._is_batch_ready():
                 return polled
             timeout_ms = 0
+
+    def _is_batch_ready(self) -> bool:
+        """Return whether as many events as a transaction holds wait for nothing."""
+        labels, most = self._topics().labels, self._bounds.batch_records_max
+        ready = (
+            live.inbox.ready(most, labels_end=self._ended(partition, labels))
+            for partition, live in self._live.items()
+        )
+        return sum(ready) >= most
 
     def _learn_history(self) -> None:
         """At the start, learn the whole training log, before anything is scored."""
@@ -189,12 +194,14 @@ class Runner:
         for partition in [p for p in self._live if p not in polled.assigned]:
             del self._live[partition]
             self._telemetry.log.info("shard_released", partition=partition)
-        for partition in sorted(polled.assigned - self._live.keys()):
-            self._live[partition] = self._acquire(partition)
+        # Before anything is acquired: what a live shard was given must not be lost by an error, and
+        # what was polled before a seek must not reach the shard that sought.
         for records in polled.records:
             live = self._live.get(records.partition)
             if live is not None and len(records):
                 live.inbox.add(records)
+        for partition in sorted(polled.assigned - self._live.keys()):
+            self._live[partition] = self._acquire(partition)
         for partition, live in self._live.items():
             self._telemetry.lag.labels(str(partition)).set(len(live.inbox))
         self._listen(polled)

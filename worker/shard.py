@@ -118,8 +118,8 @@ class Shard:
         """Return the store's keys, each once, that `process` or `fold` needs and memory lacks."""
         keys = [f"{entity}:{id_}" for entity, id_ in self.tables.missing(batch.decoded.events)]
         if self.pending is not None and batch.labels:
-            here = set(batch.decoded.events.ids)
-            asked = [label.event_id for label in batch.labels if label.event_id not in here]
+            # Also those of this batch's events: one may be a duplicate of an event long gone.
+            asked = [label.event_id for label in batch.labels]
             keys += [f"{PENDING_PREFIX}:{i}" for i in self.pending.missing(asked)]
         return keys
 
