@@ -71,6 +71,10 @@ class Inbox:
         """Return how many records of a topic wait."""
         return len(self._events if topic == self._events.topic else self._labels)
 
+    def ready(self, records_max: int, *, labels_end: bool) -> int:
+        """Return how many events `take` would return."""
+        return len(self._ready(records_max, labels_end))
+
     def add(self, records: Records) -> None:
         """Append records that follow those added before."""
         mine = self._events if records.topic == self._events.topic else self._labels
@@ -90,10 +94,9 @@ class Inbox:
         events_end, labels_end
             Whether nothing more is to be waited for on that side.
         """
-        clock = np.maximum.accumulate(np.array(self._events.timestamps_ms[:records_max], np.int64))
-        count = len(clock) if labels_end or not self._has_labels else self._covered(clock)
-        limit = clock[min(count, len(clock) - 1)] if len(clock) else -1
-        clock = clock[:count]
+        clock = self._ready(records_max, labels_end)
+        count = len(clock)
+        limit = self._next_ms(clock)
         events = self._events.take(count)
         times = np.array(self._labels.timestamps_ms, np.int64)
         all_labels = events_end and not len(self._events)
@@ -101,6 +104,20 @@ class Inbox:
         labels = self._labels.take(known)
         before = np.searchsorted(clock, times[:known], side="left")
         return events, labels, np.maximum.accumulate(before.astype(np.int64))
+
+    def _ready(self, records_max: int, labels_end: bool) -> Int64:
+        """Return the running maximum of timestamps of the events that need not wait."""
+        clock = np.maximum.accumulate(np.array(self._events.timestamps_ms[:records_max], np.int64))
+        return clock if labels_end or not self._has_labels else clock[: self._covered(clock)]
+
+    def _next_ms(self, clock: Int64) -> int:
+        """Return the time up to which labels go with the events of ``clock``.
+
+        That of the event after them, or their own where none is here.
+        """
+        newest_ms = int(clock[-1]) if len(clock) else -1
+        later = self._events.timestamps_ms[len(clock) : len(clock) + 1]
+        return max([newest_ms, *later])
 
     def _covered(self, clock: Int64) -> int:
         """Return how many events are no younger than the last label that is here."""

@@ -24,6 +24,7 @@ from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import StateLostError, TransientError
 from worker.features.spec import FeatureSpec
+from worker.listening import Listening
 from worker.models.catalogue import ModelSet
 from worker.outputs import Emitter, Outcome
 from worker.shard import Shard
@@ -32,7 +33,7 @@ from worker.streams import Polled, Stream, TopicPartition
 from worker.telemetry import Telemetry
 from worker.training import TrainingFollower
 
-_SILENT_TURNS_MAX = 5
+_TURNS_MAX = 2  # of all input partitions, before what is ready is processed
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _DAY_MS = 86_400_000
 
@@ -94,8 +95,7 @@ class Runner:
         self._has_learned = False
         self._version = 0
         self._live: dict[int, Live] = {}
-        self._silence: dict[TopicPartition, int] = {}
-        self._caught_up: frozenset[TopicPartition] = frozenset()
+        self._listening = Listening(parts.settings.events.topic, self._topics().labels)
         self._has_more = False
         self._flushed_s = clock_s()
         self._failures = 0
@@ -147,29 +147,29 @@ class Runner:
         return done
 
     def _collect(self) -> Polled:
-        """Poll until a batch is here, nothing more comes at once, or the time of a poll is over.
+        """Poll until a batch is ready or nothing more comes at once; return the last poll.
 
-        One poll may bring one partition of one topic only, yet a shard needs its events and labels
-        together, and many small transactions cost more than one. Where learning is inline, batches
-        may not depend on a clock: one poll is enough.
+        One poll may bring one partition of one topic only. Turns are counted and no clock is asked,
+        so that a backlog is cut alike everywhere. Where learning is inline, one poll is a batch.
         """
-        end_s = self._clock_s() + self._bounds.poll / 1000
-        timeout_ms = 0 if self._has_more else self._bounds.poll
-        while True:
-            polled = self._parts.stream.poll(timeout_ms, self._bounds.batch_records_max)
-            self._own(polled)
-            is_over = not polled.records or self._clock_s() >= end_s
-            if is_over or self._parts.stream.learns_inline or self._is_batch_ready():
-                return polled
-            timeout_ms = 0
+        polled = self._poll(0 if self._has_more else self._bounds.poll)
+        turns = 0 if self._parts.stream.learns_inline else _TURNS_MAX * 2 * len(self._live)
+        for _ in range(turns):
+            if not polled.records or self._is_batch_ready():
+                break
+            polled = self._poll(0)
+        return polled
+
+    def _poll(self, timeout_ms: int) -> Polled:
+        polled = self._parts.stream.poll(timeout_ms, self._bounds.batch_records_max)
+        self._own(polled)
+        return polled
 
     def _is_batch_ready(self) -> bool:
         """Return whether as many events as a transaction holds wait for nothing."""
         labels, most = self._topics().labels, self._bounds.batch_records_max
-        ready = (
-            live.inbox.ready(most, labels_end=self._ended(partition, labels))
-            for partition, live in self._live.items()
-        )
+        ended = self._listening.has_ended
+        ready = (x.inbox.ready(most, labels_end=ended(labels, p)) for p, x in self._live.items())
         return sum(ready) >= most
 
     def _learn_history(self) -> None:
@@ -204,7 +204,7 @@ class Runner:
             self._live[partition] = self._acquire(partition)
         for partition, live in self._live.items():
             self._telemetry.lag.labels(str(partition)).set(len(live.inbox))
-        self._listen(polled)
+        self._listening.hear(polled, {p: live.inbox for p, live in self._live.items()})
         self._pause_full()
         self._telemetry.ready, self._telemetry.reason = True, "live"
 
@@ -275,8 +275,8 @@ class Runner:
         started_s = self._clock_s()
         events, labels, before = live.inbox.take(
             self._bounds.batch_records_max,
-            events_end=self._ended(partition, self._settings.events.topic),
-            labels_end=self._ended(partition, self._topics().labels),
+            events_end=self._listening.has_ended(self._settings.events.topic, partition),
+            labels_end=self._listening.has_ended(self._topics().labels, partition),
         )
         if not len(events) and not len(labels):
             return None
@@ -290,27 +290,6 @@ class Runner:
         outcome = self._emitter.outcome(live.shard, result)
         self._telemetry.batch_seconds.observe(self._clock_s() - started_s)
         return partition, outcome
-
-    def _listen(self, polled: Polled) -> None:
-        """Count for how many polls each input has had nothing here although its log has more.
-
-        A client serves its partitions in turn, so a poll that brought others' records says little;
-        one that brought nothing at all counts as a whole turn.
-        """
-        self._caught_up = polled.caught_up
-        came = any(len(records) for records in polled.records)
-        topics = [t for t in (self._settings.events.topic, self._topics().labels) if t is not None]
-        places = [(topic, p) for topic in topics for p in self._live]
-        for topic, p in places:
-            is_here = self._live[p].inbox.waiting(topic) or (topic, p) in polled.caught_up
-            before = self._silence.get((topic, p), 0)
-            self._silence[topic, p] = 0 if is_here else before + (1 if came else len(places))
-
-    def _ended(self, partition: int, topic: str | None) -> bool:
-        """Return whether a topic has nothing more, or has been silent for too long to wait for."""
-        silent_max = _SILENT_TURNS_MAX * 2 * len(self._live)
-        silent = 0 if topic is None else self._silence[topic, partition]
-        return topic is None or (topic, partition) in self._caught_up or silent > silent_max
 
     def _load(self, live: Live, keys: list[str]) -> list[bytes | None]:
         """Load from the store, however long it takes: nothing may be guessed and nothing lost."""
