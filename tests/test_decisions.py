@@ -94,3 +94,20 @@ def test_severity_is_the_highest_bound_reached(score: float, level: str) -> None
 def test_severity_is_medium_where_none_is_declared() -> None:
     """Without bands every alert has the same severity."""
     assert decider(threshold=0.1).severity(0.99) == "medium"
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.001, 0.05), (0.05, 0.001), (0.05, 0.04)])
+def test_another_rate_takes_up_the_scores_that_are_held(before: float, after: float) -> None:
+    """A changed configuration starts, and decides as if it had seen those scores itself."""
+    scores = np.random.default_rng(5).random(70_000)
+    old, new, fresh = (
+        decider(alert_rate=before),
+        decider(alert_rate=after),
+        decider(alert_rate=after),
+    )
+    old.decide(scores)
+    new.restore(old.to_bytes())
+    held = min(len(scores), min(100_000, max(2_000, math.ceil(50 / before))))
+    fresh.decide(scores[-held:])
+    more = np.random.default_rng(6).random(3_000)
+    assert np.array_equal(new.decide(more)[1], fresh.decide(more)[1])

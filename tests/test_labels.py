@@ -50,6 +50,8 @@ def test_a_label_takes_its_time_from_itself_or_from_its_record() -> None:
         b'{"event_id": "' + b"x" * 257 + b'", "label": 1}',
         b'{"event_id": "a", "label": 1, "time": "secret"}',
         b'{"event_id": "a", "label": 1, "time": 1e999}',
+        b'{"event_id": "a", "label": 1, "time": 1e300}',
+        b'{"event_id": "a", "label": 1, "time": -5}',
         b'{"event_id": "a", "label": 1, "weight": 0}',
         b'{"event_id": "a", "label": 1, "weight": NaN}',
         b'{"event_id": "\\ud800", "label": 1}',

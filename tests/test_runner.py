@@ -318,3 +318,50 @@ def test_records_of_live_shards_survive_an_acquire_that_fails() -> None:
     drain(first)
     for p, quiet in enumerate(rows_of_a_quiet_run(2)):
         assert what_is_certain(journal(log, p)) == what_is_certain(quiet)
+
+
+def test_a_flush_that_finds_another_version_acquires_again() -> None:
+    """The store lost its writes: nothing that was polled before arrives twice."""
+    log = full_log()
+
+    def lost() -> StateLostError:
+        return StateLostError("space", "the version written last", "another")
+
+    drain(worker(log, FragileStore(2, after=False, error=lost)))
+    assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
+
+
+class AbsentStore(MemoryStore):
+    """A store that takes no writes the first times it is asked."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__()
+        self.refusals = refusals
+        self.largest = 0
+
+    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+        self.refusals -= 1
+        self.largest = max(self.largest, len(writes))
+        if self.refusals >= 0:
+            raise TransientError("store", "an answer", "none")
+        super().flush(space, version, meta, writes)
+
+
+def test_at_the_dirty_cap_a_worker_waits_for_its_store() -> None:
+    """State that cannot be written stays bounded, and then the worker goes on by itself."""
+    log, store = full_log(), AbsentStore(refusals=200)
+    capped = settings(runner={"batch_records_max": 20, "dirty_max": 60})
+    drain(worker(log, store, config=capped, flush_every_s=None))
+    assert store.refusals < 0
+    assert 60 <= store.largest < 120
+    assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
+
+
+def test_a_worker_that_is_asked_to_stop_ends_a_long_fold() -> None:
+    """Recovery asks between polls; what it folded is not lost, it is done again."""
+    log = full_log()
+    drain(worker(log, MemoryStore()))
+    asked = iter([False] * 4 + [True] * 1_000)
+    runner = worker(log, MemoryStore(), stop=lambda: next(asked))
+    runner.run()
+    assert not runner.parts.telemetry.ready

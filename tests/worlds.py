@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -117,6 +117,7 @@ def worker(
     config: Settings | None = None,
     stream: Stream | None = None,
     flush_every_s: float | None = 0.0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Runner:
     """Return a worker over a log and a store; it flushes after every step by default."""
     config = config or settings()
@@ -127,7 +128,7 @@ def worker(
     parts = Parts(
         config, spec, build_models(config, spec.names), stream, store, Telemetry(lambda: 0.0), slot
     )
-    return Runner(parts, lambda: False, flush_every_s=flush_every_s, sleep=lambda s: None)
+    return Runner(parts, stop, flush_every_s=flush_every_s, sleep=lambda s: None)
 
 
 def drain(*runners: Runner, steps_max: int = 500) -> None:

@@ -60,10 +60,12 @@ def acquire(
     ttls_ms: tuple[int, int],
     dirty_max: int,
     progress: Callable[[int, int], None],
+    tick: Callable[[], None],
 ) -> Live:
     """Bring a fresh shard to the committed position and seek the stream there.
 
-    ``progress`` is called with (events folded, events to fold) after every chunk.
+    ``progress`` is called with (events folded, events to fold) after every chunk, ``tick`` between
+    polls: it may raise to end the work.
 
     Raises
     ------
@@ -75,14 +77,14 @@ def acquire(
     partition = shard.partition
     committed = _committed(stream, topics, partition)
     meta = store.meta(space)
-    start = _start(stream, topics, partition, committed, meta)
+    start = _start(stream, topics, partition, committed, meta, tick)
     checkpoint = Checkpoint(store, space, meta, *ttls_ms)
     if meta is not None:
         state = checkpoint.load([SHARD_KEY])[0]
         if state is None:
             raise FatalError(f"store {space}", "the shard's own state", "none", _REBUILD)
         shard.restore(state)
-    fold = _Fold(stream, topics, shard, checkpoint, start, spec_hash, dirty_max, progress)
+    fold = _Fold(stream, topics, shard, checkpoint, start, spec_hash, dirty_max, progress, tick)
     journal_next = fold.run(committed)
     stream.seek(partition, shard.events_next, shard.labels_next)
     inbox = Inbox(topics.events, topics.labels, partition, shard.events_next, shard.labels_next)
@@ -113,12 +115,13 @@ def _start(
     partition: int,
     committed: tuple[int, int] | None,
     meta: Meta | None,
+    tick: Callable[[], None],
 ) -> Meta:
     """Return R, or the beginning of the logs where the store has nothing."""
     events_start = stream.log_range(topics.events, partition)[0]
     labels_start = stream.log_range(topics.labels, partition)[0] if topics.labels else 0
     if meta is None:
-        first = _first_event(stream, topics, partition)
+        first = _first_event(stream, topics, partition, tick)
         begin = Meta(
             b"", events_start, labels_start, stream.log_range(topics.journal, partition)[0]
         )
@@ -137,7 +140,9 @@ def _start(
     return meta
 
 
-def _first_event(stream: Stream, topics: Topics, partition: int) -> int | None:
+def _first_event(
+    stream: Stream, topics: Topics, partition: int, tick: Callable[[], None]
+) -> int | None:
     """Return the source offset of the first journal row that is still there, None for none."""
     reader = stream.reader(
         topics.journal, partition, stream.log_range(topics.journal, partition)[0]
@@ -146,6 +151,7 @@ def _first_event(stream: Stream, topics: Topics, partition: int) -> int | None:
     try:
         while reader.position < end:
             records = reader.poll(100, 1)
+            tick()
             for value in records.values if records else []:
                 offsets = read_batch(value or b"", topics.journal).column("source_offset")
                 if len(offsets):
@@ -172,7 +178,9 @@ class _Fold:
         spec_hash: str,
         dirty_max: int,
         progress: Callable[[int, int], None],
+        tick: Callable[[], None],
     ) -> None:
+        self._tick = tick
         self.folded = 0
         self._spec_hash = spec_hash
         self._dirty_max = dirty_max
@@ -215,7 +223,7 @@ class _Fold:
     def _rows(self, journal: Reader) -> list[tuple[int, pa.RecordBatch]]:
         """Return the next record batches that have rows, each with the offset after it."""
         records = journal.poll(100, 10)
-        self._stream.keep_alive()
+        self._tick()
         if records is None:
             return []
         topic = self._topics.journal
@@ -227,6 +235,7 @@ class _Fold:
         """Refuse when events before C have no journal row: their state would be missing."""
         while log.position < end and not len(behind):
             records = log.poll(100, 1)
+            self._tick()
             if records is not None:
                 behind.add(_until(records, end))
         left = behind.take(len(behind), events_end=False, labels_end=True)[0]
@@ -242,7 +251,8 @@ class _Fold:
             return
         rows = rows.filter(pa.array(fresh))
         while len(behind) < rows.num_rows:
-            records = log.poll(1_000, _CHUNK)
+            records = log.poll(100, _CHUNK)
+            self._tick()
             if records is not None:
                 behind.add(records)
             elif log.position >= end:
@@ -281,7 +291,7 @@ class _Fold:
         try:
             while log.position < end:
                 records = log.poll(100, _CHUNK)
-                self._stream.keep_alive()
+                self._tick()
                 if records is not None:
                     self._fold_labels(nothing, _until(records, end))
         finally:

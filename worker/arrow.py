@@ -18,6 +18,7 @@ from worker.errors import FatalError
 SCHEMA_VERSION = 1
 OUTCOMES = ("scored", "duplicate", "rejected")
 DECISIONS = ("pass", "alert")
+_FRAME_BYTES = 2_000  # schema and stamps of a record
 _COLUMN_BYTES = 120  # of a journal row without x and its strings, measured
 
 
@@ -193,8 +194,9 @@ class Examples:
 
 def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: int) -> list[bytes]:
     """Return the examples as values of the training topic, each below ``bytes_max``."""
-    row_bytes = 64 + 8 * examples.X.shape[1]
-    step = max(1, bytes_max // row_bytes)
+    longest = max((len(i) for i in examples.event_ids), default=0)
+    row_bytes = 64 + 4 * longest + 8 * examples.X.shape[1]  # an id takes at most 4 bytes a letter
+    step = max(1, (bytes_max - _FRAME_BYTES) // row_bytes)
     values = []
     for start in range(0, len(examples), step):
         part = slice(start, start + step)

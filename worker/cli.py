@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class LogLevel(StrEnum):
+    """How much a worker says."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="the configuration file (YAML)")]
 
@@ -79,12 +90,14 @@ def run(
             help="name of this worker within its group; a restart must use the same one",
         ),
     ] = "0",
-    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR")] = "INFO",
+    log_level: Annotated[LogLevel, typer.Option(help="what is logged", case_sensitive=False)] = (
+        LogLevel.INFO
+    ),
 ) -> None:
     """Run one worker on Kafka and Redis until SIGTERM or Ctrl-C; a second signal leaves at once."""
     from worker.commands import run_worker
 
-    _exit(lambda: run_worker(config, slot, log_level))
+    _exit(lambda: run_worker(config, slot, log_level.value))
 
 
 @app.command(

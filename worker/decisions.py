@@ -83,16 +83,21 @@ class Decider:
         """
         if self._rate is None:
             return b""
-        head = np.array([self._count, self._threshold])
+        head = np.array([self._rate, self._count, self._threshold])
         return head.tobytes() + self._scores[: min(self._count, self._size)].tobytes()
 
     def restore(self, state: bytes) -> None:
-        """Take a state made by `to_bytes` under the same settings."""
+        """Take a state made by `to_bytes`; of another rate only its scores count."""
         if self._rate is None or not state:
             return
         values = np.frombuffer(state, np.float64)
-        self._count, self._threshold = int(values[0]), float(values[1])
-        self._scores[: len(values) - 2] = values[2:]
+        rate, count, scores = values[0], int(values[1]), values[3:]
+        if rate != self._rate:  # the configuration has changed: take the scores up anew, in order
+            oldest = count % len(scores) if len(scores) else 0
+            self.decide(np.roll(scores, -oldest if count > len(scores) else 0))
+            return
+        self._count, self._threshold = count, float(values[2])
+        self._scores[: len(scores)] = scores
 
 
 def _window(rate: float) -> int:

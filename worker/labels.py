@@ -10,6 +10,7 @@ import msgspec
 from worker.contracts.records import Label, Records, Rejected
 
 _EVENT_ID_BYTES_MAX = 256
+_TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999
 
 
 class _LabelStruct(msgspec.Struct, gc=False):
@@ -50,6 +51,8 @@ def _label(value: bytes | None, timestamp_ms: int) -> Label:
     if not 0 < len(event_id.encode()) <= _EVENT_ID_BYTES_MAX:
         raise ValueError("event_id: expected 1 to 256 bytes")
     time_ms = timestamp_ms if message.time is None else _time_ms(message.time)
+    if message.time is not None and not 0 <= time_ms <= _TIME_MS_MAX:
+        raise ValueError("time: expected 1970 to 9999")
     return Label(event_id, message.label, time_ms, message.weight, message.source)
 
 

@@ -22,7 +22,7 @@ from worker.acquire import Live, Topics, acquire
 from worker.checkpoint import space_of
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
-from worker.errors import StateLostError, TransientError
+from worker.errors import RiverwatchError, StateLostError, TransientError
 from worker.features.spec import FeatureSpec
 from worker.listening import Listening
 from worker.models.catalogue import ModelSet
@@ -121,7 +121,7 @@ class Runner:
         try:
             while not self._stop():
                 self.step()
-            self._flush_all(final=True)
+            self._flush_last()
         except Stopped:
             self._telemetry.log.info("wait_interrupted")
         finally:
@@ -138,6 +138,8 @@ class Runner:
             self._has_more = done > 0 and not self.idle
             self._flush_due()
         except TransientError as error:
+            # What was polled may not have reached a shard, and a shard may be ahead of the log.
+            self._lose_all(error)
             self._wait("stream", error)
             return 0
         except StateLostError as error:
@@ -183,7 +185,7 @@ class Runner:
                 self._parts.models,
                 self._parts.spec.spec_hash,
             )
-        self._training.catch_up()
+        self._training.catch_up(self._tick)
         self._has_learned = True
         learned, version = self._training.learned, self._training.version
         self._telemetry.learned.inc(learned)
@@ -206,7 +208,8 @@ class Runner:
             self._telemetry.lag.labels(str(partition)).set(len(live.inbox))
         self._listening.hear(polled, {p: live.inbox for p, live in self._live.items()})
         self._pause_full()
-        self._telemetry.ready, self._telemetry.reason = True, "live"
+        self._telemetry.ready = bool(self._live)
+        self._telemetry.reason = "live" if self._live else "no partition is assigned"
 
     def _acquire(self, partition: int) -> Live:
         parts, settings = self._parts, self._settings
@@ -223,6 +226,7 @@ class Runner:
             self._ttls_ms(),
             self._bounds.dirty_max,
             lambda done, total: self._telemetry.log.debug("shard_folding", done=done, total=total),
+            self._tick,
         )
         self._telemetry.acquired.inc()
         self._telemetry.log.info(
@@ -263,8 +267,9 @@ class Runner:
             self._telemetry.learned.inc(self._training.follow())
             self._version = self._training.version
             self._telemetry.model_version.set(self._version)
-        if self._dirty() >= self._bounds.dirty_max:
-            self._flush_all()
+        if self._dirty() >= self._bounds.dirty_max and not self._flush_all():
+            self._sleep(_BACKOFF_S[0])
+            return 0  # at the cap nothing is taken on; full inboxes pause the input
         done = [o for p in list(self._live) if (o := self._process(p)) is not None]
         if done:
             self._commit(polled, done)
@@ -332,15 +337,28 @@ class Runner:
             self._flush_all()
             self._flushed_s = now_s
 
-    def _flush_all(self, *, final: bool = False) -> None:
-        """Flush every shard that is dirty. A store that is away is tried again later."""
-        if self._flush_every_s is None and final:
-            return
-        for partition, live in list(self._live.items()):
-            if live.shard.dirty_count:
-                self._flush(partition, live)
+    def _flush_all(self) -> bool:
+        """Flush every shard that is dirty; return whether the store took all of it."""
+        dirty = [(p, live) for p, live in self._live.items() if live.shard.dirty_count]
+        taken = [self._flush(partition, live) for partition, live in dirty]
+        return all(taken)
 
-    def _flush(self, partition: int, live: Live) -> None:
+    def _flush_last(self) -> None:
+        """Flush before leaving; what the store does not take, the next owner folds."""
+        try:
+            if self._flush_every_s is not None:
+                self._flush_all()
+        except StateLostError as error:
+            self._telemetry.log.warning("state_lost", error=str(error))
+
+    def _flush(self, partition: int, live: Live) -> bool:
+        """Flush one shard; return whether the store took it.
+
+        Raises
+        ------
+        StateLostError
+            The store is at another version: nothing held here is to be trusted.
+        """
         started_s = self._clock_s()
         try:
             self._telemetry.flushed.inc(live.checkpoint.flush(live.shard, live.journal_next))
@@ -348,11 +366,12 @@ class Runner:
         except TransientError as error:
             self._telemetry.retries.labels("store").inc()
             self._telemetry.log.warning("flush_delayed", partition=partition, error=str(error))
-        except StateLostError as error:
-            del self._live[partition]
-            self._telemetry.log.warning("shard_lost", partition=partition, error=str(error))
+        else:
+            return True
+        self._telemetry.ready, self._telemetry.reason = False, "the store does not take writes"
+        return False
 
-    def _lose_all(self, error: StateLostError) -> None:
+    def _lose_all(self, error: RiverwatchError) -> None:
         """Forget everything that may not be committed; the next step acquires it again."""
         self._telemetry.log.warning("state_lost", error=str(error))
         self._telemetry.ready, self._telemetry.reason = False, str(error)
@@ -364,6 +383,12 @@ class Runner:
                 self._wait("stream", again)
             else:
                 return
+
+    def _tick(self) -> None:
+        """Stay in the group during long work, and end it when asked to stop."""
+        if self._stop():
+            raise Stopped
+        self._parts.stream.keep_alive()
 
     def _wait(self, part: str, error: TransientError) -> None:
         if self._stop():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from worker.arrow import read_examples
@@ -25,13 +27,16 @@ class TrainingFollower:
         self._spec_hash = spec_hash
         self._reader = stream.reader(topic, 0, stream.log_range(topic, 0)[0])
 
-    def catch_up(self) -> int:
-        """Apply everything committed until now; return the number of examples. May take long."""
+    def catch_up(self, tick: Callable[[], None]) -> int:
+        """Apply everything committed until now; return the number of examples.
+
+        May take long: ``tick`` is called between polls.
+        """
         end = self._stream.settle(self._topic, 0)
         before = self.learned
         while self._reader.position < end:
             self.follow(timeout_ms=100)
-            self._stream.keep_alive()
+            tick()
         return self.learned - before
 
     def follow(self, timeout_ms: int = 0) -> int:

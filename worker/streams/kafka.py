@@ -222,8 +222,9 @@ class KafkaStream:
                     raise
             self._member.keep_alive()
 
-    def _slots(self) -> set[str]:
-        return {member["group_instance_id"] for member in self._member.members()}
+    def _slots(self) -> set[str] | None:
+        members = self._member.members()
+        return None if members is None else {member["group_instance_id"] for member in members}
 
     def _start_check(self) -> dict[str, TopicState]:
         """Return the state of every topic, all of which fit their contracts."""

@@ -52,7 +52,7 @@ class KafkaLog:
         settings: KafkaSettings,
         group: str,
         admin: Any,
-        members: Callable[[], set[str]],
+        members: Callable[[], set[str] | None],
     ) -> None:
         self._settings = settings
         self._prefix = f"{group}-"
@@ -157,9 +157,12 @@ class KafkaLog:
         their timeout. An owner that still lives is only waited for.
         """
         with suppress(errors.KafkaError):  # not permitted or not answered: the timeout does it
-            for name in self._open_transactions(place):
+            open_transactions, slots = self._open_transactions(place), self._members()
+            if slots is None:
+                return  # who is alive is not known: a living owner must not be fenced
+            for name in open_transactions:
                 slot = name.removeprefix(self._prefix)
-                if name.startswith(self._prefix) and slot not in self._members():
+                if name.startswith(self._prefix) and slot not in slots:
                     self._initialise(name)
 
     def _open_transactions(self, place: KafkaPartition) -> list[str]:

@@ -15,7 +15,7 @@ from kafka.structs import MemberState
 
 from worker.contracts.records import Records
 from worker.contracts.settings import KafkaSettings
-from worker.errors import FatalError
+from worker.errors import FatalError, StateLostError
 from worker.streams import TopicPartition
 from worker.streams.kafka_client import make_consumer, needs_rejoin, release_drained
 from worker.streams.kafka_log import reading_failed, to_records
@@ -138,7 +138,8 @@ class Member:
 
     def seek(self, partition: int, offsets: Sequence[int]) -> None:
         """Set the positions of an owned partition pair, one per topic, and make it live."""
-        assert partition in self._owned, f"partition {partition} is not assigned"
+        if partition not in self._owned:
+            raise StateLostError(f"partition {partition}", "to be still assigned", "it moved on")
         for topic, offset in zip(self._topics, offsets, strict=True):
             self._consumer.seek(KafkaPartition(topic, partition), offset)
         self._live.add(partition)
@@ -185,11 +186,12 @@ class Member:
         with suppress(errors.KafkaError):
             self._admin.remove_group_members(self._group, [me])
 
-    def members(self) -> list[dict[str, Any]]:
-        """Return the group's present members as the broker describes them; none if it is silent."""
+    def members(self) -> list[dict[str, Any]] | None:
+        """Return the group's present members as the broker describes them, None if it can not."""
         with suppress(errors.KafkaError):
-            return list(self._admin.describe_groups([self._group])[self._group]["members"])
-        return []
+            group = self._admin.describe_groups([self._group])[self._group]
+            return None if group.get("error") else list(group["members"])
+        return None
 
     def _poll_client(self, timeout_ms: int, records_max: int) -> dict[KafkaPartition, list[Any]]:
         if needs_rejoin(self._consumer):
@@ -267,7 +269,9 @@ class Member:
             return
         self._checked_s = now_s
         mine = self._now.metadata.member_id
-        others = [m["member_id"] for m in self.members() if m["group_instance_id"] == self._slot]
+        others = [
+            m["member_id"] for m in self.members() or () if m["group_instance_id"] == self._slot
+        ]
         if others and mine not in others:
             raise FatalError(f"group {self._group}", f"to be the only member in slot {self._slot}",
                              "another one", "start one worker per slot")  # fmt: skip
