@@ -104,8 +104,10 @@ def test_ties_keep_the_order_of_the_features() -> None:
 
 @pytest.mark.parametrize(("count", "some"), [(29, False), (30, True)])
 def test_nothing_is_usual_before_30_events(count: int, some: bool) -> None:
-    """With 29 observations there is no reason, with 30 there is."""
-    assert bool(reasons(with_value(2, 31.0), count=count)) is some
+    """With 29 observations the one reason says that nothing is known, with 30 there are others."""
+    found = reasons(with_value(2, 31.0), count=count)
+    assert any(reason.contribution != 0.0 for reason in found) is some
+    assert any("too few events" in reason.text for reason in found) is not some
 
 
 def test_what_never_varied_and_what_is_not_a_number_are_no_reasons() -> None:
@@ -120,7 +122,8 @@ def test_small_distances_are_told_only_where_there_is_nothing_else() -> None:
     x = with_value(4, 14.0)
     x[2] = 5.0
     assert [reason.feature for reason in reasons(x)] == ["n_1h"]
-    assert reasons(with_value(4, 13.0)) == []
+    (only,) = reasons(with_value(4, 13.0))
+    assert (only.contribution, "nothing about it is unusual" in only.text) == (0.0, True)
 
 
 @pytest.mark.parametrize("column", [0, 2, 3, 4])

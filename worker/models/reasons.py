@@ -22,6 +22,7 @@ OBSERVATIONS_MIN = 30
 NOTABLE_MIN = 1.0
 """Standard deviations from which a distance is a reason; below it only the largest is told."""
 
+_TOO_FEW = "too few events came before to say what is usual"
 _COUNTS = frozenset({"count", "distinct"})
 _UNITS_S = (("d", 86_400), ("h", 3_600), ("min", 60))
 
@@ -71,7 +72,8 @@ def reasons_for(
     A distance is (value − typical) / spread. Typical is the entity's own mean where a feature has
     one and it is above zero (an empty window gives zero), else the mean of all events before; the
     spread is always that of all events before. Features that never varied, and all of them before
-    30 events, give no reason: there is nothing to compare with.
+    30 events, give no reason: there is nothing to compare with. Where none is left, the one reason
+    says so, with the value of the first feature and a contribution of zero.
 
     Parameters
     ----------
@@ -92,9 +94,12 @@ def reasons_for(
     'transactions of this card in 1 h: 31 is 5.2 standard deviations above the usual 3.1'
     """
     assert len(features) == len(x) == len(mean) == len(std), (len(features), len(x))
-    if count < OBSERVATIONS_MIN:
-        return []
-    chosen = _ranked(features, np.asarray(x), np.asarray(mean), np.asarray(std))[:reasons_max]
+    chosen: list[int] = []
+    if count >= OBSERVATIONS_MIN:
+        chosen = _ranked(features, np.asarray(x), np.asarray(mean), np.asarray(std))[:reasons_max]
+    if not chosen:
+        why = "nothing about it is unusual" if count >= OBSERVATIONS_MIN else _TOO_FEW
+        return [_plain(features[0], float(x[0]), float(mean[0]), why)][:reasons_max]
     return [_reason(features, i, x, float(mean[i]), float(std[i])) for i in chosen]
 
 
@@ -149,6 +154,11 @@ def _reason(
         contribution=(value - typical) / std,
         text=text,
     )
+
+
+def _plain(feature: FeatureWords, value: float, mean: float, why: str) -> Reason:
+    text = f"{_subject(feature, value)}; {why}"
+    return Reason(feature=feature.name, value=value, typical=mean, contribution=0.0, text=text)
 
 
 def _population_text(feature: FeatureWords, value: float, mean: float, std: float) -> str:
