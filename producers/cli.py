@@ -152,7 +152,10 @@ def record(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after that many lines.")] = None,
     envelope: Annotated[
-        bool, typer.Option(help="Lines with partition, offset, timestamp, key and value_base64.")
+        bool,
+        typer.Option(
+            help="Lines with partition, offset, timestamp, key, value_base64 and headers."
+        ),
     ] = False,
 ) -> None:
     """Record a topic until now into a file of lines, in the order of the record timestamps.

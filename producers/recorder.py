@@ -31,6 +31,7 @@ class Recorded(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ def _enveloped(found: Recorded) -> bytes:
     except UnicodeDecodeError:
         line["key"], line["key_base64"] = None, _base64(found.key)
     line["value_base64"] = _base64(found.value)
+    if found.headers:
+        line["headers"] = {k: (v or b"").decode(errors="replace") for k, v in found.headers}
     return json.dumps(line, separators=(",", ":")).encode()
 
 
@@ -171,5 +174,6 @@ def _read(consumer: Any, partition: TopicPartition, start: int, end: int) -> Ite
         for found in polled.get(partition, ()):
             if found.offset < end:
                 yield Recorded(
-                    found.partition, found.offset, found.timestamp, found.key, found.value
-                )
+                    found.partition, found.offset, found.timestamp, found.key, found.value,
+                    tuple(found.headers),
+                )  # fmt: skip

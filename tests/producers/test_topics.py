@@ -310,7 +310,7 @@ FOUND = [
     Recorded(0, 7, 1_000, b"c1", b'{"a":1}'),
     Recorded(1, 3, 2_000, None, None),
     Recorded(0, 8, 3_000, b"\xff", b'{\n"a":2}'),
-    Recorded(2, 9, 4_000, b"c2", b'{"a":3}'),
+    Recorded(2, 9, 4_000, b"c2", b'{"a":3}', (("__connect.errors.offset", b"9"),)),
 ]
 
 
@@ -323,7 +323,7 @@ def test_values_are_lines_and_what_is_no_line_is_counted() -> None:
 
 
 def test_an_envelope_holds_every_record_without_loss() -> None:
-    """From the lines partition, offset, time, key and value can be had back exactly."""
+    """From the lines partition, offset, time, key, value and headers can be had back exactly."""
     lines: list[bytes] = []
     assert record(iter(FOUND), lines.append, envelope=True).left_out == 0
 
@@ -337,7 +337,14 @@ def test_an_envelope_holds_every_record_without_loss() -> None:
 
     decoded = [json.loads(line) for line in lines]
     again = [
-        Recorded(d["partition"], d["offset"], d["timestamp_ms"], key_of(d), value_of(d))
+        Recorded(
+            d["partition"],
+            d["offset"],
+            d["timestamp_ms"],
+            key_of(d),
+            value_of(d),
+            tuple((name, text.encode()) for name, text in d.get("headers", {}).items()),
+        )  # fmt: skip
         for d in decoded
     ]
     assert again == FOUND
