@@ -344,7 +344,7 @@ def test_an_envelope_holds_every_record_without_loss() -> None:
             key_of(d),
             value_of(d),
             tuple((name, text.encode()) for name, text in d.get("headers", {}).items()),
-        )  # fmt: skip
+        )
         for d in decoded
     ]
     assert again == FOUND
