@@ -19,6 +19,7 @@ from worker.contracts.settings import MemoryStreamSettings, Settings
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_models
 from worker.replay import Recording, replay
+from worker.telemetry import configure_logging
 
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook" / "transactions.parquet"
@@ -28,6 +29,7 @@ WANTED_EVENTS_PER_S = 15_000
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Return the row of the replay; its ratio is to what issue and README promise."""
+    configure_logging("WARNING")
     events = QUICK_EVENTS if quick else EVENTS
     with tempfile.TemporaryDirectory() as work:
         prepare = _handbook if HANDBOOK.exists() else _cards
