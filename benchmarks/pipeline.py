@@ -151,7 +151,7 @@ def _rate(figures: Figures) -> float:
 
 def _us(figures: Figures, seconds: float) -> float:
     events: int = figures["events"]
-    return seconds / events * 1e6
+    return seconds / max(1, events) * 1e6  # a quick run may end within its warm-up
 
 
 def _rows(figures: dict[str, Figures]) -> list[Row]:
@@ -181,9 +181,11 @@ def _not_model(name: str, one: Figures) -> list[Row]:
     """Return time an event outside of the models: elapsed, and CPU of all threads."""
     stages = one["stages"]
     return [
-        _row(f"{name}_not_model", _us(one, one["seconds"] - stages["model"]), "us/event"),
+        _row(f"{name}_not_model", _us(one, one["seconds"] - stages.get("model", 0.0)), "us/event"),
         _row(
-            f"{name}_not_model_cpu", _us(one, one["cpu_seconds"] - stages["model_cpu"]), "us/event"
+            f"{name}_not_model_cpu",
+            _us(one, one["cpu_seconds"] - stages.get("model_cpu", 0.0)),
+            "us/event",
         ),
     ]
 
