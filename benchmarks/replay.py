@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from producers.cards import DEMO
 from producers.commands import cards_to_files
-from worker.commands import load
+from worker.commands import load, relax_collector
 from worker.contracts.settings import MemoryStreamSettings, Settings
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_models
@@ -30,6 +30,7 @@ WANTED_EVENTS_PER_S = 15_000
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Return the row of the replay; its ratio is to what issue and README promise."""
     configure_logging("WARNING")
+    relax_collector()
     events = QUICK_EVENTS if quick else EVENTS
     with tempfile.TemporaryDirectory() as work:
         prepare = _handbook if HANDBOOK.exists() else _cards

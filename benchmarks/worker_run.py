@@ -6,6 +6,7 @@ monotonic clock when the parent started this process.
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import sys
@@ -16,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any  # the timed parts keep their own types
 
-from worker.commands import load
+from worker.commands import load, relax_collector
 from worker.contracts.settings import KafkaSettings, RedisSettings, Settings
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_models
@@ -91,6 +92,8 @@ class Run:
     def enough(self) -> bool:
         """Return whether all events are committed. Asked between steps."""
         if self._committed and self._warm is None:
+            gc.collect()
+            gc.freeze()  # as the command does
             self.seconds.clear()
             self._warm = (self._committed, time.perf_counter(), time.process_time())
         return self._committed >= self._count
@@ -147,6 +150,7 @@ def main() -> None:
     """Run once and print the figures as JSON."""
     path, count, started_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     configure_logging("WARNING")
+    relax_collector()
     print(json.dumps(measure(load(path), count, started_s)))
 
 

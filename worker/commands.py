@@ -118,6 +118,7 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
     redis = _redis(path, settings)
     spec = compile_features(settings)
     stop = _stop_on_signals()
+    relax_collector()
     telemetry = Telemetry(time.time)
     with ExitStack() as stack:
         if settings.runner.metrics_port is not None:
@@ -196,6 +197,7 @@ def _replay(
     if settings.labels is None and (recording.labels or recording.label_column):
         settings = settings.model_copy(update={"labels": LabelSettings()})
     settings = settings.model_copy(update={"stream": MemoryStreamSettings()})
+    relax_collector()
     spec = compile_features(settings)
     with _Reporter() as reporter:
 
@@ -310,6 +312,15 @@ def _delay_ms(text: str) -> int:
         return parse_duration(text)
     except ValueError as error:
         raise ConfigError("--label-delay", expected=str(error), got=repr(text)) from None
+
+
+def relax_collector() -> None:
+    """Let Python's cycle collector look less often.
+
+    A batch makes thousands of tuples that live until its commit and no cycles; with the defaults
+    (700, 10, 10) looking at them takes 12 to 20 of 105 µs an event on a broker.
+    """
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _stop_on_signals() -> Callable[[], bool]:
