@@ -23,9 +23,21 @@ def test_entries_survive_the_store() -> None:
     again.load([i for i, _ in taken], [v for _, v in taken])
     entry = again.waiting("a")
     assert entry is not None
+    assert entry.x is not None
     assert (entry.time_ms, entry.score, entry.x.tolist()) == (0, 0.5, [1.0, 1.0])
     assert again.is_labelled("b")
     assert again.waiting("b") is None
+
+
+def test_features_of_another_spec_are_not_taken_for_ours() -> None:
+    """An event that was scored before the features changed waits on, without an x."""
+    before = Pending(10, 100, "aaaaaaaaaaaaaaaa")
+    waiting(before, ["a"])
+    after = Pending(10, 100, "bbbbbbbbbbbbbbbb")
+    after.load(["a"], [before.take_dirty()[0][1]])
+    entry = after.waiting("a")
+    assert entry is not None
+    assert (entry.time_ms, entry.x) == (0, None)
 
 
 def test_eviction_takes_clean_entries_only() -> None:

@@ -11,8 +11,8 @@ from worker.stores import Meta, StateStore, Write
 
 
 def space_of(group: str, spec: FeatureSpec, partition: int) -> str:
-    """Return the name of a shard's keys: another feature spec has other keys."""
-    return f"{group}.{spec.spec_hash[:16]}.{partition}"
+    """Return the name of a shard's keys: what keeps another state has other keys."""
+    return f"{group}.{spec.state_hash[:16]}.{partition}"
 
 
 class Checkpoint:

@@ -48,7 +48,8 @@ def describe(settings: Settings, spec: FeatureSpec) -> str:
     Topics with their keys, fields, features in the order of x, entities with the memory each
     takes, models, decision, stream and store. No secret is in it.
     """
-    summary = f"{settings.name}: {len(spec.names)} features, spec {spec.spec_hash[:12]}"
+    hashes = f"spec {spec.spec_hash[:12]}, state {spec.state_hash[:16]}"
+    summary = f"{settings.name}: {len(spec.names)} features, {hashes}"
     tables = (
         _table("topics", ("topic", "what", "key"), _topics(settings)),
         _table("fields", ("field", "type", "use", "rules"), _fields(settings)),

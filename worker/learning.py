@@ -15,6 +15,9 @@ from worker.arrow import Examples
 from worker.contracts.records import Float64, Int64, Label
 from worker.pending import Pending, Waiting
 
+COUNTS = ("matched", "repeated", "expired", "early", "other_features")
+"""What becomes of labels; ``other_features``: the event was scored before the features changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -78,7 +81,7 @@ def join_labels(
     The rows returned need not wait any more.
     """
     found = _Found()
-    counts = {"matched": 0, "repeated": 0, "expired": 0, "early": 0}
+    counts = dict.fromkeys(COUNTS, 0)
     rows_of = {i: r for r, i in enumerate(scored.ids)} if labels or pending.early else {}
     rows = [rows_of.get(label.event_id) for label in labels]
     timed = list(zip(labels, before.tolist(), rows, strict=True))
@@ -111,6 +114,9 @@ def _match_pending(found: _Found, pending: Pending, label: Label, position: int)
         return "early"
     if label.time_ms - event.time_ms > pending.horizon_ms:
         return "expired"
+    if event.x is None:
+        pending.mark(label.event_id, event.time_ms, label.y)
+        return "other_features"
     found.waiting[len(found.labels)] = event
     found.append(label, position, -1)
     pending.mark(label.event_id, event.time_ms, label.y)

@@ -20,19 +20,21 @@ from worker.contracts.records import Float64, Int64, Label
 EARLY_MAX = 10_000
 """Early labels kept per shard; beyond it the oldest is dropped and counted."""
 
-_HEAD = struct.Struct("<Bqd")  # kind, event time, score served
+_HEAD = struct.Struct("<Bqd8s")  # kind, event time, score served, whose x it is
 _WAITING, _LABELLED = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What is kept of an event until its label comes; ``x`` is empty where no model learns from
-    labels.
+    """What is kept of an event until its label comes.
+
+    ``x`` is empty where no model learns from labels, None where the event was scored with the
+    features of another spec: such an x teaches nothing.
     """
 
     time_ms: int
     score: float
-    x: Float64
+    x: Float64 | None
 
 
 class Pending:
@@ -42,10 +44,13 @@ class Pending:
     ----------
     horizon_ms
         A label that became known later than this after its event teaches nothing.
+    spec_hash
+        Names the features of every x that is added.
     """
 
-    def __init__(self, horizon_ms: int, entries_max: int) -> None:
+    def __init__(self, horizon_ms: int, entries_max: int, spec_hash: str = "") -> None:
         self.horizon_ms = horizon_ms
+        self._tag = spec_hash[:8].encode().ljust(8, b"-")
         self.entries_max = entries_max
         self.early: dict[str, Label] = {}
         self.dropped_early = 0
@@ -65,7 +70,7 @@ class Pending:
         """Make scored events wait; a later one of the same id takes the place of the earlier."""
         rows = np.ascontiguousarray(X, np.float64)
         for i, event_id in enumerate(event_ids):
-            head = _HEAD.pack(_WAITING, int(time_ms[i]), float(score[i]))
+            head = _HEAD.pack(_WAITING, int(time_ms[i]), float(score[i]), self._tag)
             self._put(event_id, head + rows[i].tobytes())
 
     def waiting(self, event_id: str) -> Waiting | None:
@@ -73,8 +78,9 @@ class Pending:
         value = self._entries.get(event_id)
         if value is None or value[0] != _WAITING:
             return None
-        _, time_ms, score = _HEAD.unpack_from(value)
-        return Waiting(time_ms, score, np.frombuffer(value, np.float64, offset=_HEAD.size))
+        _, time_ms, score, tag = _HEAD.unpack_from(value)
+        x = np.frombuffer(value, np.float64, offset=_HEAD.size) if tag == self._tag else None
+        return Waiting(time_ms, score, x)
 
     def is_labelled(self, event_id: str) -> bool:
         """Return whether the event has had its label."""
@@ -83,7 +89,7 @@ class Pending:
 
     def mark(self, event_id: str, time_ms: int, y: int) -> None:
         """Note that an event has had its label; its x is forgotten."""
-        self._put(event_id, _HEAD.pack(_LABELLED, time_ms, float(y)))
+        self._put(event_id, _HEAD.pack(_LABELLED, time_ms, float(y), self._tag))
 
     def park(self, label: Label) -> None:
         """Keep an early label; a second one for the same event takes the place of the first."""

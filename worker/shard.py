@@ -98,7 +98,8 @@ class Shard:
         self.decider = Decider(settings.decision)
         self.tables = FeatureTables(spec, settings.primary_entity, settings.runner.entities_max)
         self.statistics = FeatureStatistics(len(spec.names))
-        self.pending = _pending(settings)
+        self.pending = _pending(settings, spec.spec_hash)
+        self._spec_hash = spec.spec_hash
         self._decoder = Decoder(settings)
         self._models = models
         self._champion = models.names.index(settings.decision.model)
@@ -226,17 +227,19 @@ class Shard:
             {
                 "clock": self.clock.to_tuple(),
                 "decider": self.decider.to_bytes(),
+                "spec": self._spec_hash,
                 "statistics": self.statistics.to_bytes(),
                 "early": [[e.event_id, e.y, e.time_ms, e.weight, e.source] for e in early],
             }
         )
 
     def restore(self, state: bytes) -> None:
-        """Take a state made by `to_bytes` under the same configuration."""
+        """Take a state made by `to_bytes`; statistics of other features are left, to begin anew."""
         fields = msgspec.msgpack.decode(state)
         self.clock = EventClock.from_tuple(self.clock.ahead_max_ms, fields["clock"])
         self.decider.restore(fields["decider"])
-        self.statistics = FeatureStatistics.from_bytes(fields["statistics"])
+        if fields["spec"] == self._spec_hash:
+            self.statistics = FeatureStatistics.from_bytes(fields["statistics"])
         if self.pending is not None:
             for words in fields["early"]:
                 self.pending.park(Label(*words))
@@ -285,10 +288,10 @@ class Shard:
         self.labels_next = max(self.labels_next, labels.next_offset)
 
 
-def _pending(settings: Settings) -> Pending | None:
+def _pending(settings: Settings, spec_hash: str) -> Pending | None:
     if settings.labels is None:
         return None
-    return Pending(settings.labels.horizon, settings.labels.pending_max)
+    return Pending(settings.labels.horizon, settings.labels.pending_max, spec_hash)
 
 
 def _no_labels(part: Scored) -> tuple[Join, set[int]]:

@@ -72,7 +72,7 @@ def test_a_blob_of_another_spec_is_refused_by_name() -> None:
     """The message shows both specs and what to do, and no id."""
     blob = blob_of(spec_of({"card": {"count": ["1d"]}}), [Row("e1", card="4000123")])
     other = spec_of({"card": {"count": ["2d"]}})
-    expected = re.escape(f"stored state of a card: expected spec {other.spec_hash[:16]}, got ")
+    expected = re.escape(f"stored state of a card: expected state {other.state_hash[:16]}, got ")
     with pytest.raises(StateLostError, match=expected) as caught:
         tables_of(other).load([("card", "4000123")], [blob])
     assert "rebuild" in str(caught.value)

@@ -228,6 +228,57 @@ def test_the_hash_stays_with_what_does_not_matter(change: dict[str, Any]) -> Non
     assert compile_features(base(**change)).spec_hash == compile_features(base()).spec_hash
 
 
+KEPT: dict[str, Any] = {
+    "amount": "$amount",
+    "card": {"mean(amount)": ["1d", "7d"], "std(items)": ["7d"], "time_since_last": {}},
+}
+
+
+def kept(change: dict[str, Any], **sections: Any) -> str:
+    return compile_features(settings_of({**KEPT, **change}, **sections)).state_hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"night": "is_night($time)", "channel": "$channel"},
+        {"card": {"sum(amount)": ["7d"], "count": ["1d"], **KEPT["card"]}},
+        {"card": {**KEPT["card"], "mean(items)": ["1d"]}},
+        {"card": {**KEPT["card"], "count": {"windows": ["1d"], "include_current": False}}},
+        {"card": dict(reversed(KEPT["card"].items()))},
+    ],
+    ids=["event", "sum and count", "mean of squares", "before", "order"],
+)
+def test_what_needs_no_new_state_keeps_the_state_hash(change: dict[str, Any]) -> None:
+    """Features of the event; other aggregations of what is recorded, over windows that are kept."""
+    assert kept(change) == kept({})
+    assert compile_features(settings_of({**KEPT, **change})).spec_hash != spec_of(KEPT).spec_hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"card": {**KEPT["card"], "count": ["2d"]}},
+        {"card": {**KEPT["card"], "count": {"windows": ["1d"], "delay": "7d"}}},
+        {"card": {**KEPT["card"], "std(amount)": ["1d"]}},
+        {"card": {**KEPT["card"], "max(amount)": ["1d"]}},
+        {"card": {**KEPT["card"], "sum(present)": ["1d"]}},
+        {"card": {"mean(amount)": ["1d", "7d"], "std(items)": ["7d"]}},
+        {"terminal": {"count": ["1d"]}},
+    ],
+    ids=["window", "delay", "squares", "extremes", "field", "memory", "entity"],
+)
+def test_what_needs_new_state_changes_the_state_hash(change: dict[str, Any]) -> None:
+    """A longer reach, another tile, more of a field, another rule of forgetting."""
+    assert kept(change) != kept({})
+
+
+def test_rings_and_resolutions_are_state() -> None:
+    """What is kept depends on them, though no feature is another."""
+    fields = {**FIELDS, "amount": {"type": "decimal", "resolution": 0.1}}
+    assert len({kept({}), kept({}, ring=33), kept({}, fields=fields)}) == 3
+
+
 def test_memory_reaches_beyond_every_window() -> None:
     """30 days at least, a year where the time since the last event is asked."""
     assert spec_of({"card": {"count": ["1h"]}}).forget_ms == 30 * DAY_MS

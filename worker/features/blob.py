@@ -1,6 +1,6 @@
 """Blobs: the state of one entity as bytes, compact, versioned and checked. Never a pickle.
 
-Layout: ``rw``, format version, number of the entity type, first 8 bytes of the spec hash, the
+Layout: ``rw``, format version, number of the entity type, first 8 bytes of the state hash, the
 position that is applied (8 bytes, reserved); the body; CRC-32 of all before. The body is made of
 varints (seven bits a byte, small ones first; signed numbers zigzag): now, now − newest time in
 tiles + 1 (0 without tiles), number of events; of each event, oldest first, the time since the one
@@ -39,11 +39,11 @@ class BlobCodec:
         Its number in the spec.
     """
 
-    def __init__(self, plan: Plan, spec_hash: str, entity: str, index: int) -> None:
+    def __init__(self, plan: Plan, state_hash: str, entity: str, index: int) -> None:
         self._plan = plan
         self._where = f"stored state of a {entity}"
         version = bytes([FORMAT_VERSION, index])
-        self._prefix = MAGIC + version + bytes.fromhex(spec_hash)[:8]
+        self._prefix = MAGIC + version + bytes.fromhex(state_hash)[:8]
         self._header = self._prefix + bytes(8)
 
     def encode(self, rows: Rows, slots: Int64) -> list[bytes]:
@@ -102,5 +102,5 @@ class BlobCodec:
             return StateLostError(self._where, "a blob of format 1", "other bytes", hint)
         if not blob.startswith(self._prefix):
             got = blob[4:_PREFIX_LENGTH].hex()
-            return StateLostError(self._where, f"spec {self._prefix[4:].hex()}", got, hint)
+            return StateLostError(self._where, f"state {self._prefix[4:].hex()}", got, hint)
         return StateLostError(self._where, "bytes as they were written", "a wrong checksum", hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -84,11 +84,16 @@ class EntitySpec:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """All features in the order of X, and all entities. Made by `compile_features`."""
+    """All features in the order of X, and all entities. Made by `compile_features`.
+
+    ``spec_hash`` names what X means, ``state_hash`` what is kept of entities and how: specs that
+    share it read one state. It is in the names of spaces and in blobs.
+    """
 
     features: tuple[Feature, ...]
     entities: tuple[EntitySpec, ...]
     spec_hash: str
+    state_hash: str = ""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -134,7 +139,8 @@ def compile_features(settings: Settings) -> FeatureSpec:
         raise ConfigError("features", grammar.problems)
     features = [replace(f, typical=_typical(settings, features, f)) for f in features]
     entities = tuple(_entity_spec(settings, name, features) for name in settings.entities)
-    return FeatureSpec(tuple(features), entities, _hash(settings, features))
+    spec = FeatureSpec(tuple(features), entities, _hash(settings, features))
+    return replace(spec, state_hash=_state_hash(settings, spec))
 
 
 def _typical(settings: Settings, features: list[Feature], own: Feature) -> int | None:
@@ -169,7 +175,8 @@ def _entity_spec(settings: Settings, name: str, features: list[Feature]) -> Enti
 
 
 def _recorded(features: list[Feature]) -> tuple[RecordedField, ...]:
-    names = dict.fromkeys(f.field for f in features if f.field is not None)
+    """Return the fields to keep, by name: their order must not depend on that of the features."""
+    names = sorted({f.field for f in features if f.field is not None})
     needs = {
         name: [AGGREGATIONS[f.aggregation] for f in features if f.field == name] for name in names
     }
@@ -207,6 +214,37 @@ def _hash(settings: Settings, features: list[Feature]) -> str:
         "id": settings.events.id,
         "key": settings.events.key,
     }
+    return _digest(meaning)
+
+
+_READ_ONLY = ("name", "columns", "windows")
+"""What an `EntitySpec` says of reading only; all else, also what it may get one day, is state."""
+
+
+def _state_hash(settings: Settings, spec: FeatureSpec) -> str:
+    """Return the SHA-256 of everything that decides what the fold keeps, spelled one way only."""
+    kept = {e.name: (i, e) for i, e in enumerate(spec.entities) if e.kept}
+    parts = [f.name for f in fields(EntitySpec) if f.name not in _READ_ONLY]
+    recorded = sorted({f.name for _, e in kept.values() for f in e.fields})
+    declared = settings.events.fields
+    meaning = {
+        "format": FORMAT_VERSION,
+        "forget_ms": spec.forget_ms,
+        "entities": {
+            name: {"index": i, "key": settings.entities[name].key}
+            | {part: asdict(entity)[part] for part in parts}
+            for name, (i, entity) in kept.items()
+        },
+        "fields": {
+            n: declared[n].model_dump(include={"type", "resolution", "values"}) for n in recorded
+        },
+        "time": settings.events.time.model_dump(),
+        "id": settings.events.id,
+    }
+    return _digest(meaning)
+
+
+def _digest(meaning: dict[str, object]) -> str:
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return sha256(text.encode()).hexdigest()
 

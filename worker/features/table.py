@@ -119,7 +119,7 @@ class _Table:
         self._fields = tuple(field.name for field in entity.fields)
         self._plan = make_plan(entity, spec.features, spec.forget_ms)
         self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
-        self._codec = BlobCodec(self._plan, spec.spec_hash, entity.name, index)
+        self._codec = BlobCodec(self._plan, spec.state_hash, entity.name, index)
         self._entities_max = entities_max
         self._slots: dict[str, int] = {}
         self._ids: list[str] = [""] * _SLOTS_FIRST

@@ -1,7 +1,7 @@
 """Stores: a position-tagged cache of the state of each shard; the log stays the truth.
 
-A *space* is the name of one shard's keys: group, spec hash and partition. Implementations: `redis`,
-`memory`; each is held to `tests/stores`.
+A *space* is the name of one shard's keys: group, state hash and partition. Implementations:
+`redis`, `memory`; each is held to `tests/stores`.
 """
 
 from __future__ import annotations
