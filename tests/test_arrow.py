@@ -116,12 +116,31 @@ def test_examples_come_back_bit_for_bit() -> None:
     X = np.random.default_rng(0).normal(size=(7, 5))
     examples = Examples(
         [f"e{i}" for i in range(7)], X, np.array([0, 1, -1, 0, 1, -1, 0]), np.linspace(0.1, 2, 7),
-        np.array([0.5, np.nan, *[0.1] * 5]), np.zeros(7, np.int64),
+        np.array([0.5, np.nan, *[0.1] * 5]), np.concatenate([X[:6, :2], [[np.nan] * 2]]),
+        np.zeros(7, np.int64),
     )  # fmt: skip
     values = training_records(examples, STAMPS, 300)
     parts = [read_examples(v, "t")[1] for v in values]
     assert len(values) > 1
     assert [i for p in parts for i in p.event_ids] == examples.event_ids
-    for name in ("X", "y", "weight", "score"):
+    for name in ("X", "y", "weight", "score", "raw"):
         got = np.concatenate([getattr(p, name) for p in parts])
         assert got.tobytes() == np.asarray(getattr(examples, name), got.dtype).tobytes()
+
+
+def test_examples_of_before_raw_scores_have_none() -> None:
+    """A record without them reads as NaN, one column a model."""
+    examples = Examples(
+        ["a"], np.ones((1, 3)), np.array([1]), np.ones(1), np.ones(1), np.ones((1, 2)),
+        np.zeros(1, np.int64),
+    )  # fmt: skip
+    stamps = {**STAMPS, "models": '["a", "b"]'}
+    (value,) = training_records(examples, stamps, 10_000)
+    with pa.ipc.open_stream(value) as reader:
+        old = reader.read_next_batch().drop_columns(["raw"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, old.schema) as writer:
+        writer.write_batch(old)
+    raw = read_examples(bytes(sink.getvalue()), "t")[1].raw
+    assert raw.shape == (1, 2)
+    assert np.isnan(raw).all()

@@ -17,16 +17,16 @@ def scored(ids: list[str], first_time: int = 0) -> Scored:
     n = len(ids)
     times = np.arange(first_time, first_time + n, dtype=np.int64)
     X = np.array([[float(i[1:]), 1.0] for i in ids]).reshape(n, 2)
-    return Scored(ids, times, X)
+    return Scored(ids, times, X, 1)
 
 
 def join(pending: Pending, part: Scored, labels: list[Label], before: list[int]):
     made, labelled = join_labels(pending, part, labels, np.array(before, np.int64))
-    made.fill_scores(part.X[:, 0] / 100)
+    made.fill_scores(part.X[:, 0] / 100, part.X[:, :1] / 10)
     rows = [r for r in range(len(part.ids)) if r not in labelled]
     ids = [part.ids[r] for r in rows]
     pending.load(ids, [None] * len(ids))
-    pending.add(ids, part.time_ms[rows], part.X[rows, 0] / 100, part.X[rows])
+    pending.add(ids, part.time_ms[rows], part.X[rows, 0] / 100, part.X[rows, :1] / 10, part.X[rows])
     return made
 
 
@@ -42,6 +42,7 @@ def test_a_label_meets_the_event_of_an_earlier_batch() -> None:
     assert made.examples.event_ids == ["e2"]
     assert made.examples.X.tolist() == [[2.0, 1.0]]
     assert made.examples.score.tolist() == [0.02]
+    assert made.examples.raw.tolist() == [[0.2]]
     assert made.examples.before.tolist() == [1]
 
 

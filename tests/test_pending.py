@@ -10,7 +10,9 @@ from worker.pending import EARLY_MAX, Pending
 
 def waiting(pending: Pending, ids: list[str]) -> None:
     n = len(ids)
-    pending.add(ids, np.arange(n, dtype=np.int64), np.full(n, 0.5), np.ones((n, 2)))
+    pending.add(
+        ids, np.arange(n, dtype=np.int64), np.full(n, 0.5), np.full((n, 1), 0.7), np.ones((n, 2))
+    )
 
 
 def test_entries_survive_the_store() -> None:
@@ -25,6 +27,7 @@ def test_entries_survive_the_store() -> None:
     assert entry is not None
     assert entry.x is not None
     assert (entry.time_ms, entry.score, entry.x.tolist()) == (0, 0.5, [1.0, 1.0])
+    assert entry.raw.tolist() == [0.7]
     assert again.is_labelled("b")
     assert again.waiting("b") is None
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from worker.arrow import read_batch, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
-from worker.contracts.records import Records
+from worker.contracts.records import Float64, Records
 from worker.errors import FatalError
 from worker.inbox import Inbox
 from worker.shard import SHARD_KEY, Shard
@@ -270,10 +270,19 @@ class _Fold:
             batch,
             scored[valid],
             rows.column("score").filter(mask).to_numpy(zero_copy_only=False),
+            self._raw(rows)[scored],
             vectors_of(rows)[scored] if self._is_same_spec(rows) else None,
         )
         self.folded += rows.num_rows
         self._progress(self.folded, max(0, end - self._start.events_offset))
+
+    def _raw(self, rows: pa.RecordBatch) -> Float64:
+        """Return every model's recorded score (n, models); NaN where a row has no such model."""
+        raw = np.full((rows.num_rows, len(self._shard.model_names)), np.nan)
+        for i, name in enumerate(self._shard.model_names):
+            if f"raw_{name}" in rows.schema.names:
+                raw[:, i] = rows.column(f"raw_{name}").to_numpy(zero_copy_only=False)
+        return raw
 
     def _is_same_spec(self, rows: pa.RecordBatch) -> bool:
         """Return whether the rows' x is what this worker would compute; older specs have others."""

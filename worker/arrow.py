@@ -6,6 +6,7 @@ stamps that all rows share are in the schema metadata, as UTF-8 strings.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -177,8 +178,9 @@ class Examples:
     """Examples in learning order, as columns of length m.
 
     ``y`` is 1 or 0, or -1 for an observed event without a label; ``score`` is the score that the
-    deciding model served (NaN where unknown); ``before`` counts the events of this batch that were
-    scored before the example was complete.
+    deciding model served and ``raw``, of shape (m, n_models), what every model said of the event
+    then (NaN where unknown); ``before`` counts the events of this batch that were scored before the
+    example was complete. A labelled example of weight 0 is measured, never learned.
     """
 
     event_ids: list[str]
@@ -186,6 +188,7 @@ class Examples:
     y: Int64
     weight: Float64
     score: Float64
+    raw: Float64
     before: Int64
 
     def __len__(self) -> int:
@@ -195,7 +198,8 @@ class Examples:
 def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: int) -> list[bytes]:
     """Return the examples as values of the training topic, each below ``bytes_max``."""
     longest = max((len(i) for i in examples.event_ids), default=0)
-    row_bytes = 64 + 4 * longest + 8 * examples.X.shape[1]  # an id takes at most 4 bytes a letter
+    numbers = examples.X.shape[1] + examples.raw.shape[1]
+    row_bytes = 64 + 4 * longest + 8 * numbers  # an id takes at most 4 bytes a letter
     step = max(1, (bytes_max - _FRAME_BYTES) // row_bytes)
     values = []
     for start in range(0, len(examples), step):
@@ -207,22 +211,34 @@ def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: i
                 pa.array(examples.y[part].astype(np.int8)),
                 pa.array(examples.weight[part]),
                 pa.array(examples.score[part]),
+                _vectors(examples.raw[part], None),
             ],
-            names=["event_id", "x", "y", "weight", "score"],
+            names=["event_id", "x", "y", "weight", "score", "raw"],
         ).replace_schema_metadata(dict(stamps))
         values.append(_to_bytes(batch))
     return values
 
 
 def read_examples(value: bytes, where: str) -> tuple[dict[str, str], Examples]:
-    """Return the stamps and the examples of one training record; ``before`` is all zero."""
+    """Return the stamps and the examples of one training record; ``before`` is all zero.
+
+    Records of older versions have no ``raw``: it is NaN.
+    """
     batch = read_batch(value, where)
+    stamps = stamps_of(batch)
     examples = Examples(
         event_ids=batch.column("event_id").to_pylist(),
         X=vectors_of(batch),
         y=batch.column("y").to_numpy(zero_copy_only=False).astype(np.int64),
         weight=batch.column("weight").to_numpy(zero_copy_only=False),
         score=batch.column("score").to_numpy(zero_copy_only=False),
+        raw=_raw(batch, stamps),
         before=np.zeros(batch.num_rows, np.int64),
     )
-    return stamps_of(batch), examples
+    return stamps, examples
+
+
+def _raw(batch: pa.RecordBatch, stamps: Mapping[str, str]) -> Float64:
+    if "raw" in batch.schema.names:
+        return vectors_of(batch, "raw")
+    return np.full((batch.num_rows, len(json.loads(stamps.get("models", "[]")))), np.nan)

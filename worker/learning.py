@@ -22,12 +22,13 @@ COUNTS = ("matched", "repeated", "expired", "early", "other_features")
 @dataclass(frozen=True, slots=True)
 class Scored:
     """The events of a batch that are to be scored, in order: columns of length n, and X of shape
-    (n, f).
+    (n, f). ``models`` of them will give a raw score.
     """
 
     ids: list[str]
     time_ms: Int64
     X: Float64
+    models: int
 
 
 @dataclass(slots=True)
@@ -40,10 +41,11 @@ class Join:
     rows: Int64
     counts: dict[str, int] = field(default_factory=dict)
 
-    def fill_scores(self, scores: Float64) -> None:
-        """Set the served score of the examples whose event is in this batch."""
+    def fill_scores(self, score: Float64, raw: Float64) -> None:
+        """Set the scores of the examples whose event is in this batch."""
         here = self.rows >= 0
-        self.examples.score[here] = scores[self.rows[here]]
+        self.examples.score[here] = score[self.rows[here]]
+        self.examples.raw[here] = raw[self.rows[here]]
 
 
 @dataclass(slots=True)
@@ -102,7 +104,7 @@ def join_labels(
     times_ms = scored.time_ms[list(labelled)].tolist()
     for label, time_ms in zip(labelled.values(), times_ms, strict=True):
         pending.mark(label.event_id, time_ms, label.y)
-    return _in_order(found, counts, scored.X), set(labelled)
+    return _in_order(found, counts, scored), set(labelled)
 
 
 def _match_pending(found: _Found, pending: Pending, label: Label, position: int) -> str:
@@ -123,18 +125,19 @@ def _match_pending(found: _Found, pending: Pending, label: Label, position: int)
     return "matched"
 
 
-def _in_order(found: _Found, counts: dict[str, int], scored_X: Float64) -> Join:
+def _in_order(found: _Found, counts: dict[str, int], scored: Scored) -> Join:
     """Sort by position; at one position an event's own early label goes first."""
     before = np.array(found.before, np.int64)
     order = np.argsort(before, kind="stable")
     rows = np.array(found.rows, np.int64)[order]
-    X = np.empty((len(order), scored_X.shape[1]))
+    X = np.empty((len(order), scored.X.shape[1]))
     score = np.full(len(order), np.nan)
+    raw = np.full((len(order), scored.models), np.nan)
     here = np.flatnonzero(rows >= 0)
-    X[here] = scored_X[rows[here]]
+    X[here] = scored.X[rows[here]]
     for i in np.flatnonzero(rows < 0).tolist():
         event = found.waiting[int(order[i])]
-        X[i], score[i] = event.x, event.score
+        X[i], score[i], raw[i] = event.x, event.score, event.raw
     labels = [found.labels[i] for i in order.tolist()]
     examples = Examples(
         event_ids=[label.event_id for label in labels],
@@ -142,6 +145,7 @@ def _in_order(found: _Found, counts: dict[str, int], scored_X: Float64) -> Join:
         y=np.array([label.y for label in labels], np.int64),
         weight=np.array([label.weight for label in labels], np.float64),
         score=score,
+        raw=raw,
         before=before[order],
     )
     return Join(examples, rows, counts)
@@ -167,6 +171,7 @@ def with_observed(join: Join, scored: Scored) -> Join:
         y=np.concatenate([np.full(count, -1), labelled.y])[order],
         weight=np.concatenate([np.ones(count), labelled.weight])[order],
         score=np.concatenate([np.full(count, np.nan), labelled.score])[order],
+        raw=np.concatenate([np.full((count, scored.models), np.nan), labelled.raw])[order],
         before=before[order],
     )
     rows = np.concatenate([np.arange(count), join.rows])[order]

@@ -20,20 +20,21 @@ from worker.contracts.records import Float64, Int64, Label
 EARLY_MAX = 10_000
 """Early labels kept per shard; beyond it the oldest is dropped and counted."""
 
-_HEAD = struct.Struct("<Bqd8s")  # kind, event time, score served, whose x it is
+_HEAD = struct.Struct("<BqdH8s")  # kind, time, score served, raw scores, whose x it is
 _WAITING, _LABELLED = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What is kept of an event until its label comes.
+    """What is kept of an event until its label comes: also what every model said of it.
 
-    ``x`` is empty where no model learns from labels, None where the event was scored with the
-    features of another spec: such an x teaches nothing.
+    ``x`` is None where the event was scored with the features of another spec: such an x teaches
+    nothing.
     """
 
     time_ms: int
     score: float
+    raw: Float64
     x: Float64 | None
 
 
@@ -66,11 +67,14 @@ class Pending:
         for event_id, value in zip(event_ids, values, strict=True):
             self._entries.setdefault(event_id, value)
 
-    def add(self, event_ids: Sequence[str], time_ms: Int64, score: Float64, X: Float64) -> None:
+    def add(
+        self, event_ids: Sequence[str], time_ms: Int64, score: Float64, raw: Float64, X: Float64
+    ) -> None:
         """Make scored events wait; a later one of the same id takes the place of the earlier."""
-        rows = np.ascontiguousarray(X, np.float64)
+        models = raw.shape[1]
+        rows = np.concatenate([raw, X], axis=1)
         for i, event_id in enumerate(event_ids):
-            head = _HEAD.pack(_WAITING, int(time_ms[i]), float(score[i]), self._tag)
+            head = _HEAD.pack(_WAITING, int(time_ms[i]), float(score[i]), models, self._tag)
             self._put(event_id, head + rows[i].tobytes())
 
     def waiting(self, event_id: str) -> Waiting | None:
@@ -78,9 +82,10 @@ class Pending:
         value = self._entries.get(event_id)
         if value is None or value[0] != _WAITING:
             return None
-        _, time_ms, score, tag = _HEAD.unpack_from(value)
-        x = np.frombuffer(value, np.float64, offset=_HEAD.size) if tag == self._tag else None
-        return Waiting(time_ms, score, x)
+        _, time_ms, score, models, tag = _HEAD.unpack_from(value)
+        numbers = np.frombuffer(value, np.float64, offset=_HEAD.size)
+        x = numbers[models:] if tag == self._tag else None
+        return Waiting(time_ms, score, numbers[:models], x)
 
     def is_labelled(self, event_id: str) -> bool:
         """Return whether the event has had its label."""
@@ -89,7 +94,7 @@ class Pending:
 
     def mark(self, event_id: str, time_ms: int, y: int) -> None:
         """Note that an event has had its label; its x is forgotten."""
-        self._put(event_id, _HEAD.pack(_LABELLED, time_ms, float(y), self._tag))
+        self._put(event_id, _HEAD.pack(_LABELLED, time_ms, float(y), 0, self._tag))
 
     def park(self, label: Label) -> None:
         """Keep an early label; a second one for the same event takes the place of the first."""

@@ -105,6 +105,11 @@ class Shard:
         self._champion = models.names.index(settings.decision.model)
         self._learns_inline = learns_inline
 
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Return the names of the models, in the order of the columns of ``raw``."""
+        return self._models.names
+
     def prepare(self, events: Records, labels: Records, label_before: Int64) -> Batch:
         """Decode a batch. ``label_before`` says, per label record, how many event records come
         before it.
@@ -138,30 +143,32 @@ class Shard:
         events = batch.decoded.events
         X, duplicate = self.tables.process(events)
         scored = np.flatnonzero(~duplicate)
-        part = Scored([events.ids[i] for i in scored.tolist()], events.time_ms[scored], X[scored])
+        part = self._part(events, scored, X[scored])
         join, labelled = self._join(batch, part, events.index[scored])
         raw = self._score(part.X, join)
         score = np.ascontiguousarray(raw[:, self._champion])
-        join.fill_scores(score)
+        join.fill_scores(score, raw)
         alert, threshold = self.decider.decide(score)
         snapshot = self.statistics.update(part.X, np.flatnonzero(alert))
-        self._wait_for_labels(part, score, labelled)
+        self._wait_for_labels(part, score, raw, labelled)
         self._advance(batch.records, batch.label_records)
         return Result(
             batch, X, scored, duplicate, raw, score, alert, threshold,
             self._versions(version, len(scored), join), snapshot, join,
         )  # fmt: skip
 
-    def fold(self, batch: Batch, recorded: Bool, scores: Float64, X: Float64 | None) -> None:
+    def fold(
+        self, batch: Batch, recorded: Bool, scores: Float64, raw: Float64, X: Float64 | None
+    ) -> None:
         """Redo a committed batch of events without a word: same state, no scores, no output.
 
         Parameters
         ----------
         recorded
             Per valid event, whether the journal says it was scored.
-        scores, X
-            The deciding model's score and the features of the scored ones, from the journal; X is
-            None where its rows are of another feature spec.
+        scores, raw, X
+            The deciding model's score, every model's and the features of the scored ones, from the
+            journal; X is None where its rows are of another feature spec.
 
         Raises
         ------
@@ -185,18 +192,18 @@ class Shard:
             )
         self.decider.decide(scores)
         self.statistics.update(X, np.empty(0, np.int64))
-        part = Scored([events.ids[i] for i in scored.tolist()], events.time_ms[scored], X)
+        part = self._part(events, scored, X)
         early: set[int] = set()
         if self.pending is not None and self.pending.early:
             early = join_labels(self.pending, part, [], np.empty(0, np.int64))[1]
-        self._wait_for_labels(part, scores, early)
+        self._wait_for_labels(part, scores, raw, early)
         self._advance(batch.records, batch.label_records)
 
     def fold_labels(self, batch: Batch) -> None:
         """Redo committed labels: events stop waiting; their examples are in the training log
         already.
         """
-        nothing = Scored([], np.empty(0, np.int64), np.empty((0, self._waiting_width())))
+        nothing = self._part(batch.decoded.events, np.empty(0, np.intp), self._no_features())
         self._join(batch, nothing, np.empty(0, np.int64))
         self._advance(batch.records, batch.label_records)
 
@@ -270,17 +277,23 @@ class Shard:
         learned = np.searchsorted(join.examples.before, np.arange(count), side="right")
         return version + learned.astype(np.int64)
 
-    def _waiting_width(self) -> int:
-        return self.statistics.feature_count
+    def _part(self, events: Events, scored: NDArray[np.intp], X: Float64) -> Scored:
+        ids = [events.ids[i] for i in scored.tolist()]
+        return Scored(ids, events.time_ms[scored], X, len(self._models.names))
 
-    def _wait_for_labels(self, part: Scored, score: Float64, labelled: Iterable[int]) -> None:
+    def _no_features(self) -> Float64:
+        return np.empty((0, self.statistics.feature_count))
+
+    def _wait_for_labels(
+        self, part: Scored, score: Float64, raw: Float64, labelled: Iterable[int]
+    ) -> None:
         if self.pending is None:
             return
         keep = np.ones(len(part.ids), np.bool_)
         keep[list(labelled)] = False
         rows = np.flatnonzero(keep)
         ids = part.ids if len(rows) == len(part.ids) else [part.ids[i] for i in rows.tolist()]
-        self.pending.add(ids, part.time_ms[rows], score[rows], part.X[rows])
+        self.pending.add(ids, part.time_ms[rows], score[rows], raw[rows], part.X[rows])
         self.pending.forget_before(self.clock.now_ms - self.pending.horizon_ms)
 
     def _advance(self, events: Records, labels: Records) -> None:

@@ -12,6 +12,9 @@ UInt64 = NDArray[np.uint64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+MISSING = -(2**63)
+"""The smallest int64 stands for a recorded value that an event does not have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -101,3 +104,30 @@ class Label:
     time_ms: int
     weight: float = 1.0
     source: str = ""
+
+
+@dataclass(slots=True)
+class LabelUpdates:
+    """Known truths about m events, in the order in which they became known; columns of length m.
+
+    ``before[j]`` events of the batch come before truth j, so it is folded before event
+    ``before[j]`` is read, and after the last one where it is their number. Its event is always an
+    earlier one. ``time_ms`` is the event's time, ``entity_ids`` its ids per entity type with label
+    features. ``y`` is 0 or 1; ``y_before`` the truth that it takes the place of, -1 for none, and
+    ``weight_before`` that one's weight, 0.0 for none: nothing new is ever repeated here. ``values``
+    holds what the event recorded: its fields in units, its scores in 1e-6 (`MISSING` for none).
+    """
+
+    before: Int64
+    event_ids: list[str]
+    id_hash: UInt64
+    time_ms: Int64
+    entity_ids: dict[str, list[str]]
+    y: Int64
+    y_before: Int64
+    weight: Float64
+    weight_before: Float64
+    values: dict[str, Int64]
+
+    def __len__(self) -> int:
+        return len(self.event_ids)

@@ -88,12 +88,20 @@ class FeatureSpec:
 
     ``spec_hash`` names what X means, ``state_hash`` what is kept of entities and how: specs that
     share it read one state. It is in the names of spaces and in blobs.
+
+    ``label_entities`` are the entity types with label features. Of each event that waits for its
+    label the shard keeps their ids, the values of ``label_fields`` (fields held as int64) and
+    ``label_scores``: ``score`` as served, ``raw_NAME`` of the model NAME. A `LabelUpdates` carries
+    them under these names.
     """
 
     features: tuple[Feature, ...]
     entities: tuple[EntitySpec, ...]
     spec_hash: str
     state_hash: str = ""
+    label_entities: tuple[str, ...] = ()
+    label_fields: tuple[str, ...] = ()
+    label_scores: tuple[str, ...] = ()
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.contracts.records import Bool, Events, Float64, Int64
+from worker.contracts.records import Bool, Events, Float64, Int64, LabelUpdates
 from worker.features.blob import BlobCodec
 from worker.features.kernels import fold
 from worker.features.rows import write_rows
@@ -69,7 +69,7 @@ class FeatureTables:
         for name, part in parts.items():
             self._tables[name].load(part)
 
-    def process(self, events: Events) -> tuple[Float64, Bool]:
+    def process(self, events: Events, updates: LabelUpdates | None = None) -> tuple[Float64, Bool]:
         """Fold events in order; return X (n, features) and which events are duplicates.
 
         Event i is read when all events before it are in, and itself where its features say so. A
