@@ -88,6 +88,27 @@ class Events:
 
 
 @dataclass(slots=True)
+class EntityRows:
+    """What a table folds, without the features that are read: columns of length m, in log order.
+
+    ``values`` has shape (m, columns that the table records).
+    """
+
+    ids: list[str]
+    time_ms: Int64
+    id_hash: UInt64
+    values: Int64
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: NDArray[np.intp]) -> EntityRows:
+        """Return the rows at these places, in their order."""
+        ids = [self.ids[i] for i in index.tolist()]
+        return EntityRows(ids, self.time_ms[index], self.id_hash[index], self.values[index])
+
+
+@dataclass(slots=True)
 class Decoded:
     """A batch after decoding: its valid events and its rejected records, disjoint and complete."""
 

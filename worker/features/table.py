@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from itertools import repeat
+
 import numpy as np
 
-from worker.contracts.records import Bool, Events, Float64, Int64, LabelUpdates
+from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64, LabelUpdates
 from worker.features.blob import BlobCodec
 from worker.features.kernels import fold
 from worker.features.rows import write_rows
@@ -33,22 +36,32 @@ class FeatureTables:
         Name of the entity whose ring tells duplicates.
     entities_max
         Entities of one type that `evict` leaves, unless more are dirty.
+    foreign
+        Entity types whose state is kept elsewhere: before `process`, `recall` brings in what the
+        batch needs; `missing`, `take_dirty` and `evict` know nothing of them.
     """
 
-    def __init__(self, spec: FeatureSpec, primary: str, entities_max: int) -> None:
+    def __init__(
+        self, spec: FeatureSpec, primary: str, entities_max: int, foreign: Collection[str] = ()
+    ) -> None:
         self._spec = spec
-        self._tables = {
-            entity.name: _Table(spec, i, entities_max)
-            for i, entity in sorted(enumerate(spec.entities), key=lambda e: not e[1].primary)
-            if entity.kept
-        }
+        self._tables = make_tables(spec, entities_max)
         assert next(iter(self._tables)) == primary, primary
+        self._foreign = {name: t for name, t in self._tables.items() if name in foreign}
+        self._own = {name: t for name, t in self._tables.items() if name not in foreign}
+        hidden = {c for e in spec.entities if e.name in self._foreign for c in e.columns}
+        self.own_columns = np.array([c for c in range(len(spec.features)) if c not in hidden])
+
+    @property
+    def has_foreign(self) -> bool:
+        """Return whether some state is kept elsewhere."""
+        return bool(self._foreign)
 
     def missing(self, events: Events) -> list[tuple[str, str]]:
         """Return the (entity, id) pairs that are not in memory, each once, in a fixed order."""
         return [
             (name, id_)
-            for name, table in self._tables.items()
+            for name, table in self._own.items()
             for id_ in table.missing(events.entity_ids[name])
         ]
 
@@ -75,10 +88,47 @@ class FeatureTables:
         Event i is read when all events before it are in, and itself where its features say so. A
         duplicate, whose id its primary entity's ring holds, changes nothing; its row is zero.
         """
+        return self._process(self._tables, events)
+
+    def process_own(self, events: Events) -> tuple[Float64, Bool]:
+        """Do as `process` without what is kept elsewhere: its columns are zero (for recovery)."""
+        return self._process(self._own, events)
+
+    def foreign_ids(self, events: Events) -> dict[str, list[str]]:
+        """Return the ids, each once, of the entities kept elsewhere that a batch reads."""
+        return {name: list(dict.fromkeys(events.entity_ids[name])) for name in self._foreign}
+
+    def recall(
+        self, states: Mapping[str, Mapping[str, bytes | None]], later: Mapping[str, EntityRows]
+    ) -> None:
+        """Take the states of `foreign_ids` and fold the rows that came later on top of them.
+
+        Whatever was recalled for an earlier batch is forgotten. Rows of other entities are skipped.
+
+        Raises
+        ------
+        StateLostError
+            A blob is damaged or of another spec.
+        """
+        for name, table in self._foreign.items():
+            table.clear()
+            table.check(states[name])
+            table.load(states[name])
+            if name in later:
+                table.fold_rows(later[name])
+
+    def foreign_rows(self, events: Events, duplicate: Bool) -> dict[str, EntityRows]:
+        """Return what the owners of these entities have to fold of a batch, by entity type."""
+        return {
+            name: table.rows_of(events, events.entity_ids[name], duplicate)
+            for name, table in self._foreign.items()
+        }
+
+    def _process(self, tables: dict[str, Table], events: Events) -> tuple[Float64, Bool]:
         X = np.zeros((len(events), len(self._spec.features)))
         duplicate = np.zeros(len(events), np.bool_)
         write_rows(self._spec.features, events, X)
-        for name, table in self._tables.items():
+        for name, table in tables.items():
             table.process(events, events.entity_ids[name], duplicate, X)
         X[duplicate] = 0.0
         return X, duplicate
@@ -86,20 +136,20 @@ class FeatureTables:
     @property
     def dirty_count(self) -> int:
         """Return how many entities have changed since they were loaded or taken."""
-        return sum(table.dirty_count for table in self._tables.values())
+        return sum(table.dirty_count for table in self._own.values())
 
     def take_dirty(self) -> list[tuple[str, str, bytes]]:
         """Return (entity, id, blob) of all changed entities and call them clean."""
         return [
             (name, id_, blob)
-            for name, table in self._tables.items()
+            for name, table in self._own.items()
             for id_, blob in table.take_dirty()
         ]
 
     def restore_dirty(self, keys: list[tuple[str, str]]) -> None:
         """Call entities dirty again that were taken by a flush that failed, before any `evict`."""
         for name, id_ in keys:
-            self._tables[name].mark_dirty(id_)
+            self._own[name].mark_dirty(id_)
 
     def evict(self) -> None:
         """Drop the clean entities that were used longest ago where a type holds too many.
@@ -107,11 +157,20 @@ class FeatureTables:
         Only when the store has everything that `take_dirty` returned, and never between `missing`
         and `process`.
         """
-        for table in self._tables.values():
+        for table in self._own.values():
             table.evict()
 
 
-class _Table:
+def make_tables(spec: FeatureSpec, entities_max: int) -> dict[str, Table]:
+    """Return an empty table per entity type that is kept, the primary one first."""
+    return {
+        entity.name: Table(spec, i, entities_max)
+        for i, entity in sorted(enumerate(spec.entities), key=lambda e: not e[1].primary)
+        if entity.kept
+    }
+
+
+class Table:
     """The entities of one type."""
 
     def __init__(self, spec: FeatureSpec, index: int, entities_max: int) -> None:
@@ -121,6 +180,7 @@ class _Table:
         self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
         self._codec = BlobCodec(self._plan, spec.state_hash, entity.name, index)
         self._entities_max = entities_max
+        self._width = len(spec.features)
         self._slots: dict[str, int] = {}
         self._ids: list[str] = [""] * _SLOTS_FIRST
         self._free = list(range(_SLOTS_FIRST - 1, -1, -1))
@@ -131,12 +191,12 @@ class _Table:
     def missing(self, ids: list[str]) -> list[str]:
         return [id_ for id_ in dict.fromkeys(ids) if id_ not in self._slots]
 
-    def check(self, part: dict[str, bytes | None]) -> None:
+    def check(self, part: Mapping[str, bytes | None]) -> None:
         for blob in part.values():
             if blob is not None:
                 self._codec.check(blob)
 
-    def load(self, part: dict[str, bytes | None]) -> None:
+    def load(self, part: Mapping[str, bytes | None]) -> None:
         new = {id_: blob for id_, blob in part.items() if id_ not in self._slots}
         self._make_room(len(new))
         for id_ in new:
@@ -152,16 +212,46 @@ class _Table:
 
     def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> None:
         slots = np.array(list(map(self._slots.__getitem__, ids)), np.int64)
+        rows = EntityRows(ids, events.time_ms, events.id_hash, self._values(events))
         self._batch += 1
         self._used[slots] = self._batch
+        self._fold(slots, rows, duplicate, X)
+
+    def fold_rows(self, rows: EntityRows) -> None:
+        """Fold rows in order without reading; those of entities that are not here are skipped."""
+        slots = np.fromiter(map(self._slots.get, rows.ids, repeat(-1)), np.int64, len(rows))
+        self._batch += 1
+        self._used[slots[slots >= 0]] = self._batch
+        X = np.empty((len(rows), self._width))
+        self._fold(slots, rows, np.zeros(len(rows), np.bool_), X)
+
+    def rows_of(self, events: Events, ids: list[str], duplicate: Bool) -> EntityRows:
+        """Return what `fold_rows` takes: the events of a batch that are no duplicates."""
+        rows = EntityRows(ids, events.time_ms, events.id_hash, self._values(events))
+        return rows.take(np.flatnonzero(~duplicate)) if duplicate.any() else rows
+
+    def blobs(self, ids: list[str]) -> list[bytes]:
+        """Return the present states of entities that are here; nothing becomes clean."""
+        return self._codec.encode(self._rows, np.array([self._slots[i] for i in ids], np.int64))
+
+    def clear(self) -> None:
+        """Forget every entity, whatever the store has of it."""
+        for slot in self._slots.values():
+            self._ids[slot] = ""
+            clear_slot(self._rows, slot)
+        self._free += reversed(self._slots.values())
+        self._slots.clear()
+        self.dirty_count = 0
+
+    def _fold(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> None:
         self._rows = with_free_tiles(self._rows, len(slots))
         self.dirty_count += fold(
             self._plan,
             self._rows,
             slots,
-            events.time_ms,
-            events.id_hash.view(np.int64),
-            self._values(events),
+            rows.time_ms,
+            rows.id_hash.view(np.int64),
+            rows.values,
             duplicate,
             X,
         )
