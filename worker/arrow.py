@@ -119,7 +119,7 @@ def _journal_bytes(rows: JournalRows, models: Sequence[str], stamps: Mapping[str
         _vectors(rows.X, not_scored),
     ]
     schema = journal_schema(rows.X.shape[1], models).with_metadata(dict(stamps))
-    return _to_bytes(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return to_bytes(pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
 def _coded(codes: Int64, words: tuple[str, ...], mask: Bool | None) -> pa.DictionaryArray:
@@ -133,7 +133,7 @@ def _vectors(X: Float64, mask: Bool | None) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(values, X.shape[1], mask=nulls)
 
 
-def _to_bytes(batch: pa.RecordBatch) -> bytes:
+def to_bytes(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -215,7 +215,7 @@ def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: i
             ],
             names=["event_id", "x", "y", "weight", "score", "raw"],
         ).replace_schema_metadata(dict(stamps))
-        values.append(_to_bytes(batch))
+        values.append(to_bytes(batch))
     return values
 
 

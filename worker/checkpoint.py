@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Protocol
 
 from worker.features.spec import FeatureSpec
-from worker.shard import PENDING_PREFIX, SHARD_KEY, Shard
+from worker.shard import PENDING_PREFIX, SHARD_KEY
 from worker.stores import Meta, StateStore, Write
 
 
 def space_of(group: str, spec: FeatureSpec, partition: int) -> str:
     """Return the name of a shard's keys: what keeps another state has other keys."""
     return f"{group}.{spec.state_hash[:16]}.{partition}"
+
+
+def updates_space_of(group: str, spec: FeatureSpec, partition: int) -> str:
+    """Return the name of the keys of secondary entities, by partition of `entity-updates`."""
+    return f"{group}.{spec.state_hash[:16]}.updates-{partition}"
+
+
+class Folded(Protocol):
+    """A fold of logs up to its positions: a shard, or the secondary entities of one partition."""
+
+    events_next: int
+    labels_next: int
+
+    def take_writes(self) -> list[tuple[str, bytes]]:
+        """Return all changed keys with their values, and call them clean."""
+
+    def evict(self) -> None:
+        """Bring memory back within bounds; the store has everything that was taken."""
 
 
 class Checkpoint:
@@ -42,22 +61,22 @@ class Checkpoint:
         self._settle()
         return self._store.load(self._space, self._version, keys)
 
-    def flush(self, shard: Shard, journal_next: int) -> int:
+    def flush(self, state: Folded, journal_next: int) -> int:
         """Write everything dirty with its positions; return the number of keys written.
 
-        The shard's state must be committed up to its positions: what is written here is never ahead
+        The state must be committed up to its positions: what is written here is never ahead
         of the log.
         """
         self._settle()
         ttl_ms, entity_ttl_ms = self._ttl_ms.get, self._entity_ttl_ms
         writes = [
             Write(key, value, ttl_ms(key.partition(":")[0], entity_ttl_ms))
-            for key, value in shard.take_writes()
+            for key, value in state.take_writes()
         ]
-        meta = Meta(os.urandom(16), shard.events_next, shard.labels_next, journal_next)
+        meta = Meta(os.urandom(16), state.events_next, state.labels_next, journal_next)
         self._unsettled = (meta, writes)
         self._settle()
-        shard.evict()
+        state.evict()
         return len(writes)
 
     def _settle(self) -> None:

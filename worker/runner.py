@@ -24,9 +24,11 @@ from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import RiverwatchError, StateLostError, TransientError
 from worker.features.spec import FeatureSpec
+from worker.flushing import Dirty, Flusher
 from worker.listening import Listening
 from worker.models.catalogue import ModelSet
 from worker.outputs import Emitter, Outcome
+from worker.patience import Patience, Stopped
 from worker.shard import Shard
 from worker.stores import StateStore
 from worker.streams import Polled, Stream, TopicPartition
@@ -34,7 +36,6 @@ from worker.telemetry import Telemetry
 from worker.training import TrainingFollower
 
 _TURNS_MAX = 2  # of all input partitions, before what is ready is processed
-_BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _DAY_MS = 86_400_000
 
 
@@ -49,10 +50,6 @@ class Parts:
     store: StateStore
     telemetry: Telemetry
     slot: str = "0"
-
-
-class Stopped(Exception):  # noqa: N818
-    """A wait was ended because the worker was asked to stop."""
 
 
 class Runner:
@@ -82,10 +79,8 @@ class Runner:
         self._settings = parts.settings
         self._bounds = parts.settings.runner
         self._stop = stop
-        self._flush_every_s = flush_every_s
         self._on_commit = on_commit
         self._clock_s = clock_s
-        self._sleep = sleep
         self._telemetry = parts.telemetry
         inline = parts.stream.learns_inline
         self._emitter = Emitter(
@@ -97,8 +92,8 @@ class Runner:
         self._live: dict[int, Live] = {}
         self._listening = Listening(parts.settings.events.topic, self._topics().labels)
         self._has_more = False
-        self._flushed_s = clock_s()
-        self._failures = 0
+        self._patience = Patience(parts.stream, parts.telemetry, stop, sleep)
+        self._flusher = Flusher(parts.telemetry, clock_s, flush_every_s)
 
     @property
     def parts(self) -> Parts:
@@ -136,16 +131,17 @@ class Runner:
             polled = self._collect()
             done = self._batch(polled)
             self._has_more = done > 0 and not self.idle
-            self._flush_due()
+            self._telemetry.dirty.set(self._dirty())
+            self._flusher.flush_due(self._unflushed)
         except TransientError as error:
             # What was polled may not have reached a shard, and a shard may be ahead of the log.
             self._lose_all(error)
-            self._wait("stream", error)
+            self._patience.wait("stream", error)
             return 0
         except StateLostError as error:
             self._lose_all(error)
             return 0
-        self._failures = 0
+        self._patience.reset()
         return done
 
     def _collect(self) -> Polled:
@@ -185,7 +181,7 @@ class Runner:
                 self._parts.models,
                 self._parts.spec.spec_hash,
             )
-        self._training.catch_up(self._tick)
+        self._training.catch_up(self._patience.tick)
         self._has_learned = True
         learned, version = self._training.learned, self._training.version
         self._telemetry.learned.inc(learned)
@@ -226,7 +222,7 @@ class Runner:
             self._ttls_ms(),
             self._bounds.dirty_max,
             lambda done, total: self._telemetry.log.debug("shard_folding", done=done, total=total),
-            self._tick,
+            self._patience.tick,
         )
         self._telemetry.acquired.inc()
         self._telemetry.log.info(
@@ -268,7 +264,7 @@ class Runner:
             self._version = self._training.version
             self._telemetry.model_version.set(self._version)
         if self._dirty() >= self._bounds.dirty_max and not self._flush_all():
-            self._sleep(_BACKOFF_S[0])
+            self._patience.pause()
             return 0  # at the cap nothing is taken on; full inboxes pause the input
         done = [o for p in list(self._live) if (o := self._process(p)) is not None]
         if done:
@@ -288,25 +284,13 @@ class Runner:
         batch = live.shard.prepare(events, labels, before)
         keys = live.shard.missing(batch)
         if keys:
-            live.shard.load(keys, self._load(live, keys))
+            live.shard.load(keys, self._patience.insist(lambda: live.checkpoint.load(keys)))
         result = live.shard.process(batch, self._version)
         if self._parts.stream.learns_inline:
             self._version += len(result.join.examples)
         outcome = self._emitter.outcome(live.shard, result)
         self._telemetry.batch_seconds.observe(self._clock_s() - started_s)
         return partition, outcome
-
-    def _load(self, live: Live, keys: list[str]) -> list[bytes | None]:
-        """Load from the store, however long it takes: nothing may be guessed and nothing lost."""
-        while True:
-            try:
-                values = live.checkpoint.load(keys)
-            except TransientError as error:
-                self._parts.stream.keep_alive()
-                self._wait("store", error)
-            else:
-                self._failures = 0
-                return values
 
     def _commit(self, polled: Polled, done: list[tuple[int, Outcome]]) -> None:
         started_s = self._clock_s()
@@ -330,46 +314,24 @@ class Runner:
     def _dirty(self) -> int:
         return sum(live.shard.dirty_count for live in self._live.values())
 
-    def _flush_due(self) -> None:
-        now_s = self._clock_s()
-        self._telemetry.dirty.set(self._dirty())
-        if self._flush_every_s is not None and now_s - self._flushed_s >= self._flush_every_s:
-            self._flush_all()
-            self._flushed_s = now_s
-
     def _flush_all(self) -> bool:
-        """Flush every shard that is dirty; return whether the store took all of it."""
-        dirty = [(p, live) for p, live in self._live.items() if live.shard.dirty_count]
-        taken = [self._flush(partition, live) for partition, live in dirty]
-        return all(taken)
+        """Flush everything that is dirty; return whether the store took all of it."""
+        return self._flusher.flush(self._unflushed())
+
+    def _unflushed(self) -> list[Dirty]:
+        return [
+            Dirty(p, live.shard, live.checkpoint, live.journal_next)
+            for p, live in self._live.items()
+            if live.shard.dirty_count
+        ]
 
     def _flush_last(self) -> None:
         """Flush before leaving; what the store does not take, the next owner folds."""
         try:
-            if self._flush_every_s is not None:
+            if self._flusher.every_s is not None:
                 self._flush_all()
         except StateLostError as error:
             self._telemetry.log.warning("state_lost", error=str(error))
-
-    def _flush(self, partition: int, live: Live) -> bool:
-        """Flush one shard; return whether the store took it.
-
-        Raises
-        ------
-        StateLostError
-            The store is at another version: nothing held here is to be trusted.
-        """
-        started_s = self._clock_s()
-        try:
-            self._telemetry.flushed.inc(live.checkpoint.flush(live.shard, live.journal_next))
-            self._telemetry.flush_seconds.observe(self._clock_s() - started_s)
-        except TransientError as error:
-            self._telemetry.retries.labels("store").inc()
-            self._telemetry.log.warning("flush_delayed", partition=partition, error=str(error))
-        else:
-            return True
-        self._telemetry.ready, self._telemetry.reason = False, "the store does not take writes"
-        return False
 
     def _lose_all(self, error: RiverwatchError) -> None:
         """Forget everything that may not be committed; the next step acquires it again."""
@@ -380,21 +342,6 @@ class Runner:
             try:
                 self._parts.stream.recover()
             except TransientError as again:
-                self._wait("stream", again)
+                self._patience.wait("stream", again)
             else:
                 return
-
-    def _tick(self) -> None:
-        """Stay in the group during long work, and end it when asked to stop."""
-        if self._stop():
-            raise Stopped
-        self._parts.stream.keep_alive()
-
-    def _wait(self, part: str, error: TransientError) -> None:
-        if self._stop():
-            raise Stopped
-        self._telemetry.retries.labels(part).inc()
-        self._telemetry.ready, self._telemetry.reason = False, str(error)
-        self._telemetry.log.warning("waited", part=part, failures=self._failures, error=str(error))
-        self._sleep(_BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)])
-        self._failures += 1
