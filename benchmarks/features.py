@@ -63,7 +63,8 @@ def _row(
     return {"name": name, "value": value, "unit": unit, "ratio": ratio, "ratio_to": to}
 
 
-def _spec(features: dict[str, Any]) -> FeatureSpec:
+def settings_of(features: dict[str, Any]) -> Settings:
+    """Return a configuration with three entities and one amount."""
     fields: dict[str, Any] = dict.fromkeys(("id", *ENTITIES), "string")
     settings = {
         "name": "bench",
@@ -76,10 +77,14 @@ def _spec(features: dict[str, Any]) -> FeatureSpec:
         "models": {"m": {"preset": "none"}},
         "decision": {"model": "m", "threshold": 1.0},
     }  # fmt: skip
-    return compile_features(Settings.model_validate(settings))
+    return Settings.model_validate(settings)
 
 
-def _batches(count: int, entities: int = 1_000) -> Iterator[Events]:
+def _spec(features: dict[str, Any]) -> FeatureSpec:
+    return compile_features(settings_of(features))
+
+
+def batches(count: int, entities: int = 1_000) -> Iterator[Events]:
     """Yield batches in which each entity is in 90 events of 30 days."""
     draw = np.random.default_rng(1)
     now_ms = 1_700_000_000_000
@@ -103,7 +108,7 @@ def _process_us(spec: FeatureSpec, warm: int, measured: int) -> tuple[FeatureTab
     """Return warm tables, and the median time an event takes in `process`."""
     tables = FeatureTables(spec, "card", 1_000_000)
     took: list[float] = []
-    for events in _batches(warm + measured):
+    for events in batches(warm + measured):
         missing = tables.missing(events)
         tables.load(missing, [None] * len(missing))
         took.append(_timed(lambda events=events: tables.process(events)))  # type: ignore[misc]
@@ -129,11 +134,11 @@ def _blob_rows(tables: FeatureTables, rounds: int) -> list[Row]:
     ]
 
 
-def _plain_us(batches: int) -> float:
+def _plain_us(rounds: int) -> float:
     """Return the time of an event when each window is a pass over the entity's list of events."""
     history: History = defaultdict(list)
     took = []
-    for i, events in enumerate(_batches(180 + batches)):
+    for i, events in enumerate(batches(180 + rounds)):
         if i < 180:  # a month
             _plain_add(history, events)
         else:

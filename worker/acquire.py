@@ -78,7 +78,7 @@ def acquire(
     committed = _committed(stream, topics, partition)
     meta = store.meta(space)
     start = _start(stream, topics, partition, committed, meta, tick)
-    checkpoint = Checkpoint(store, space, meta, *ttls_ms)
+    checkpoint = Checkpoint(store, space, meta, *ttls_ms, stream.partitions)
     if meta is not None:
         state = checkpoint.load([SHARD_KEY])[0]
         if state is None:

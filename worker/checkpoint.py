@@ -35,7 +35,7 @@ class Folded(Protocol):
 
 
 class Checkpoint:
-    """Position and pending write of one shard's state.
+    """Position and pending write of one shard's state, one of ``partitions``.
 
     A flush that failed is repeated unchanged until it is known to be applied; what becomes dirty
     meanwhile waits for the next one. So a write whose answer was lost is never taken for another's.
@@ -48,6 +48,7 @@ class Checkpoint:
         meta: Meta | None,
         entity_ttl_ms: int,
         pending_ttl_ms: int,
+        partitions: int = 1,
     ) -> None:
         self._store = store
         self._space = space
@@ -55,6 +56,7 @@ class Checkpoint:
         self._unsettled: tuple[Meta, list[Write]] | None = None
         self._ttl_ms = {SHARD_KEY: None, PENDING_PREFIX: pending_ttl_ms}
         self._entity_ttl_ms = entity_ttl_ms
+        self._partitions = partitions
 
     def load(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of keys at the version this worker last saw; see `StateStore.load`."""
@@ -73,7 +75,8 @@ class Checkpoint:
             Write(key, value, ttl_ms(key.partition(":")[0], entity_ttl_ms))
             for key, value in state.take_writes()
         ]
-        meta = Meta(os.urandom(16), state.events_next, state.labels_next, journal_next)
+        positions = (state.events_next, state.labels_next, journal_next)
+        meta = Meta(os.urandom(16), *positions, self._partitions)
         self._unsettled = (meta, writes)
         self._settle()
         state.evict()

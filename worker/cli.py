@@ -122,6 +122,25 @@ def replay(
     _exit(lambda: run_replay(config, events, out, labels, label_column, label_delay))
 
 
+@app.command(epilog="Example: riverwatch features card c00302 -c cards.yaml --at 2025-03-03T10:00")
+def features(
+    entity: Annotated[str, typer.Argument(help="the entity's type, such as card")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="its id")],
+    config: ConfigFile,
+    at: Annotated[
+        str | None, typer.Option(help="ISO 8601 (UTC) or Unix ms; now by default")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Print the features of an entity as they stand in Redis, windows slid to an instant.
+
+    What needs an event is left out. Exit code 1 where the entity is not stored.
+    """
+    from worker.commands_data import run_features
+
+    _exit(lambda: run_features(config, entity, id_, at, as_json))
+
+
 @app.command(epilog="Example: riverwatch drop -c cards.yaml --partition 0 --partition 1 --yes")
 def drop(
     config: ConfigFile,

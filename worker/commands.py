@@ -83,7 +83,7 @@ def run_drop(path: Path, partitions: list[int], yes: bool) -> int:
 
     settings = load(path)
     spec = compile_features(settings)
-    store = RedisStore(_redis(path, settings))
+    store = RedisStore(redis_of(path, settings))
     try:
         for partition in partitions:
             space = space_of(settings.name, spec, partition)
@@ -115,7 +115,7 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
 
     configure_logging(log_level)
     settings = load(path)
-    redis = _redis(path, settings)
+    redis = redis_of(path, settings)
     spec = compile_features(settings)
     stop = _stop_on_signals()
     relax_collector()
@@ -288,7 +288,8 @@ def _kafka(settings: Settings) -> KafkaSettings:
     return settings.stream
 
 
-def _redis(path: Path, settings: Settings) -> RedisSettings:
+def redis_of(path: Path, settings: Settings) -> RedisSettings:
+    """Return how to reach Redis; a configuration with another store is refused."""
     if not isinstance(settings.store, RedisSettings):
         raise ConfigError(
             f"{path} store.kind", expected="redis", got=settings.store.kind,

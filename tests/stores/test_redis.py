@@ -290,7 +290,7 @@ def test_a_half_dropped_space_is_refused_until_it_is_dropped_again(start_server:
 def test_a_meta_of_unknown_layout_is_refused(start_server: Callable) -> None:
     """Bytes of another version are never read as positions."""
     server = start_server()
-    _client(server).set(f"fs:{{{_SPACE}}}:meta", b"\x02\x02v1" + bytes(24))
+    _client(server).set(f"fs:{{{_SPACE}}}:meta", b"\x01\x02v1" + bytes(24))
     with pytest.raises(FatalError, match="drop the space"):
         _open(server.url).meta(_SPACE)
 

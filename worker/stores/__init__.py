@@ -13,12 +13,16 @@ from typing import NamedTuple, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Where the fold in the store stands. ``version`` is random and new with every write."""
+    """Where the fold in the store stands. ``version`` is random and new with every write.
+
+    ``partitions`` is P, the number of spaces that belong together: readers find an entity by it.
+    """
 
     version: bytes
     events_offset: int
     labels_offset: int
     journal_offset: int
+    partitions: int = 1
 
 
 class Write(NamedTuple):

@@ -41,8 +41,8 @@ WRITES_MAX = 500_000
 
 _META = "meta"
 _DROPPING = b"\x00"
-_LAYOUT = 1
-_POSITIONS = struct.Struct("<qqq")
+_LAYOUT = 2
+_POSITIONS = struct.Struct("<qqqI")
 _SCAN_COUNT = 1_000
 
 # KEYS: meta, then the keys of all groups. ARGV: the bytes with which meta must begin ('' for no
@@ -125,20 +125,20 @@ class RedisStore:
             ) from error  # fmt: skip
         # These two must hold whatever options the URL carries after its "?".
         pool.connection_kwargs.update(retry=Retry(NoBackoff(), 0), decode_responses=False)
-        self._where = _place(pool.connection_kwargs)
+        self._where = place_of(pool.connection_kwargs)
         self._client = Redis(connection_pool=pool)
         self._checked = False
 
     def meta(self, space: str) -> Meta | None:
         """Return where the fold of a space stands, or None where nothing is stored."""
-        return _unpack(space, self._call(b"GET", _prefix(space) + b"meta"))
+        return unpack_meta(space, self._call(b"GET", prefix_of(space) + b"meta"))
 
     def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of ``keys`` by one MGET; see `StateStore.load`."""
-        prefix = _prefix(space)
+        prefix = prefix_of(space)
         names = [prefix + key.encode() for key in keys]
         values: list[bytes | None] = self._call(b"MGET", prefix + b"meta", *names)
-        meta = _unpack(space, values[0])
+        meta = unpack_meta(space, values[0])
         if (None if meta is None else meta.version) != version:
             raise _lost(space)
         return values[1:]
@@ -154,9 +154,9 @@ class RedisStore:
                 f"flush {space}", f"at most {WRITES_MAX} writes", str(len(writes)),
                 "lower runner.dirty_max",
             )  # fmt: skip
-        keys, args = _grouped(_prefix(space), writes)
+        keys, args = _grouped(prefix_of(space), writes)
         expected = b"" if version is None else _head(version)
-        command = (len(keys) + 1, _prefix(space) + b"meta", *keys, expected, _pack(meta), *args)
+        command = (len(keys) + 1, prefix_of(space) + b"meta", *keys, expected, _pack(meta), *args)
         try:
             applied = self._call(b"EVALSHA", _FLUSH_SHA, *command)
         except redis_errors.NoScriptError:
@@ -171,7 +171,7 @@ class RedisStore:
         Meta becomes a mark first and goes last: a space that is half gone is never taken for a
         whole one nor for an empty one; dropping it again ends it. Looks at every key of the server.
         """
-        prefix = _prefix(space)
+        prefix = prefix_of(space)
         if self._call(b"SET", prefix + b"meta", _DROPPING, b"XX") is None:
             return self._unlink(prefix)
         return self._unlink(prefix) + int(self._call(b"UNLINK", prefix + b"meta"))
@@ -196,7 +196,7 @@ class RedisStore:
     def _call(self, *command: bytes | str | int) -> Any:  # Any: replies have no types
         """Send one command once; return the reply."""
         try:
-            with _translated(self._where):
+            with translated(self._where):
                 if not self._checked:
                     self._check_server()
                 return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -220,7 +220,8 @@ class RedisStore:
         self._checked = True
 
 
-def _prefix(space: str) -> bytes:
+def prefix_of(space: str) -> bytes:
+    """Return what the names of all keys of a space begin with."""
     assert "{" not in space
     assert "}" not in space
     return b"fs:{%b}:" % space.encode()
@@ -232,16 +233,23 @@ def _head(version: bytes) -> bytes:
 
 
 def _pack(meta: Meta) -> bytes:
-    """Return meta as layout u8, version length u8, version, and three offsets i64, little-endian.
+    """Return meta: layout u8, version length u8, version, three offsets i64, P u32, little-endian.
 
     >>> len(_pack(Meta(b"0123456789abcdef", 1, 2, 3)))
-    42
+    46
     """
     offsets = (meta.events_offset, meta.labels_offset, meta.journal_offset)
-    return _head(meta.version) + _POSITIONS.pack(*offsets)
+    return _head(meta.version) + _POSITIONS.pack(*offsets, meta.partitions)
 
 
-def _unpack(space: str, value: bytes | None) -> Meta | None:
+def unpack_meta(space: str, value: bytes | None) -> Meta | None:
+    """Return what a space's ``meta`` key holds.
+
+    Raises
+    ------
+    FatalError
+        The space is half dropped, or another version wrote it.
+    """
     if value is None:
         return None
     if value == _DROPPING:
@@ -291,7 +299,7 @@ def _lost(space: str) -> StateLostError:
     return StateLostError(f"store {space}", "the version last seen", "another")
 
 
-def _place(connection: dict[str, Any]) -> str:
+def place_of(connection: dict[str, Any]) -> str:
     """Return the server's address without user and password."""
     if "path" in connection:
         return f"unix://{connection['path']}"
@@ -299,7 +307,7 @@ def _place(connection: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _translated(where: str) -> Iterator[None]:
+def translated(where: str) -> Iterator[None]:
     """Raise the errors of redis-py as ours; a forgotten script passes through."""
     try:
         yield

@@ -1,0 +1,228 @@
+"""Readers: what is read without an event is what an event of that instant would read before it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from tests.features.streams import (
+    LATE_MS,
+    START_MS,
+    STEPS_MS,
+    UNHURRIED,
+    Row,
+    settings_of,
+    spec_of,
+    step,
+    streams,
+    tables_of,
+)
+from tests.services.valkey import ValkeyServer
+from tests.worlds import drain, events, fill, journal, new_log, worker
+from tests.worlds import settings as world_settings
+from worker.contracts.settings import RedisSettings, Settings
+from worker.errors import ConfigError, StateLostError, TransientError
+from worker.features.reader import Reader
+from worker.features.spec import compile_features
+from worker.features.standing import Standing
+from worker.stores.redis import RedisStore
+
+WINDOWS = ["5s", "1m", "1d"]
+KEYS = ("count", "sum(amount)", "mean(amount)", "std(items)", "min(amount)", "max(items)")
+AFTER: dict[str, Any] = {
+    "amount": "$amount",
+    "card": {**dict.fromkeys(KEYS, WINDOWS), "time_since_last": {}},
+}
+BEFORE: dict[str, Any] = {
+    "amount": "$amount",
+    "card": {
+        **{key: {"windows": WINDOWS, "include_current": False} for key in KEYS},
+        "time_since_last": {},
+    },
+}
+
+
+@UNHURRIED
+@given(
+    rows=streams(),
+    ring=st.sampled_from((2, 32)),
+    later=st.sampled_from((0, *STEPS_MS, *(-late for late in LATE_MS), 400 * 86_400_000)),
+)
+def test_a_reading_is_what_an_event_of_that_instant_would_read(
+    rows: list[Row], ring: int, later: int
+) -> None:
+    """Of the same stream, by a worker whose features leave the event itself out; late ones too."""
+    at = max(row.at for row in rows) + later
+    writer, asked = tables_of(spec_of(AFTER, ring)), tables_of(spec_of(BEFORE, ring))
+    step(writer, rows)
+    step(asked, rows)
+    blobs = {id_: blob for entity, id_, blob in writer.take_dirty() if entity == "card"}
+    X, _ = step(asked, [Row(f"probe-{card}", at, card=card) for card in "ab"])
+    standing = Standing(settings_of(AFTER, ring), spec_of(AFTER, ring))
+    found = standing.read("card", [blobs.get(card) for card in "ab"], START_MS + at)
+    assert found.tolist() == X[:, 1:].tolist()
+
+
+def test_windows_slide_to_the_instant_and_stop_at_the_newest_event() -> None:
+    """Two events a minute apart, read at, just after, and long after; and before, which is at."""
+    tables = tables_of(spec_of({"card": {"count": ["1m", "1d"], "time_since_last": {}}}))
+    step(tables, [Row("e1", 0), Row("e2", 60_000)])
+    blob = tables.take_dirty()[0][2]
+    settings = settings_of({"card": {"count": ["1m", "1d"], "time_since_last": {}}})
+    standing = Standing(settings, compile_features(settings))
+    for at, expected in {
+        60_000: [1.0, 2.0, 0.0],
+        59_000: [1.0, 2.0, 0.0],
+        119_999: [1.0, 2.0, 59.999],
+        120_000: [0.0, 2.0, 60.0],
+        86_460_000: [0.0, 0.0, 86_400.0],
+        366 * 86_400_000: [0.0, 0.0, -1.0],
+    }.items():
+        assert standing.read("card", [blob], START_MS + at).tolist() == [expected], at
+
+
+def test_an_entity_never_seen_reads_as_a_new_one_and_what_is_of_events_is_left_out() -> None:
+    """Zeros, and -1 for the time since its last event."""
+    standing = Standing(settings_of(AFTER), spec_of(AFTER))
+    names = standing.names("card")
+    assert len(names) == len(KEYS) * len(WINDOWS) + 1
+    features = dict(zip(names, standing.read("card", [None], START_MS)[0].tolist(), strict=True))
+    assert features.pop("card_time_since_last") == -1.0
+    assert set(features.values()) == {0.0}
+    assert list(standing.left_out("card")) == ["amount"]
+    with pytest.raises(ConfigError, match="one of card, got terminal"):
+        standing.names("terminal")
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyServer]:
+    with ValkeyServer(persistent=False) as started:
+        yield started
+
+
+def run_world(server: ValkeyServer, partitions: int = 3) -> tuple[Settings, Any]:
+    """Run a worker over a small world into the server; return its configuration and its log."""
+    config = world_settings()
+    log = new_log(partitions)
+    fill(log, events(300))
+    store = RedisStore(RedisSettings.model_construct(url=SecretStr(server.url), timeout=5_000))
+    drain(worker(log, store, config=config))
+    store.close()
+    return config, log
+
+
+def last_rows(log: Any, partitions: int = 3) -> dict[str, dict[str, Any]]:
+    """Return the row of the newest event of each card, where it was also the last to come."""
+    found: dict[str, dict[str, Any]] = {}
+    newest: dict[str, int] = {}
+    for p in range(partitions):
+        for row in journal(log, p):
+            if row["outcome"] == "scored":
+                found.pop(row["entity"], None)
+                if row["time_ms"] >= newest.get(row["entity"], 0):
+                    found[row["entity"]] = row
+                    newest[row["entity"]] = row["time_ms"]
+    return found
+
+
+@pytest.mark.redis
+def test_current_features_are_those_of_the_last_event_served(server: ValkeyServer) -> None:
+    """At its own instant, from three partitions, in one question; and each alone."""
+    config, log = run_world(server)
+    client = redis.Redis.from_url(server.url)
+    reader, spec = Reader(config, client), compile_features(config)
+    rows = last_rows(log)
+    assert len(rows) > 6
+    columns = [spec.names.index(name) for name in reader.names("card")]
+    for card, row in rows.items():
+        served = dict(zip(reader.names("card"), [row["x"][c] for c in columns], strict=True))
+        del served["card_time_since_last"]
+        current = reader.read("card", card, row["time_ms"])
+        assert current.pop("card_time_since_last") == 0.0
+        assert current == served
+
+
+@pytest.mark.redis
+def test_a_hundred_entities_are_one_round_trip(server: ValkeyServer) -> None:
+    """One command reaches the server; unknown ids are told apart, positions are the flush's."""
+    config, log = run_world(server)
+    client = redis.Redis.from_url(server.url)
+    reader = Reader(config, client, clock_ms=lambda: START_MS)
+    reader.read("card", "c1")
+    before = client.info("commandstats")
+    found = reader.look_up("card", [f"c{i}" for i in range(100)])
+    after = client.info("commandstats")
+    calls = {k: v["calls"] - before.get(k, {"calls": 0})["calls"] for k, v in after.items()}
+    assert {k: n for k, n in calls.items() if n and k != "cmdstat_info"} == {"cmdstat_mget": 1}
+    assert [i for i, reading in enumerate(found) if reading.stored] == list(range(12))
+    assert found[4].partition == 4 % 3
+    assert found[4].position == log.end("transactions", 4 % 3)
+    assert found == reader.look_up("card", [f"c{i}" for i in range(100)], START_MS)
+    assert [r.features for r in found] == reader.read_many("card", [f"c{i}" for i in range(100)])
+
+
+@pytest.mark.redis
+def test_what_is_not_there_or_not_whole_is_refused(server: ValkeyServer) -> None:
+    """An empty server, other features, a damaged blob, a client of texts, a server that is away."""
+    client = redis.Redis.from_url(server.url)
+    with pytest.raises(StateLostError, match="state of these features, got none"):
+        Reader(world_settings(), client).read("card", "c1")
+    config, _ = run_world(server)
+    with pytest.raises(StateLostError, match="got none"):
+        Reader(world_settings(features={"card": {"count": ["9d"]}}), client).read("card", "c1")
+    (key,) = client.keys("fs:*:card:c1")
+    blob = client.get(key)
+    client.set(key, blob[:30] + bytes([blob[30] ^ 1]) + blob[31:])
+    with pytest.raises(StateLostError, match="a wrong checksum") as caught:
+        Reader(config, client).read("card", "c1")
+    assert "c1" not in str(caught.value)
+    assert Reader(config, client).read("card", "c2")
+    with pytest.raises(ConfigError, match="decode_responses"):
+        Reader(config, redis.Redis.from_url(server.url, decode_responses=True))
+    server.kill()
+    with pytest.raises(TransientError):
+        Reader(config, client).read("card", "c2")
+
+
+@pytest.mark.redis
+def test_the_command_prints_the_features_of_an_entity(server: ValkeyServer, tmp_path: Path) -> None:
+    """As a table, and as JSON that equals the library's answer."""
+    import json
+
+    config, log = run_world(server)
+    data = config.model_dump(mode="json", exclude_unset=True)
+    data["labels"]["horizon"] = "30d"
+    data["store"] = {"kind": "redis", "url": server.url}
+    path = tmp_path / "world.yaml"
+    path.write_text(yaml.safe_dump(data))
+    row = last_rows(log)["c4"]
+    words = ["features", "card", "c4", "-c", str(path), "--at", str(row["time_ms"])]
+    said = run_command([*words, "--json"])
+    reader = Reader(config, redis.Redis.from_url(server.url))
+    answer = json.loads(said)
+    assert answer["features"] == reader.read("card", "c4", row["time_ms"])
+    assert answer["stored"] is True
+    assert answer["left_out"] == {"amount": "it is of an event, not of an entity"}
+    table = run_command(words)
+    for name, value in answer["features"].items():
+        assert f"{value:.10g}" in next(x for x in table.splitlines() if x.split()[:1] == [name])
+
+
+def run_command(words: list[str]) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", *words],
+        capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
