@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from worker.contracts.settings import format_duration
 from worker.features.aggregations import AGGREGATIONS
+from worker.features.scales import scale_of
 
 _CALENDAR_WORDS = {
     "hour": "hour of the day (UTC)",
@@ -40,19 +41,6 @@ class Feature:
     multiply: float = 1.0
     divide: float = 1.0
     typical: int | None = None
-
-
-def scale_of(resolution: float | None) -> tuple[float, float]:
-    """Return (multiply, divide) that turn units of a power of ten into values.
-
-    >>> scale_of(0.01), scale_of(None), scale_of(10.0)
-    ((1.0, 100.0), (1.0, 1.0), (10.0, 1.0))
-    """
-    if resolution is None:
-        return 1.0, 1.0
-    if resolution >= 1.0:
-        return float(round(resolution)), 1.0
-    return 1.0, float(round(1.0 / resolution))
 
 
 def own_feature(name: str, field: str, resolution: float | None) -> Feature:

@@ -1,0 +1,13 @@
+"""A small safe language for what an event says of itself: ``log1p($amount)``, ``hour($time) < 6``.
+
+Texts are parsed and checked here and become calls of numpy; nothing of them reaches Python.
+"""
+
+from __future__ import annotations
+
+from worker.features.expressions.checking import Schema
+from worker.features.expressions.expression import Expression, parse
+from worker.features.expressions.functions import FUNCTIONS, OPERATORS
+from worker.features.expressions.tokens import ExpressionError
+
+__all__ = ["FUNCTIONS", "OPERATORS", "Expression", "ExpressionError", "Schema", "parse"]
