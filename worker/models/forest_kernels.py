@@ -20,7 +20,15 @@ PADDING = 0.15
 """Share of a range at either end that no split falls in; River's constant."""
 
 # Entries of `counters`.
-COUNTER, IS_FIRST_WINDOW, SCALER_SEEN = range(3)
+COUNTER, IS_FIRST_WINDOW, SCALER_SEEN, WINDOW = range(4)
+
+# Columns of a node: the threshold in `nodes`, the others in `whole`, which is the same memory as
+# int32. RECENT counts the running window (River's l_mass), REFERENCE the last full one (r_mass);
+# both are of the window STAMP, and a node that was not touched since is brought up when it is.
+# So the end of a window touches no node: it cost most of the time of large forests.
+THRESHOLD = 0
+FEATURE, STAMP, RECENT, REFERENCE = 2, 3, 4, 5
+NODE_BYTES = 24
 
 
 @compiled
@@ -34,7 +42,7 @@ def _next_split(node: int, count: int) -> int:
 
 
 @compiled
-def _narrow(node: int, feature: Int32, threshold: Float64, low: Float64, high: Float64) -> None:
+def _narrow(node: int, nodes: Float64, whole: Int32, low: Float64, high: Float64) -> None:
     """Apply to the limits the splits of all ancestors of ``node``, from the root down."""
     depth = 0
     ancestor = node
@@ -46,9 +54,9 @@ def _narrow(node: int, feature: Int32, threshold: Float64, low: Float64, high: F
         child >>= up - 1  # in 1-based numbering a parent is its child halved
         parent = (child >> 1) - 1
         if child % 2 == 0:
-            high[feature[parent]] = threshold[parent]
+            high[whole[parent, FEATURE]] = nodes[parent, THRESHOLD]
         else:
-            low[feature[parent]] = threshold[parent]
+            low[whole[parent, FEATURE]] = nodes[parent, THRESHOLD]
 
 
 @compiled
@@ -72,23 +80,23 @@ def _choose(low: Float64, high: Float64, order: Int64, draw: float, sums: Float6
 
 
 @compiled
-def grow(draws: Float64, order: Int64, limits: Float64, feature: Int32, threshold: Float64) -> None:
+def grow(draws: Float64, order: Int64, limits: Float64, nodes: Float64, whole: Int32) -> None:
     """Build one tree from two uniform draws per inner node, depth first as River draws them.
 
     ``limits`` has shape (2, f), ``order`` the columns in the order of sorted feature names.
     """
-    count = feature.shape[0] // 2  # inner nodes
-    sums = np.empty(order.shape[0])
+    count = nodes.shape[0] // 2  # inner nodes
+    sums, low, high = np.empty((3, order.shape[0]))
     node = 0
     k = 0
     while node < count:
-        low, high = limits[0].copy(), limits[1].copy()
-        _narrow(node, feature, threshold, low, high)
+        low[:], high[:] = limits[0], limits[1]
+        _narrow(node, nodes, whole, low, high)
         chosen = _choose(low, high, order, draws[k], sums)
         a, b = low[chosen], high[chosen]
         start, end = a + PADDING * (b - a), b - PADDING * (b - a)
-        feature[node] = chosen
-        threshold[node] = start + (end - start) * draws[k + 1]
+        whole[node, FEATURE] = chosen
+        nodes[node, THRESHOLD] = start + (end - start) * draws[k + 1]
         k += 2
         node = _next_split(node, count)
 
@@ -110,35 +118,102 @@ def _scale(x: Float64, low: Float64, high: Float64, z: Float64) -> None:
 
 
 @compiled
-def _learn(z: Float64, feature: Int32, threshold: Float64, mass: Int32, height: int) -> None:
-    """Add one to every node on the path of ``z`` in every tree."""
-    for tree in range(feature.shape[0]):
-        node = 0
-        for _ in range(height):
-            mass[tree, node] += 1
-            is_left = z[feature[tree, node]] < threshold[tree, node]
-            node = 2 * node + 2 - is_left
-        mass[tree, node] += 1
+def _settle(whole: Int32, p: int, window: int) -> None:
+    """Bring the masses of one node up to the running window, as if it had been pivoted in time."""
+    behind = window - whole[p, STAMP]
+    if behind > 0:
+        whole[p, REFERENCE] = whole[p, RECENT] if behind == 1 else 0
+        whole[p, RECENT] = 0
+        whole[p, STAMP] = window
+
+
+@compiled
+def _learn(
+    z: Float64, nodes: Float64, whole: Int32, height: int, window: int, place: Int64
+) -> None:
+    """Add one to every node on the path of ``z`` in every tree.
+
+    Trees take a step each in turn: memory then works on all their next nodes at once.
+    """
+    size = (1 << (height + 1)) - 1
+    for tree in range(place.shape[0]):
+        place[tree] = tree * size
+    for depth in range(height + 1):
+        for tree in range(place.shape[0]):
+            p = place[tree]
+            _settle(whole, p, window)
+            whole[p, RECENT] += 1
+            if depth < height:
+                first = tree * size
+                is_left = z[whole[p, FEATURE]] < nodes[p, THRESHOLD]
+                place[tree] = 2 * p - first + 2 - is_left
 
 
 @compiled
 def _mass_of(
-    z: Float64, feature: Int32, threshold: Float64, mass: Int32, height: int, size_limit: float
+    z: Float64,
+    nodes: Float64,
+    whole: Int32,
+    height: int,
+    window: int,
+    size_limit: float,
+    place: Int64,
 ) -> int:
     """Return the sum over trees of mass times 2 ** depth along the path of ``z``."""
     total = np.int64(0)
-    for tree in range(feature.shape[0]):
-        node = 0
-        depth = 0
-        while True:
-            here = mass[tree, node]
+    size = (1 << (height + 1)) - 1
+    for tree in range(place.shape[0]):
+        place[tree] = tree * size
+    for depth in range(height + 1):
+        for tree in range(place.shape[0]):
+            p = place[tree]
+            if p < 0:
+                continue
+            behind = window - whole[p, STAMP]
+            here = whole[p, REFERENCE] if behind == 0 else whole[p, RECENT] if behind == 1 else 0
             total += np.int64(here) << depth
-            if depth == height or here < size_limit:
-                break
-            is_left = z[feature[tree, node]] < threshold[tree, node]
-            node = 2 * node + 2 - is_left
-            depth += 1
+            if here < size_limit:
+                place[tree] = -1
+            else:
+                first = tree * size
+                is_left = z[whole[p, FEATURE]] < nodes[p, THRESHOLD]
+                place[tree] = 2 * p - first + 2 - is_left
     return total  # type: ignore[return-value]  # numba has one integer type
+
+
+@compiled
+def settle(whole: Int32, window: int) -> None:
+    """Bring the masses of all nodes up to the running window, which becomes number 0."""
+    for p in range(whole.shape[0]):
+        _settle(whole, p, window)
+        whole[p, STAMP] = 0
+
+
+@compiled
+def masses(whole: Int32, trees: int, window: int, places: Int64, found: Int32) -> int:
+    """Write the places and masses of all nodes that have one, depth first; return their number.
+
+    Only these and their children are looked at: below a node without mass there is none.
+    """
+    size = whole.shape[0] // trees
+    count = 0
+    for tree in range(trees):
+        node = 0
+        while node < size:
+            p = tree * size + node
+            _settle(whole, p, window)
+            is_massive = whole[p, RECENT] != 0 or whole[p, REFERENCE] != 0
+            if is_massive:
+                places[count] = p
+                found[count, 0], found[count, 1] = whole[p, RECENT], whole[p, REFERENCE]
+                count += 1
+            if is_massive and 2 * node + 1 < size:
+                node = 2 * node + 1
+                continue
+            while node > 0 and node % 2 == 0:
+                node = (node - 1) // 2
+            node = node + 1 if node > 0 else size
+    return count
 
 
 @compiled
@@ -148,35 +223,33 @@ def score_learn(
     learn_X: Float64,
     before: Int64,
     ranges: Float64,
-    feature: Int32,
-    threshold: Float64,
-    recent: Int32,
-    reference: Int32,
+    nodes: Float64,
+    whole: Int32,
     counters: Int64,
     height: int,
     window_size: int,
     z: Float64,
+    place: Int64,
     scores: Float64,
 ) -> None:
     """Fill ``scores``: NaN where an event is not scorable. All state arrays change in place.
 
-    ``ranges`` (2, f) holds minima and maxima; ``recent`` counts the running window (River's
-    l_mass), ``reference`` the last full one (r_mass). ``learn_X`` holds the usable examples only.
+    ``ranges`` (2, f) holds minima and maxima; ``nodes`` and ``whole`` are two views of the same
+    memory, a row per node. ``learn_X`` holds the usable examples only; ``place`` is scratch of
+    one entry a tree.
     """
     size_limit = 0.1 * window_size
-    nodes = (1 << (height + 1)) - 1
-    score_max = float(feature.shape[0] * window_size * nodes)
+    score_max = float(place.shape[0] * window_size * ((1 << (height + 1)) - 1))
     done = 0
     for i in range(X.shape[0] + 1):
         while done < before.shape[0] and before[done] <= i:
             _learn_scaler(learn_X[done], ranges[0], ranges[1])
             _scale(learn_X[done], ranges[0], ranges[1], z)
-            _learn(z, feature, threshold, recent, height)
+            _learn(z, nodes, whole, height, counters[WINDOW], place)
             counters[SCALER_SEEN] = 1
             counters[COUNTER] += 1
             if counters[COUNTER] == window_size:
-                reference[:] = recent
-                recent[:] = 0
+                counters[WINDOW] += 1
                 counters[IS_FIRST_WINDOW] = 0
                 counters[COUNTER] = 0
             done += 1
@@ -190,5 +263,5 @@ def score_learn(
             scores[i] = 0.0
             continue
         _scale(X[i], ranges[0], ranges[1], z)
-        mass = _mass_of(z, feature, threshold, reference, height, size_limit)
+        mass = _mass_of(z, nodes, whole, height, counters[WINDOW], size_limit, place)
         scores[i] = 1.0 - mass / score_max

@@ -7,6 +7,7 @@ import math
 from typing import Any  # River's classes have no types
 
 import numpy as np
+from numpy.typing import NDArray
 from river import anomaly, compose, preprocessing
 from river.tree import padded
 
@@ -14,13 +15,17 @@ from worker.contracts.records import Float64
 from worker.models import forest_kernels as kernels
 from worker.models.batch import Batch
 from worker.models.canonical import state_hash
+from worker.models.plain import State, fit, reading
 from worker.models.versioned import Counts
 
 _BRANCH: Any = padded.PaddedBranch  # Any: their constructors have no types
 _LEAF: Any = padded.PaddedLeaf
 
 NODES_MAX = 1 << 26
-"""Largest forest that gets a twin: 20 bytes a node."""
+"""Largest forest that gets a twin: 24 bytes a node."""
+
+WINDOWS_MAX = 1 << 30
+"""Windows after which their numbers begin again; a node has 31 bits for one."""
 
 
 class ForestTwin:
@@ -45,17 +50,16 @@ class ForestTwin:
         scaler, forest = self._template.steps.values()
         self._ranges = _ranges(scaler, names)
         self._height, self._window_size = forest.height, forest.window_size
-        shape = (forest.n_trees, (1 << (forest.height + 1)) - 1)
-        self._is_grown = bool(forest.trees)
-        self._feature = np.zeros(shape, dtype=np.int32)
-        self._threshold = np.zeros(shape)
-        self._recent = np.zeros(shape, dtype=np.int32)
-        self._reference = np.zeros(shape, dtype=np.int32)
+        self._size = (1 << (forest.height + 1)) - 1  # nodes of a tree
+        self._n_trees = forest.n_trees
+        self._allocate()
         self._counters = np.array(
-            [forest.counter, forest._first_window, bool(scaler.min)], dtype=np.int64
+            [forest.counter, forest._first_window, bool(scaler.min), 0], dtype=np.int64
         )
         for tree, root in enumerate(forest.trees):
             self._read_tree(tree, root)
+        if forest.trees:
+            self._keep_splits()
         forest.trees, forest._tree_nodes = [], []
 
     @property
@@ -74,9 +78,12 @@ class ForestTwin:
         kernels.score_learn(
             np.ascontiguousarray(batch.X), batch.scorable,
             np.ascontiguousarray(batch.learn_x[chosen]), batch.learn_before[chosen],
-            self._ranges, self._feature, self._threshold, self._recent, self._reference,
-            self._counters, self._height, self._window_size, np.empty(len(self._names)), scores,
+            self._ranges, self._nodes, self._whole, self._counters, self._height,
+            self._window_size, np.empty(len(self._names)), np.empty(self._n_trees, np.int64),
+            scores,
         )  # fmt: skip
+        if self._counters[kernels.WINDOW] > WINDOWS_MAX:
+            self._settle()
         failed = ~np.isfinite(scores)
         self.counts.failed_scores += int(failed.sum())
         scores[failed] = 0.0
@@ -84,10 +91,48 @@ class ForestTwin:
 
     def state_hash(self) -> str:
         """Return a hash of everything learned; the same for any history of scoring."""
-        return state_hash(
-            self._ranges, self._feature, self._threshold, self._recent, self._reference,
-            self._counters[: kernels.SCALER_SEEN], self._forest.rng,
-        )  # fmt: skip
+        return state_hash(self.to_state())
+
+    def to_state(self) -> State:
+        """Return what was learned: splits of inner nodes, and the masses that are not zero.
+
+        The splits are not copied: they never change.
+        """
+        window = int(self._counters[kernels.WINDOW])
+        paths = 2 * self._window_size * self._n_trees * (self._height + 1)
+        most = min(len(self._whole), paths)
+        places, masses = np.empty(most, np.int64), np.empty((most, 2), np.int32)
+        count = kernels.masses(self._whole, self._n_trees, window, places, masses)
+        version, words, _ = self._forest.rng.getstate()
+        return {
+            "kind": "forest_twin",
+            "ranges": self._ranges.copy(),
+            "feature": self._splits[0],
+            "threshold": self._splits[1],
+            "places": places[:count],
+            "masses": masses[:count],
+            "counter": int(self._counters[kernels.COUNTER]),
+            "is_first_window": bool(self._counters[kernels.IS_FIRST_WINDOW]),
+            "random": [version, np.array(words, np.uint32)],
+        }
+
+    def restore(self, state: State) -> None:
+        """Take what `to_state` gave, in a twin that was built from the same settings."""
+        with reading("forest_twin", state):
+            fit(state["ranges"], self._ranges)
+            places, feature, threshold = state["places"], state["feature"], state["threshold"]
+            assert not len(places) or (places.min() >= 0 and places.max() < len(self._whole))
+            self._allocate()
+            if feature.size:
+                assert feature.min() >= 0 and feature.max() < len(self._names)
+                fit(feature, self._inner(self._whole, kernels.FEATURE))
+                fit(threshold, self._inner(self._nodes, kernels.THRESHOLD))
+                self._splits = feature, threshold
+            self._whole[places[:, None], [kernels.RECENT, kernels.REFERENCE]] = state["masses"]
+            version, words = state["random"]
+            self._forest.rng.setstate((version, tuple(words.tolist()), None))
+            counter, is_first = state["counter"], state["is_first_window"]
+            self._counters[:] = [counter, is_first, counter > 0 or not is_first, 0]
 
     def to_river(self) -> Any:
         """Return a River pipeline that goes on exactly where this twin is; the twin stays."""
@@ -100,51 +145,87 @@ class ForestTwin:
         if self._is_grown:
             for name in sorted(self._names):
                 forest.limits[name]
-            forest.trees = [self._tree(tree, 0) for tree in range(len(self._feature))]
+            self._settle()
+            forest.trees = [self._tree(tree, 0) for tree in range(self._n_trees)]
             forest._tree_nodes = [list(tree.iter_dfs()) for tree in forest.trees]
         forest.counter = int(self._counters[kernels.COUNTER])
         forest._first_window = bool(self._counters[kernels.IS_FIRST_WINDOW])
         return pipeline
 
     @property
+    def _is_grown(self) -> bool:
+        return bool(self._splits[0].size)
+
+    @property
     def _forest(self) -> Any:
         return self._template[1]
+
+    def _settle(self) -> None:
+        """Bring all masses up to the running window, which becomes number 0."""
+        kernels.settle(self._whole, int(self._counters[kernels.WINDOW]))
+        self._counters[kernels.WINDOW] = 0
+
+    def _allocate(self) -> None:
+        """Make a forest that has not grown; its splits as they are in a state are empty."""
+        self._whole = np.zeros((self._n_trees * self._size, kernels.NODE_BYTES // 4), np.int32)
+        self._nodes = self._whole.view(np.float64)
+        self._splits = np.zeros((0, 0), np.int32), np.zeros((0, 0))
+
+    def _inner(self, nodes: NDArray[Any], column: int) -> NDArray[Any]:
+        """Return a view of one column of the inner nodes, (trees, inner nodes)."""
+        return nodes.reshape(self._n_trees, self._size, -1)[:, : self._size // 2, column]
+
+    def _keep_splits(self) -> None:
+        self._splits = (
+            self._inner(self._whole, kernels.FEATURE).copy(),
+            self._inner(self._nodes, kernels.THRESHOLD).copy(),
+        )
 
     def _grow(self) -> None:
         order = np.array(sorted(range(len(self._names)), key=self._names.__getitem__), np.int64)
         limits = _limits(self._forest, self._names)
-        for tree in range(len(self._feature)):
-            draws = self._draws(self._feature.shape[1] // 2)
-            kernels.grow(draws, order, limits, self._feature[tree], self._threshold[tree])
-        self._is_grown = True
+        for tree in range(self._n_trees):
+            part = slice(tree * self._size, (tree + 1) * self._size)
+            draws = self._draws(self._size // 2)
+            kernels.grow(draws, order, limits, self._nodes[part], self._whole[part])
+        self._keep_splits()
 
     def _draws(self, inner_nodes: int) -> Float64:
-        random = self._forest.rng.random
-        return np.array([random() for _ in range(2 * inner_nodes)], dtype=np.float64)
+        """Return the next draws of River's generator: numpy's twister gives the same, faster."""
+        version, words, gauss = self._forest.rng.getstate()
+        twister = np.random.RandomState(0)
+        twister.set_state(("MT19937", np.array(words[:-1], np.uint32), words[-1], 0, 0.0))
+        draws = twister.random_sample(2 * inner_nodes)
+        _, key, place, *_ = twister.get_state()
+        self._forest.rng.setstate((version, (*np.asarray(key).tolist(), int(place)), gauss))
+        return draws
 
     def _read_tree(self, tree: int, root: Any) -> None:
         columns = {name: i for i, name in enumerate(self._names)}
         nodes = [(0, root)]
         while nodes:
             i, node = nodes.pop()
-            self._recent[tree, i], self._reference[tree, i] = node.l_mass, node.r_mass
+            p = tree * self._size + i
+            self._whole[p, kernels.RECENT] = node.l_mass
+            self._whole[p, kernels.REFERENCE] = node.r_mass
             if isinstance(node, _BRANCH):
-                self._feature[tree, i] = columns[node.feature]
-                self._threshold[tree, i] = node.threshold
+                self._whole[p, kernels.FEATURE] = columns[node.feature]
+                self._nodes[p, kernels.THRESHOLD] = node.threshold
                 nodes += [(2 * i + 1, node.children[0]), (2 * i + 2, node.children[1])]
 
     def _tree(self, tree: int, i: int) -> Any:
+        node = self._whole[tree * self._size + i]
         masses = {
-            "r_mass": int(self._reference[tree, i]),
-            "l_mass": int(self._recent[tree, i]),
+            "r_mass": int(node[kernels.REFERENCE]),
+            "l_mass": int(node[kernels.RECENT]),
         }
-        if 2 * i + 1 >= self._feature.shape[1]:
+        if 2 * i + 1 >= self._size:
             return _LEAF(**masses)
         return _BRANCH(
             left=self._tree(tree, 2 * i + 1),
             right=self._tree(tree, 2 * i + 2),
-            feature=self._names[self._feature[tree, i]],
-            threshold=float(self._threshold[tree, i]),
+            feature=self._names[node[kernels.FEATURE]],
+            threshold=float(self._nodes[tree * self._size + i, kernels.THRESHOLD]),
             **masses,
         )
 

@@ -14,6 +14,7 @@ from worker.models import linear_kernels as kernels
 from worker.models.batch import Batch
 from worker.models.canonical import state_hash
 from worker.models.compiled import ABSOLUTE_MAX
+from worker.models.plain import State, fit, reading
 from worker.models.versioned import Counts
 
 _OPTIMIZERS = {
@@ -74,8 +75,25 @@ class LinearTwin:
 
     def state_hash(self) -> str:
         """Return a hash of everything learned; the same for any history of scoring."""
-        steps = int(self._counters[kernels.STEPS])
-        return state_hash(self._features + 0.0, self._intercept, steps, self._constants)
+        return state_hash(self.to_state())
+
+    def to_state(self) -> State:
+        """Return what was learned: the table of features, the intercept, and how many steps."""
+        return {
+            "kind": "linear_twin",
+            "features": self._features + 0.0,  # -0.0 and 0.0 are one: scoring may tell which
+            "intercept": self._intercept.copy(),
+            "steps": int(self._counters[kernels.STEPS]),
+            "constants": self._constants.copy(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take what `to_state` gave, in a twin that was built from the same settings."""
+        with reading("linear_twin", state):
+            assert np.array_equal(state["constants"], self._constants)
+            fit(state["features"], self._features)
+            fit(state["intercept"], self._intercept)
+            self._counters[:] = [state["steps"], state["features"][kernels.COUNT].any()]
 
     def to_river(self) -> Any:
         """Return a River pipeline that goes on exactly where this twin is; the twin stays."""

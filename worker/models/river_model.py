@@ -13,6 +13,8 @@ from river import base, compose
 from worker.contracts.records import Float64
 from worker.models.batch import Batch, Row
 from worker.models.canonical import state_hash
+from worker.models.plain import State, reading
+from worker.models.structure import from_plain, to_plain
 from worker.models.versioned import Counts
 
 
@@ -67,6 +69,17 @@ class RiverModel:
     def state_hash(self) -> str:
         """Return a hash of the estimator's state."""
         return state_hash(self.estimator)
+
+    def to_state(self) -> State:
+        """Return the estimator as plain values; TypeError where it has no such form."""
+        return {"kind": "river_model", "estimator": to_plain(self.estimator)}
+
+    def restore(self, state: State) -> None:
+        """Take what `to_state` gave; the estimator must be of the class that this one is."""
+        with reading("river_model", state):
+            estimator = from_plain(state["estimator"])
+            assert type(estimator) is type(self.estimator), type(estimator)
+            self.estimator = estimator
 
     def to_river(self) -> Any:
         """Return the estimator itself, not a copy."""

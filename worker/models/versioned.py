@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contracts.records import Float64, Int64
+from worker.errors import StateLostError
 from worker.models.batch import Batch
+from worker.models.plain import State
 
 Int8 = NDArray[np.int8]
 
@@ -40,6 +42,24 @@ class Model(Protocol):
 
     def state_hash(self) -> str:
         """Return a hash of the learned state: equal wherever the same examples were learned."""
+
+    def to_state(self) -> State:
+        """Return the learned state as plain values (`worker.models.plain`), not to be changed.
+
+        Raises
+        ------
+        TypeError
+            The estimator holds something that has no plain form, such as a lambda.
+        """
+
+    def restore(self, state: State) -> None:
+        """Take a state of a model that was built from the same settings and features.
+
+        Raises
+        ------
+        StateLostError
+            The state is of another kind or form. The model may be half changed then: build it anew.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +134,43 @@ class ModelSet:
             f"{e.name}:{e.model.state_hash()}:{','.join(e.feature_names)}" for e in self._entries
         ]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+    def to_state(self) -> State:
+        """Return the learned states of all models as plain values; TypeError as `Model.to_state`.
+
+        Examples
+        --------
+        >>> from worker.contracts.settings import ModelSettings
+        >>> from worker.models.catalogue import build_model_set
+        >>> from worker.models.plain import pack, unpack
+        >>> declared = {"m": ModelSettings(preset="logistic")}
+        >>> first, second = (build_model_set(declared, ("a",), seed=0) for _ in range(2))
+        >>> first.learn(np.array([[1.0], [2.0]]), np.array([0, 1], np.int8), np.ones(2))
+        >>> second.restore(unpack(pack(first.to_state())))
+        >>> second.state_hash() == first.state_hash()
+        True
+        """
+        return {
+            entry.name: {"features": list(entry.feature_names), "state": entry.model.to_state()}
+            for entry in self._entries
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of a set that was built from the same settings and features.
+
+        Raises
+        ------
+        StateLostError
+            The names, features or kinds are others. The set may be half changed then: build it
+            anew.
+        """
+        if list(state) != list(self.names):
+            raise StateLostError("the models' state", ", ".join(self.names), ", ".join(state))
+        for entry in self._entries:
+            part = state[entry.name]
+            if part["features"] != list(entry.feature_names):
+                raise StateLostError(f"state of model {entry.name}", "its features", "others")
+            entry.model.restore(part["state"])
 
     def score(self, X: Float64) -> Float64:
         """Return the scores (n, models) of events; nothing is learned."""
