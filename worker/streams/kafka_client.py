@@ -19,6 +19,7 @@ from kafka.errors import KafkaConnectionError, KafkaTimeoutError
 
 from worker.contracts.settings import KafkaSettings
 from worker.errors import ConfigError, RiverwatchError, TransientError
+from worker.streams.kafka_batches import with_fast_rows
 
 REPAIRED_VERSIONS: Final = ("3.0.12",)
 """Versions whose private parts the repairs were proved on.
@@ -113,6 +114,9 @@ def make_consumer(settings: KafkaSettings, group: str | None, slot: str | None) 
         request_timeout_ms=max(_request_timeout_ms(settings), settings.session_timeout + 1_000),
         retry_backoff_ms=_RETRY_BACKOFF_MS,
     )
+    if _repairable():
+        fetcher = consumer._fetcher
+        fetcher.PartitionRecords = with_fast_rows(fetcher.PartitionRecords)
     if group is not None:
         _pace_coordinator_lookup(consumer)
     return consumer
