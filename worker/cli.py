@@ -141,6 +141,42 @@ def features(
     _exit(lambda: run_features(config, entity, id_, at, as_json))
 
 
+@app.command(
+    epilog="Examples: riverwatch dataset -c cards.yaml --known-by 2025-03-31 --out train.parquet; "
+    "with --journal out/journal --labels labels.jsonl it reads a replay instead of topics"
+)
+def dataset(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(help="the Parquet file to write")],
+    known_by: Annotated[
+        str | None,
+        typer.Option(help="labels known and events until then: ISO 8601 (UTC) or Unix ms"),
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="journal/ of a replay; else the journal and labels topics")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="with --journal: a file of labels")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="with --journal: the events, whose rows hold the truth")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="with --events: the column with the truth")
+    ] = None,
+    label_delay: Annotated[
+        str | None, typer.Option(help="with --events: when it becomes known, such as 7d")
+    ] = None,
+) -> None:
+    """Write a point-in-time training set: features as served, labels known by a time.
+
+    One row per event that was scored with the features of the configuration; label and
+    label_time are empty where nothing was known yet. Memory holds the labels.
+    """
+    from worker.commands_data import Sources, run_dataset
+
+    sources = Sources(journal, labels, events, label_column, label_delay)
+    _exit(lambda: run_dataset(config, sources, known_by, out))
+
+
 @app.command(epilog="Example: riverwatch drop -c cards.yaml --partition 0 --partition 1 --yes")
 def drop(
     config: ConfigFile,

@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from worker.config import load_settings
 from worker.contracts.messages import Alert
@@ -31,6 +29,7 @@ from worker.contracts.settings import (
 )
 from worker.errors import ConfigError, StateLostError
 from worker.features.spec import compile_features
+from worker.progress import ProgressBar
 from worker.stores import StateStore
 from worker.telemetry import HealthServer, Telemetry
 
@@ -68,7 +67,7 @@ def run_topics(path: Path, create: bool, partitions: int, replication: int) -> i
     from worker.streams import topics
 
     settings = load(path)
-    kafka = _kafka(settings)
+    kafka = kafka_of(settings)
     if create:
         topics.create(kafka, topics.contracts(settings), partitions, replication)
     rows = topics.describe(kafka, topics.contracts(settings))
@@ -126,7 +125,7 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
         store = RedisStore(redis)
         stack.callback(store.close)
         stream = KafkaStream(
-            _kafka(settings),
+            kafka_of(settings),
             group=settings.name,
             slot=slot,
             events_topic=settings.events.topic,
@@ -156,7 +155,7 @@ def run_replay(
     settings = load(path)
     declared = settings.labels or LabelSettings()
     column = label_column or (None if labels else declared.column)
-    delay_ms = _delay_ms(label_delay) if label_delay else declared.delay
+    delay_ms = delay_ms_of(label_delay) if label_delay else declared.delay
     if column is not None and delay_ms is None:
         raise ConfigError("--label-delay", expected="a duration such as 7d", got="none",
                           hint="or labels.delay in the configuration")  # fmt: skip
@@ -199,50 +198,17 @@ def _replay(
     settings = settings.model_copy(update={"stream": MemoryStreamSettings()})
     relax_collector()
     spec = compile_features(settings)
-    with _Reporter() as reporter:
+    with ProgressBar("replaying", "replayed") as bar:
 
         def committed(outcome: Any, stream: Any) -> None:
             for alert in outcome.alerts:
                 show(alert)
-            reporter.update(stream)
+            known = stream.rows_total is not None
+            done = stream.rows_read if known else stream.bytes_read
+            total, unit = (stream.rows_total, "rows") if known else (stream.bytes_total, "bytes")
+            bar.update(done, total, unit, stream.rows_read)
 
         return replay(settings, spec, build_models(settings, spec.names), recording, out, committed)
-
-
-class _Reporter:
-    """Progress of a replay: a bar on a terminal, elsewhere a line every five seconds."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._bar = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("replaying"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[unit]}"), TimeRemainingColumn(), console=console,
-                transient=True,
-            )  # fmt: skip
-            self._task = self._bar.add_task("replay", total=None, unit="")
-        self._started_s = self._said_s = time.monotonic()
-
-    def __enter__(self) -> _Reporter:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def update(self, stream: Any) -> None:  # Any: only its progress figures are used
-        rows_known = stream.rows_total is not None
-        done = stream.rows_read if rows_known else stream.bytes_read
-        total, unit = (stream.rows_total, "rows") if rows_known else (stream.bytes_total, "bytes")
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, unit=unit)
-        elif time.monotonic() - self._said_s > 5:
-            self._said_s = time.monotonic()
-            rate = stream.rows_read / (self._said_s - self._started_s)
-            print(f"replayed {done} of {total} {unit}, {rate:.0f} rows/s", file=sys.stderr)
 
 
 class _AlertPrinter:
@@ -282,7 +248,8 @@ def _print_summary(console: Console, summary: dict[str, object]) -> None:
     )
 
 
-def _kafka(settings: Settings) -> KafkaSettings:
+def kafka_of(settings: Settings) -> KafkaSettings:
+    """Return how to reach Kafka; a configuration with another stream is refused."""
     if not isinstance(settings.stream, KafkaSettings):
         raise ConfigError("stream.kind", expected="kafka", got=settings.stream.kind)
     return settings.stream
@@ -308,7 +275,8 @@ def _health(telemetry: Telemetry, port: int) -> HealthServer:
         ) from error  # fmt: skip
 
 
-def _delay_ms(text: str) -> int:
+def delay_ms_of(text: str) -> int:
+    """Return ``--label-delay`` in milliseconds."""
     try:
         return parse_duration(text)
     except ValueError as error:

@@ -1,15 +1,25 @@
-"""Commands about features and what was recorded: ``features``."""
+"""Commands that read what workers keep and wrote: ``features``, ``dataset``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from worker.commands import load, redis_of
+from worker.commands import delay_ms_of, kafka_of, load, redis_of
+from worker.contracts.records import Records
+from worker.contracts.settings import LabelSettings, Settings
 from worker.errors import ConfigError
 from worker.features.reader import Reader, Reading
 from worker.features.spec import compile_features
+from worker.progress import ProgressBar
+
+_END_MS = 1 << 62
+_LABELS = 8_192
 
 
 def run_features(path: Path, entity: str, id_: str, at: str | None, as_json: bool) -> int:
@@ -30,6 +40,97 @@ def run_features(path: Path, entity: str, id_: str, at: str | None, as_json: boo
             words = {f.name: f.words for f in compile_features(settings).features}
             print(_table(reading, words, reader.left_out(entity)))
     return 0 if reading.stored else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a training set comes from: files, or where there is no ``journal`` the topics."""
+
+    journal: Path | None
+    labels: Path | None
+    events: Path | None
+    label_column: str | None
+    label_delay: str | None
+
+
+def run_dataset(path: Path, sources: Sources, known_by: str | None, out: Path) -> int:
+    """Write a training set; print what became of the journal's rows."""
+    from worker import dataset
+
+    settings = load(path)
+    spec = compile_features(settings)
+    if sources.journal is None and (sources.labels or sources.events):
+        raise ConfigError("--labels, --events", expected="with --journal", got="no --journal",
+                          hint="without it journal and labels come from their topics")  # fmt: skip
+    until_ms = _END_MS if known_by is None else time_ms_of("--known-by", known_by)
+    with ExitStack() as opened:
+        if sources.journal is None:
+            view, topics = _view(settings, opened)
+            labels = _labels_of_topic(view, topics)
+            parts = dataset.journal_of_topic(view, topics[-1])
+        else:
+            labels = _labels_of_files(settings, sources)
+            parts = dataset.journal_of_files(sources.journal)
+        bar = opened.enter_context(ProgressBar("joining", "joined"))
+        known = dataset.known_labels(labels, until_ms)
+        counts = dataset.write_dataset(
+            out, spec, parts, known, until_ms, lambda rows: bar.update(rows, None, "rows", rows)
+        )
+    if counts.other_features and not counts.rows:
+        raise ConfigError(
+            "journal", expected=f"rows with the features of {path}",
+            got=f"{counts.other_features} rows with others",
+            hint="give the file that the worker had; riverwatch check prints its spec hash",
+        )  # fmt: skip
+    print(json.dumps(asdict(counts), indent=2))
+    return 0
+
+
+def _view(settings: Settings, opened: ExitStack) -> tuple[Any, list[str]]:
+    """Return the topics from outside of the group, and their names, the journal last."""
+    from worker.streams.kafka_view import KafkaView
+
+    labels = [] if settings.labels is None else [settings.labels.topic]
+    topics = [settings.events.topic, *labels, settings.outputs.journal]
+    view = KafkaView(kafka_of(settings), settings.name, topics)
+    opened.callback(view.close)
+    return view, topics
+
+
+def _labels_of_topic(view: Any, topics: list[str]) -> Iterator[Records]:
+    from worker.dataset import read_until_now
+
+    for topic in topics[1:-1]:
+        for partition in range(view.partitions):
+            yield from read_until_now(view, topic, partition)
+
+
+def _labels_of_files(settings: Settings, sources: Sources) -> Iterator[Records]:
+    """Yield labels of a file, or of a column of the events file."""
+    from worker.streams.file_labels import END_MS, ColumnLabels, FileLabels
+    from worker.streams.files import FileSource
+
+    if sources.labels is not None:
+        file = FileLabels(settings, sources.labels, "labels")
+        while not file.exhausted:
+            yield file.take(END_MS, _LABELS)
+    elif sources.events is not None:
+        declared = settings.labels or LabelSettings()
+        column, delay_ms = sources.label_column or declared.column, declared.delay
+        if sources.label_delay is not None:
+            delay_ms = delay_ms_of(sources.label_delay)
+        if column is None or delay_ms is None:
+            raise ConfigError(
+                "--events", expected="--label-column and --label-delay", got="none",
+                hint="or labels.column and labels.delay in the configuration",
+            )  # fmt: skip
+        source, labels = (
+            FileSource(settings, sources.events, column),
+            ColumnLabels("labels", delay_ms),
+        )
+        while not source.exhausted:
+            labels.add(source.take(_LABELS))
+            yield labels.take(END_MS)
 
 
 def time_ms_of(option: str, text: str) -> int:

@@ -46,32 +46,13 @@ class Reader(Protocol):
         """Give back sockets."""
 
 
-class Stream(Protocol):
-    """Input, output and positions of one worker. Not safe for use by two threads."""
-
-    learns_inline: bool
-    """True where each example is learned before the next event is scored (no training topic is
-    read).
-    """
+class Log(Protocol):
+    """The topics of one group as anybody may read them. Not safe for use by two threads."""
 
     @property
     def partitions(self) -> int:
         """Return P, the number of partition pairs; equal for events and labels, checked at the
         start.
-        """
-
-    def poll(self, timeout_ms: int, records_max: int) -> Polled:
-        """Return new records of the owned partitions. Never called inside a transaction.
-
-        Records of a partition that was newly assigned come only after `seek`.
-        """
-
-    def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        """Make exactly these input topic partitions return nothing from `poll`; others flow."""
-
-    def seek(self, partition: int, events_offset: int, labels_offset: int) -> None:
-        """Set the position of a partition pair that is assigned; records polled earlier are
-        forgotten.
         """
 
     def committed(self, partition: int) -> tuple[int, int] | None:
@@ -96,6 +77,29 @@ class Stream(Protocol):
 
     def last_records(self, topic: str, partition: int, count: int) -> Records:
         """Return the last ``count`` committed records (fewer where the log has fewer)."""
+
+
+class Stream(Log, Protocol):
+    """A `Log` with input, output and positions of one worker."""
+
+    learns_inline: bool
+    """True where each example is learned before the next event is scored (no training topic is
+    read).
+    """
+
+    def poll(self, timeout_ms: int, records_max: int) -> Polled:
+        """Return new records of the owned partitions. Never called inside a transaction.
+
+        Records of a partition that was newly assigned come only after `seek`.
+        """
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """Make exactly these input topic partitions return nothing from `poll`; others flow."""
+
+    def seek(self, partition: int, events_offset: int, labels_offset: int) -> None:
+        """Set the position of a partition pair that is assigned; records polled earlier are
+        forgotten.
+        """
 
     def commit(
         self,
