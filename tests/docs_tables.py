@@ -204,9 +204,16 @@ def features_table() -> str:
     """Return a row per aggregation, from the docstrings of its class."""
     rows = []
     for name, kind in AGGREGATIONS.items():
-        form = f"{name}(FIELD)" if kind.takes_field else name
+        fields = ", ".join(["FIELD"] * kind.field_count)
+        form = f"{name}({fields})" if fields else name
         words = inspect.cleandoc(kind.__doc__ or "").partition("\n>>>")[0]
-        rows.append((code(form), "yes" if kind.takes_windows else "no", " ".join(words.split())))
+        rows.append(
+            (
+                code(form),
+                "yes" if kind.each in ("windows", "ring") else "no",
+                " ".join(words.split()),
+            )
+        )
     return table(("aggregation", "windows", "what it is"), rows)
 
 

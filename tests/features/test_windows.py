@@ -22,11 +22,11 @@ from tests.features.streams import (
     streams,
     tables_of,
 )
-from worker.features.aggregations import AGGREGATIONS
+from worker.features.aggregations import AGGREGATIONS, Past
 from worker.features.feature import Feature
 from worker.features.spec import FeatureSpec, Window
 
-WINDOWED = [name for name, kind in AGGREGATIONS.items() if kind.takes_windows]
+WINDOWED = [name for name, kind in AGGREGATIONS.items() if kind.each == "windows"]
 
 
 def all_aggregations(windows: list[str], **options: Any) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def all_aggregations(windows: list[str], **options: Any) -> dict[str, Any]:
     history: dict[str, Any] = {"time_since_last": {}}
     for name in WINDOWED:
         kind = AGGREGATIONS[name]
-        fields = ("amount", "present") if kind.takes_field else (None,)
+        fields = ("amount", "present") if kind.field_count else (None,)
         history |= {f"{name}({f})" if f else name: declared for f in fields}
     return history
 
@@ -178,11 +178,11 @@ def test_a_small_ring_stays_within_the_stated_bound(shape: str, ring: int, rows:
 @given(units=st.lists(st.integers(-10_000, 10_000), min_size=1, max_size=40))
 def test_each_aggregation_equals_its_own_definition(name: str, units: list[int]) -> None:
     """The kernel and the class's `of` agree; aggregations are found, not listed."""
-    declared = f"{name}(amount)" if AGGREGATIONS[name].takes_field else name
+    declared = f"{name}(amount)" if AGGREGATIONS[name].field_count else name
     rows = [Row(f"e{i}", i, amount=u) for i, u in enumerate(units)]
     found = run(spec_of({"card": {declared: ["1d"]}}, 64), rows)
     for i, features in enumerate(found):
-        expected = AGGREGATIONS[name].of([u / 100 for u in units[: i + 1]])
+        expected = AGGREGATIONS[name].of(Past([u / 100 for u in units[: i + 1]]))
         (value,) = features.values()
         assert math.isclose(value, expected, rel_tol=1e-9, abs_tol=1e-9)
 

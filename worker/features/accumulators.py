@@ -1,7 +1,8 @@
 """Accumulators: exact integer moments and extremes of the events of a window or a tile.
 
-A *record* is a row of an array: [number of a tile, count, then per field its sum, its squares and
-extremes where asked]; see `worker.features.state`. ``fields`` gives the places.
+A *record* is a row of an array: [number of a tile, count, then per column in tiles its sum, and
+where asked its squares, extremes, own count and bits]; see `worker.features.state`. ``recorded``
+gives the places, of its first ``tiled`` columns.
 """
 
 from __future__ import annotations
@@ -11,6 +12,14 @@ import math
 import numpy as np
 
 from worker.contracts.records import Float64, Int64
+from worker.features.codes import (
+    MISSING,
+    PLACE_BITS,
+    PLACE_COUNT,
+    PLACE_EXTREMES,
+    PLACE_SQUARES,
+    PLACE_SUM,
+)
 from worker.features.compiling import helper
 
 _LARGEST = np.iinfo(np.int64).max
@@ -21,20 +30,54 @@ _TWO_64 = 2.0**64
 
 
 @helper
-def clear(fields: Int64, records: Int64, at: int) -> None:
+def clear(recorded: Int64, tiled: int, records: Int64, at: int) -> None:
     """Empty a record, but for its number."""
     for i in range(1, records.shape[1]):
         records[at, i] = 0
-    for f in range(len(fields)):
-        if fields[f, 2]:
-            records[at, fields[f, 2]] = _LARGEST
-            records[at, fields[f, 2] + 1] = _SMALLEST
+    for f in range(tiled):
+        if recorded[f, PLACE_EXTREMES]:
+            records[at, recorded[f, PLACE_EXTREMES]] = _LARGEST
+            records[at, recorded[f, PLACE_EXTREMES] + 1] = _SMALLEST
 
 
 @helper
 def copy(source: Int64, at: int, target: Int64, to: int) -> None:
     for i in range(1, target.shape[1]):
         target[to, i] = source[at, i]
+
+
+@helper
+def bit_of(v: int) -> np.int64:
+    """Return which of 256 bits stands for a value.
+
+    Source: the finalizer of splitmix64, Steele et al., Fast splittable pseudorandom number
+    generators, 2014; its top eight bits.
+    """
+    h = np.uint64(v) + np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.int64((h ^ (h >> np.uint64(31))) >> np.uint64(56))
+
+
+@helper
+def set_bit(records: Int64, at: int, place: int, v: int) -> None:
+    """Set the bit of a value."""
+    bit = bit_of(v)
+    records[at, place + (bit >> 6)] |= np.int64(1) << (bit & 63)
+
+
+@helper
+def bits_set(records: Int64, first: int, count: int, place: int) -> int:
+    """Return how many of 256 bits are set in any of some records."""
+    total = 0
+    for i in range(4):
+        word = np.uint64(0)
+        for p in range(first, first + count):
+            word |= np.uint64(records[p, place + i])
+        while word:
+            word &= word - np.uint64(1)
+            total += 1
+    return total
 
 
 @helper
@@ -48,7 +91,7 @@ def high_square(v: int) -> int:
 
 @helper
 def accumulate(
-    fields: Int64,
+    recorded: Int64,
     f: int,
     records: Int64,
     at: int,
@@ -58,9 +101,9 @@ def accumulate(
     smallest: int,
     largest: int,
 ) -> None:
-    """Add a field's sums and extremes to a record."""
-    squares, extremes = fields[f, 1], fields[f, 2]
-    records[at, fields[f, 0]] += total
+    """Add a column's sums and extremes to a record."""
+    squares, extremes = recorded[f, PLACE_SQUARES], recorded[f, PLACE_EXTREMES]
+    records[at, recorded[f, PLACE_SUM]] += total
     if squares:
         records[at, squares] += low
         records[at, squares + 1] += high
@@ -70,15 +113,36 @@ def accumulate(
 
 
 @helper
-def merge(fields: Int64, source: Int64, at: int, target: Int64, to: int) -> None:
+def add_event(recorded: Int64, tiled: int, event: Int64, records: Int64, at: int) -> None:
+    """Add one event to a record."""
+    records[at, 1] += 1
+    for f in range(tiled):
+        v = event[f]
+        if v == MISSING:
+            continue
+        accumulate(recorded, f, records, at, v, v * v, high_square(v), v, v)
+        if recorded[f, PLACE_COUNT] > 1:
+            records[at, recorded[f, PLACE_COUNT]] += 1
+        if recorded[f, PLACE_BITS]:
+            set_bit(records, at, recorded[f, PLACE_BITS], v)
+
+
+@helper
+def merge(recorded: Int64, tiled: int, source: Int64, at: int, target: Int64, to: int) -> None:
     """Add a record to a record."""
     target[to, 1] += source[at, 1]
-    for f in range(len(fields)):
-        squares, extremes = fields[f, 1], fields[f, 2]
+    for f in range(tiled):
+        squares, extremes = recorded[f, PLACE_SQUARES], recorded[f, PLACE_EXTREMES]
         accumulate(
-            fields, f, target, to, source[at, fields[f, 0]], source[at, squares],
+            recorded, f, target, to, source[at, recorded[f, PLACE_SUM]], source[at, squares],
             source[at, squares + 1], source[at, extremes], source[at, extremes + 1],
         )  # fmt: skip
+        count, bits = recorded[f, PLACE_COUNT], recorded[f, PLACE_BITS]
+        if count > 1:
+            target[to, count] += source[at, count]
+        if bits:
+            for i in range(4):
+                target[to, bits + i] |= source[at, bits + i]
 
 
 @helper
@@ -91,15 +155,17 @@ def total_of(scratch: Int64, first: int, count: int, weight: Float64, place: int
 
 @helper
 def std_of(
-    scratch: Int64, first: int, count: int, weight: Float64, n: float, place: int, squares: int
+    recorded: Int64, f: int, scratch: Int64, first: int, count: int, weight: Float64, n: float
 ) -> float:
     """Return the sample standard deviation in units, by moments about an integer near the mean."""
     if n <= 1.0:
         return 0.0
+    place, squares = recorded[f, PLACE_SUM], recorded[f, PLACE_SQUARES]
+    counts = recorded[f, PLACE_COUNT]
     reference = int(np.floor(total_of(scratch, first, count, weight, place) / n + 0.5))
     distance, square = 0.0, 0.0
     for p in range(first, first + count):
-        m, total = scratch[p, 1], scratch[p, place]
+        m, total = scratch[p, counts], scratch[p, place]
         distance += weight[p] * (total - m * reference)
         square += weight[p] * shifted_squares(
             m, total, scratch[p, squares], scratch[p, squares + 1], reference

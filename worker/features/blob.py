@@ -4,7 +4,8 @@ Layout: ``rw``, format version, number of the entity type, first 8 bytes of the 
 position that is applied (8 bytes, reserved); the body; CRC-32 of all before. The body is made of
 varints (seven bits a byte, small ones first; signed numbers zigzag): now, now − newest time in
 tiles + 1 (0 without tiles), number of events; of each event, oldest first, the time since the one
-before, its values in units, 8 bytes of id hash; per tile set the number of tiles that a window can
+before, its recorded values (one more, and 0 for none, where one may be missing; hashes as 8 bytes),
+8 bytes of id hash; the registers, 8 bytes each; per tile set the number of tiles that a window can
 still reach and that are not empty, and each of these.
 """
 
@@ -18,9 +19,10 @@ import numpy as np
 from worker.contracts.records import Int64
 from worker.errors import StateLostError
 from worker.features.packing import CRC_LENGTH, VARINT_MAX, pack, unpack
-from worker.features.state import Plan, Rows
+from worker.features.plan import RECORD_LENGTH, TILES_ROW, Plan
+from worker.features.state import Rows
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAGIC = b"rw"
 
 _PREFIX_LENGTH = 12
@@ -79,9 +81,9 @@ class BlobCodec:
 
     def _encode_chunk(self, rows: Rows, slots: Int64) -> list[bytes]:
         plan = self._plan
-        events = rows.ring.shape[2] * (VARINT_MAX * (1 + len(plan.fields)) + 8)
-        tiles = int(plan.limits[1]) * VARINT_MAX * int(plan.limits[0])
-        bound = 64 + events + tiles + VARINT_MAX * len(plan.sets)
+        events = rows.ring.shape[2] * (VARINT_MAX * (1 + len(plan.recorded)) + 8)
+        tiles = int(plan.limits[TILES_ROW]) * VARINT_MAX * int(plan.limits[RECORD_LENGTH])
+        bound = 64 + events + 8 * len(plan.registers) + tiles + VARINT_MAX * len(plan.sets)
         buffer = np.empty(bound * len(slots), np.uint8)
         ends = np.empty(len(slots), np.int64)
         pack(plan, rows, slots, buffer, ends)
@@ -99,7 +101,7 @@ class BlobCodec:
     def _refusal(self, blob: bytes) -> StateLostError:
         hint = "rebuild the shard from the log; see docs/operations.md"
         if blob[:3] != self._prefix[:3]:
-            return StateLostError(self._where, "a blob of format 1", "other bytes", hint)
+            return StateLostError(self._where, "a blob of format 2", "other bytes", hint)
         if not blob.startswith(self._prefix):
             got = blob[4:_PREFIX_LENGTH].hex()
             return StateLostError(self._where, f"state {self._prefix[4:].hex()}", got, hint)

@@ -20,7 +20,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-Array = TypeVar("Array", bound=NDArray[np.generic])
+Array = TypeVar("Array", bound=NDArray[np.generic] | tuple[Any, ...])
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -54,20 +54,30 @@ class _Borrow(Protocol):
 
 @intrinsic
 def _borrowed(typing_context: Any, array: Any) -> Any:  # Any: numba's own types
-    if not isinstance(array, types.Array):
+    if not isinstance(array, types.Array | types.NamedTuple):
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        proxy = cgutils.create_struct_proxy(array)  # type: ignore[no-untyped-call]  # untyped
-        struct = proxy(context, builder, value=args[0])
-        struct.meminfo = cgutils.get_null_value(struct.meminfo.type)  # type: ignore[no-untyped-call]
-        return struct._getvalue()
+        if isinstance(array, types.Array):
+            return _uncounted(context, builder, array, args[0])
+        parts = cgutils.unpack_tuple(builder, args[0])  # type: ignore[no-untyped-call]  # untyped
+        lent = [_uncounted(context, builder, t, p) for t, p in zip(array.types, parts, strict=True)]
+        return context.make_tuple(builder, array, lent)
 
     return array(array), codegen
 
 
+def _uncounted(context: Any, builder: Any, array: Any, value: Any) -> Any:
+    """Return an array without the pointer to its reference count."""
+    proxy = cgutils.create_struct_proxy(array)  # type: ignore[no-untyped-call]  # untyped
+    struct = proxy(context, builder, value=value)
+    struct.meminfo = cgutils.get_null_value(struct.meminfo.type)  # type: ignore[no-untyped-call]
+    return struct._getvalue()
+
+
 borrowed = cast(_Borrow, _borrowed)
-"""Return the same array, of which no reference is counted. Only for use inside a kernel.
+"""Return the same array, or named tuple of arrays, of which no reference is counted. Only for use
+inside a kernel.
 
 Numba counts a reference up and down, atomically, wherever an array becomes an argument; in
 `worker.features.kernels` that was half of the time. The caller must hold the array for the whole

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.contracts.settings import format_duration
-from worker.features.aggregations import AGGREGATIONS
+from worker.features.aggregations import AGGREGATIONS, Aggregation, Field, Options, Register, Source
 from worker.features.scales import scale_of
 
 _CALENDAR_WORDS = {
@@ -18,6 +20,9 @@ CALENDAR = tuple(_CALENDAR_WORDS)
 """Functions of the event time."""
 
 
+_NO_OPTIONS = Options()
+
+
 @dataclass(frozen=True, slots=True)
 class Feature:
     """One feature.
@@ -26,7 +31,8 @@ class Feature:
     field), ``category`` (1.0 where the field has the value number ``category``) or a calendar
     function. Units of the field's resolution times ``multiply`` over ``divide`` are the feature's
     value (one of the two is 1.0, so it is rounded once). ``typical`` is the column that holds the
-    usual value of an own field: the longest mean of it.
+    usual value of an own field: the longest mean of it. ``sources`` are the
+    recorded columns that an aggregation reads.
     """
 
     name: str
@@ -34,13 +40,32 @@ class Feature:
     words: str
     entity: str | None = None
     field: str | None = None
-    window_ms: int | None = None
-    delay_ms: int = 0
-    include_current: bool = True
     category: int | None = None
     multiply: float = 1.0
     divide: float = 1.0
     typical: int | None = None
+    sources: tuple[Source, ...] = ()
+    options: Options = _NO_OPTIONS
+
+    @property
+    def window_ms(self) -> int | None:
+        """Return the size of its window, None where it has none."""
+        return self.options.window_ms or None
+
+    @property
+    def delay_ms(self) -> int:
+        """Return how long ago its window ended."""
+        return self.options.delay_ms
+
+    @property
+    def include_current(self) -> bool:
+        """Return whether the event itself is inside."""
+        return self.options.include_current
+
+    @property
+    def registers(self) -> tuple[Register, ...]:
+        """Return the numbers of its entity that it reads."""
+        return AGGREGATIONS[self.aggregation].registers(self.sources, self.options)
 
 
 def own_feature(name: str, field: str, resolution: float | None) -> Feature:
@@ -68,55 +93,91 @@ def calendar_feature(name: str, function: str) -> Feature:
 
 def history_feature(
     entity: str,
-    aggregation: str,
-    field: str | None,
-    window_ms: int | None = None,
-    delay_ms: int = 0,
-    include_current: bool = True,
+    kind: type[Aggregation],
+    fields: Sequence[Field],
+    options: Options,
     resolution: float | None = None,
 ) -> Feature:
-    """Return a feature of an entity's history.
+    """Return a feature of an entity's history, of some fields.
 
     >>> day = 86_400_000
-    >>> feature = history_feature("card", "mean", "amount", 7 * day, 7 * day)
+    >>> options = Options(window_ms=7 * day, delay_ms=7 * day)
+    >>> amount = Field("amount", "decimal")
+    >>> feature = history_feature("card", AGGREGATIONS["mean"], [amount], options)
     >>> feature.name
     'card_mean_amount_7d_delay_7d'
     >>> feature.words
     'mean amount of this card over 7 d, which ended 7 d ago'
     """
-    multiply, divide = scale_of(resolution)
-    parts = [entity, aggregation]
-    parts += [field] if field else []
-    parts += [format_duration(window_ms)] if window_ms else []
-    parts += [f"delay_{format_duration(delay_ms)}"] if delay_ms else []
-    parts += [] if include_current else ["before"]
+    multiply, divide = scale_of(resolution if kind.in_units else None)
+    names = [one.name for one in fields]
     return Feature(
-        "_".join(parts),
-        aggregation,
-        _history_words(entity, aggregation, field, window_ms, delay_ms, include_current),
+        "_".join(_name_parts(entity, kind, names, options)),
+        kind.name,
+        _history_words(entity, kind, names, options),
         entity,
-        field,
-        window_ms,
-        delay_ms,
-        include_current,
+        names[0] if len(names) == 1 else None,
         multiply=multiply,
         divide=divide,
+        sources=kind.sources(fields, options),
+        options=options,
     )
 
 
+def _name_parts(
+    entity: str, kind: type[Aggregation], fields: list[str], options: Options
+) -> list[str]:
+    parts = [entity, kind.name, *fields]
+    for duration_ms in (options.window_ms, options.half_life_ms, options.gap_ms):
+        parts += [format_duration(duration_ms)] if duration_ms else []
+    parts += [str(options.last)] if options.last else []
+    parts += [f"beyond_{_slug(f'{options.beyond:g}')}"] if options.beyond else []
+    parts += ["robust"] if options.robust else []
+    parts += [f"delay_{format_duration(options.delay_ms)}"] if options.delay_ms else []
+    parts += ["where", _slug(options.where)] if options.where else []
+    if options.include_current != kind.include_current:
+        parts += ["with_current" if options.include_current else "before"]
+    return parts
+
+
+_SIGNS = {
+    "==": " is ", "!=": " not ", "<=": " upto ", ">=": " from ", "<": " below ", ">": " above ",
+}  # fmt: skip
+
+
+def _slug(text: str) -> str:
+    """Return what a text says in letters, digits and _.
+
+    >>> _slug('$channel == "web"'), _slug("amount >= 1.5")
+    ('channel_is_web', 'amount_from_1_5')
+    """
+    for sign, word in _SIGNS.items():
+        text = text.replace(sign, word)
+    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+
+
 def _history_words(
-    entity: str,
-    aggregation: str,
-    field: str | None,
-    window_ms: int | None,
-    delay_ms: int,
-    include_current: bool,
+    entity: str, kind: type[Aggregation], fields: list[str], options: Options
 ) -> str:
-    window = _spaced(window_ms) if window_ms else ""
-    words = AGGREGATIONS[aggregation].words.format(entity=entity, field=field, window=window)
-    if delay_ms:
-        words += f", which ended {_spaced(delay_ms)} ago"
-    return words if include_current else f"{words}, this event left out"
+    durations = {
+        name: _spaced(duration_ms) if duration_ms else ""
+        for name, duration_ms in (
+            ("window", options.window_ms),
+            ("half_life", options.half_life_ms),
+            ("gap", options.gap_ms),
+        )
+    }
+    durations["window"] = durations["window"] or "its last events"
+    words = kind.words.format(
+        entity=entity, field=" and ".join(fields), last=options.last, beyond=options.beyond,
+        **durations,
+    )  # fmt: skip
+    words += ", by median and deviation from it" if options.robust else ""
+    words += f", where {options.where}" if options.where else ""
+    words += f", which ended {_spaced(options.delay_ms)} ago" if options.delay_ms else ""
+    if options.include_current != kind.include_current:
+        words += ", this event included" if options.include_current else ", this event left out"
+    return words
 
 
 def _spaced(duration_ms: int) -> str:

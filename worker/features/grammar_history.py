@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.contracts.settings import FieldSettings
-from worker.features.aggregations import AGGREGATIONS, Aggregation
+from worker.features.aggregations import AGGREGATIONS, Aggregation, Field
 from worker.features.declared import Declared, Path, resolution_of, suggest
 from worker.features.feature import Feature, history_feature
+from worker.features.grammar_options import OptionsGrammar
 
 _AGGREGATION = re.compile(r"([A-Za-z_]\w*)(?:\(\s*([^()]*?)\s*\))?")
-_EXACT = ("integer", "boolean", "decimal")
-_OPTIONS = ("windows", "delay", "include_current")
 
 
 class HistoryGrammar:
@@ -21,6 +20,7 @@ class HistoryGrammar:
 
     def __init__(self, declared: Declared) -> None:
         self._declared = declared
+        self._options = OptionsGrammar(declared)
 
     def features(self, path: Path, entity: str, value: Any) -> list[Feature]:  # Any: raw YAML
         """Return the features of one entity; none where there are problems."""
@@ -35,7 +35,7 @@ class HistoryGrammar:
         ]
 
     def _aggregation(
-        self, path: Path, entity: str, key: Any, options: Any
+        self, path: Path, entity: str, key: Any, value: Any
     ) -> list[Feature]:  # Any: raw YAML
         match = _AGGREGATION.fullmatch(key.strip()) if isinstance(key, str) else None
         if match is None:
@@ -47,74 +47,47 @@ class HistoryGrammar:
             self._declared.problem(path, expected, match[1], suggest(match[1], AGGREGATIONS))
             return []
         before = len(self._declared.problems)
-        field = self._aggregated(path, kind, match[2])
-        windows, delay_ms, include_current = self._options(path, kind, options)
+        fields = self._fields(path, kind, match[2])
+        options = self._options.of(path, kind, entity, value)
         if len(self._declared.problems) > before:
             return []
-        resolution = None if field is None else resolution_of(field)
-        name = match[2] if kind.takes_field else None
-        return [
-            history_feature(entity, kind.name, name, size, delay_ms, include_current, resolution)
-            for size in windows
-        ]
+        resolution = resolution_of(self._declared.fields[fields[0].name]) if fields else None
+        return [history_feature(entity, kind, fields, one, resolution) for one in options]
 
-    def _aggregated(
-        self, path: Path, kind: type[Aggregation], name: str | None
-    ) -> FieldSettings | None:
-        """Return the declared field that an aggregation is of, if it may be."""
-        if not kind.takes_field:
-            if name is not None:
-                self._declared.problem(path, f"{kind.name} without a field", f"{kind.name}({name})")
-            return None
-        if not name:
-            self._declared.problem(path, f"a field, as in {kind.name}(amount)", kind.name)
-            return None
+    def _fields(self, path: Path, kind: type[Aggregation], text: str | None) -> list[Field]:
+        """Return the declared fields that an aggregation is of, those that may be."""
+        names = [name.strip() for name in (text or "").split(",") if name.strip()]
+        if not kind.field_count:
+            if text is not None:
+                self._declared.problem(path, f"{kind.name} without a field", f"{kind.name}({text})")
+            return []
+        if len(names) != kind.field_count:
+            example = "amount" if kind.field_count == 1 else "latitude, longitude"
+            what = "a field" if kind.field_count == 1 else f"{kind.field_count} fields"
+            got = kind.name if text is None else f"{kind.name}({text})"
+            self._declared.problem(path, f"{what}, as in {kind.name}({example})", got)
+            return []
+        fields = [(name, self._field(path, kind, name)) for name in names]
+        return [Field(name, field.type) for name, field in fields if field is not None]
+
+    def _field(self, path: Path, kind: type[Aggregation], name: str) -> FieldSettings | None:
         field = self._declared.field(path, name, "")
-        if field is None or (field.type in _EXACT and self._declared.is_complete(name, field)):
-            return field
-        if field.type not in _EXACT:
-            hint = "declare it as decimal with a resolution" if field.type == "float" else ""
-            expected = "an integer, boolean or decimal field"
-            self._declared.problem(path, expected, f"{name} of type {field.type}", hint)
+        if field is None:
+            return None
+        if field.type in kind.types:
+            return field if self._declared.is_complete(name, field) else None
+        exact = field.type == "float" and "decimal" in kind.types
+        hint = "declare it as decimal with a resolution" if exact else ""
+        expected = f"{_one_of(kind.types)} field"
+        self._declared.problem(path, expected, f"{name} of type {field.type}", hint)
         return None
 
-    def _options(
-        self,
-        path: Path,
-        kind: type[Aggregation],
-        options: Any,  # Any: raw YAML
-    ) -> tuple[list[int | None], int, bool]:
-        """Return windows, delay and include_current; a problem for each that is wrong."""
-        if not kind.takes_windows:
-            if options not in (None, {}):
-                self._declared.problem(path, "nothing, as in {}", options)
-            return [None], 0, True
-        if not isinstance(options, Mapping):
-            return self._windows(path, options), 0, True
-        for key in options:
-            if key not in _OPTIONS:
-                self._declared.problem(
-                    (*path, key), "one of " + ", ".join(_OPTIONS), key, suggest(key, _OPTIONS)
-                )
-        include_current = options.get("include_current", True)
-        if not isinstance(include_current, bool):
-            self._declared.problem((*path, "include_current"), "true or false", include_current)
-        delay_ms = (
-            self._declared.duration((*path, "delay"), options["delay"]) if "delay" in options else 0
-        )
-        windows = self._windows((*path, "windows"), options.get("windows"))
-        return windows, delay_ms or 0, include_current is True
 
-    def _windows(self, path: Path, value: Any) -> list[int | None]:  # Any: raw YAML
-        if isinstance(value, str):
-            return [self._declared.duration(path, value)]
-        if not isinstance(value, list) or not value:
-            self._declared.problem(path, "a list of durations such as [1d, 7d]", value)
-            return []
-        sizes: list[int | None] = []
-        for i, item in enumerate(value):
-            size_ms = self._declared.duration((*path, i), item)
-            if size_ms is not None and size_ms in sizes:
-                self._declared.problem((*path, i), "each window once", item)
-            sizes.append(size_ms)
-        return sizes
+def _one_of(types: tuple[str, ...]) -> str:
+    """Return types as words.
+
+    >>> _one_of(("integer", "boolean", "decimal"))
+    'an integer, boolean or decimal'
+    """
+    words = " or ".join([", ".join(types[:-1]), types[-1]] if len(types) > 1 else types)
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from worker.contracts.records import Bool, Float64, Int64
-from worker.features import accumulators, aggregations, compiling, reading, state
-from worker.features.accumulators import accumulate, clear, high_square
+from worker.features import accumulators, codes, compiling, plan, reading, ringing, state
+from worker.features.accumulators import add_event, clear
 from worker.features.compiling import borrowed, digest_of, helper, kernel
-from worker.features.reading import read
-from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Plan, Rows
+from worker.features.plan import (
+    FORGET_MS,
+    GROUPS_BEFORE,
+    SPAN_MS,
+    TILED_COLUMNS,
+    TILES_ROW,
+    WITH_IDS,
+    Plan,
+)
+from worker.features.reading import read_windows
+from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Rows
 
 
 @helper
@@ -28,51 +37,37 @@ def _fold(
     X: Float64,
 ) -> int:
     """Do what `fold` promises."""
-    meta, ring, dirty = borrowed(rows.meta), borrowed(rows.ring), borrowed(rows.dirty)
-    free, free_count = borrowed(rows.free), borrowed(rows.free_count)
-    tiles = borrowed(rows.tiles.reshape(-1, rows.tiles.shape[2]))
-    scratch, weight, event = borrowed(rows.scratch), borrowed(rows.weight), borrowed(rows.event)
-    fields, sets, inverses = borrowed(plan.fields), borrowed(plan.sets), borrowed(plan.inverses)
-    groups, windows, since = borrowed(plan.groups), borrowed(plan.windows), borrowed(plan.since)
-    ops, scales = borrowed(plan.ops), borrowed(plan.scales)
+    plan, rows = borrowed(plan), borrowed(rows)
+    meta, ring = rows.meta, rows.ring
     own, x = borrowed(values), borrowed(X)
-    tiles_row, forget_ms = rows.tiles.shape[1], plan.limits[2]
-    with_ids, groups_before, span_ms = plan.limits[3], plan.limits[4], plan.limits[5]
     newly_dirty = 0
     for e in range(len(slots)):
         slot, t = slots[e], time_ms[e]
         if slot < 0 or duplicate[e]:
             continue
-        if meta[slot, SIZE] > 0 and t - meta[slot, NOW] > forget_ms:
-            _forget(meta, tiles, tiles_row, slot)
+        if meta[slot, SIZE] > 0 and t - meta[slot, NOW] > plan.limits[FORGET_MS]:
+            _forget(plan, rows, slot)
         size, before = meta[slot, SIZE], meta[slot, NOW]
-        if with_ids and _holds(ring, slot, size, id_hash[e]):
+        if plan.limits[WITH_IDS] and _holds(ring, slot, size, id_hash[e]):
             duplicate[e] = True
             continue
         now = max(before, t)
-        for i in range(len(since)):
-            x[e, since[i]] = (now - before) / 1000.0 if size > 0 else -1.0
-        for g in range(groups_before):
-            read(
-                fields, sets, groups, windows, ops, scales, g, ring, meta, tiles, tiles_row,
-                slot, now, scratch, weight, x, e,
-            )  # fmt: skip
-        tiled_ms = _insert(ring, slot, size, t, id_hash[e], own, e, with_ids, event)
-        if tiled_ms >= 0 and now - tiled_ms < span_ms:
+        for i in range(len(plan.since)):
+            x[e, plan.since[i]] = (now - before) / 1000.0 if size > 0 else -1.0
+        for g in range(plan.limits[GROUPS_BEFORE]):
+            read_windows(plan, rows, g, slot, now, own, x, e)
+        tiled_ms = _insert(rows, slot, size, t, id_hash[e], own, e, plan.limits[WITH_IDS])
+        if tiled_ms >= 0 and now - tiled_ms < plan.limits[SPAN_MS]:
             if meta[slot, TILE_ROW] < 0:
-                free_count[0] -= 1
-                meta[slot, TILE_ROW] = free[free_count[0]]
+                rows.free_count[0] -= 1
+                meta[slot, TILE_ROW] = rows.free[rows.free_count[0]]
             meta[slot, TILED_MAX] = max(meta[slot, TILED_MAX], tiled_ms)
-            first = meta[slot, TILE_ROW] * tiles_row
-            _tile(fields, sets, inverses, tiles, first, tiled_ms, now, event)
+            _tile(plan, rows, slot, tiled_ms, now)
         meta[slot, NOW], meta[slot, SIZE] = now, min(size + 1, ring.shape[2])
-        for g in range(groups_before, len(groups)):
-            read(
-                fields, sets, groups, windows, ops, scales, g, ring, meta, tiles, tiles_row,
-                slot, now, scratch, weight, x, e,
-            )  # fmt: skip
-        newly_dirty += not dirty[slot]
-        dirty[slot] = True
+        for g in range(plan.limits[GROUPS_BEFORE], len(plan.groups)):
+            read_windows(plan, rows, g, slot, now, own, x, e)
+        newly_dirty += not rows.dirty[slot]
+        rows.dirty[slot] = True
     return newly_dirty
 
 
@@ -87,17 +82,20 @@ def _holds(ring: Int64, slot: int, size: int, id_hash: int) -> bool:
 
 
 @helper
-def _forget(meta: Int64, tiles: Int64, tiles_row: int, slot: int) -> None:
+def _forget(plan: Plan, rows: Rows, slot: int) -> None:
     """Make an entity as if it had never been seen."""
+    meta, tiles, length = rows.meta, rows.tiles, plan.limits[TILES_ROW]
     meta[slot, NOW], meta[slot, SIZE], meta[slot, TILED_MAX] = -1, 0, -1
     if meta[slot, TILE_ROW] >= 0:
-        first = meta[slot, TILE_ROW] * tiles_row
-        tiles[first : first + tiles_row] = 0
+        first = meta[slot, TILE_ROW] * length
+        for at in range(first, first + length):
+            for i in range(tiles.shape[1]):
+                tiles[at, i] = 0
 
 
 @helper
 def _insert(
-    ring: Int64,
+    rows: Rows,
     slot: int,
     size: int,
     t: int,
@@ -105,11 +103,11 @@ def _insert(
     values: Int64,
     e: int,
     with_ids: int,
-    evicted: Int64,
 ) -> int:
     """Put an event in its place; return the time of the one that does not fit, its values in
-    ``evicted``, or -1.
+    ``rows.event``, or -1.
     """
+    ring, evicted = rows.ring, rows.event
     fields, tiled_ms, to = len(evicted), -1, size
     if size < ring.shape[2]:
         while to > 0 and ring[slot, 0, to - 1] > t:
@@ -147,35 +145,26 @@ def divide(a: int, b: int, inverse: float) -> int:
 
 
 @helper
-def _tile(
-    fields: Int64,
-    sets: Int64,
-    inverses: Float64,
-    tiles: Int64,
-    first: int,
-    t: int,
-    now: int,
-    event: Int64,
-) -> None:
-    """Add an event to its tile of every set whose windows may still reach it."""
+def _tile(plan: Plan, rows: Rows, slot: int, t: int, now: int) -> None:
+    """Add ``rows.event`` to its tile of every set whose windows may still reach it."""
+    sets, inverses, tiles = plan.sets, plan.inverses, rows.tiles
+    recorded, tiled = plan.recorded, plan.limits[TILED_COLUMNS]
+    row = rows.meta[slot, TILE_ROW] * plan.limits[TILES_ROW]
     for s in range(len(sets)):
         if now - t >= sets[s, 3]:
             continue
         number = divide(t, sets[s, 0], inverses[s, 0])
         round_ = divide(number, sets[s, 1], inverses[s, 1])
-        at = first + sets[s, 2] + number - round_ * sets[s, 1]
+        at = row + sets[s, 2] + number - round_ * sets[s, 1]
         if tiles[at, 1] == 0 or tiles[at, 0] < number:
             tiles[at, 0] = number
-            clear(fields, tiles, at)
+            clear(recorded, tiled, tiles, at)
         elif tiles[at, 0] > number:
             continue
-        tiles[at, 1] += 1
-        for f in range(len(fields)):
-            v = event[f]
-            accumulate(fields, f, tiles, at, v, v * v, high_square(v), v, v)
+        add_event(recorded, tiled, rows.event, tiles, at)
 
 
-SOURCES = (accumulators, aggregations, compiling, reading, state)
+SOURCES = (accumulators, codes, compiling, plan, reading, ringing, state)
 """The modules whose helpers and constants are in `fold`, other than this one."""
 
 
@@ -193,9 +182,9 @@ def _make_fold(sources: str) -> Callable[..., int]:
     ) -> int:
         """Fold events in order, write what they read into rows of X; return newly dirty slots.
 
-        ``values`` has shape (n, F), ``slots`` -1 where an event has no such entity. The primary
-        entity writes ``duplicate``, others obey it: a duplicate changes nothing. There must be a
-        free tile row per event.
+        ``values`` has shape (n, recorded columns), ``slots`` -1 where an event has no such entity.
+        The primary entity writes ``duplicate``, others obey it: a duplicate changes nothing. There
+        must be a free tile row per event.
         """
         sources  # noqa: B018  # see worker.features.compiling
         return _fold(plan, rows, slots, time_ms, id_hash, values, duplicate, X)

@@ -8,9 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contracts.records import Int64
-from worker.features import compiling, state
+from worker.features import accumulators, codes, compiling, plan, state
+from worker.features.accumulators import bits_set, clear
+from worker.features.codes import (
+    FORM,
+    HASHED,
+    MISSING,
+    PLACE_BITS,
+    PLACE_COUNT,
+    PLACE_EXTREMES,
+    PLACE_SQUARES,
+    PLACE_SUM,
+    SIGNED,
+)
 from worker.features.compiling import borrowed, digest_of, helper, kernel
-from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Plan, Rows
+from worker.features.plan import TILED_COLUMNS, TILES_ROW, WITH_IDS, Plan
+from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Rows
 
 HEADER_LENGTH = 20
 CRC_LENGTH = 4
@@ -57,38 +70,75 @@ def _signed(value: np.uint64) -> np.int64:
 
 
 @helper
+def _put_value(buffer: Bytes, at: int, value: int, form: int) -> int:
+    """Write a recorded value: what is missing as 0 where it may be, hashes as they are."""
+    if form == SIGNED:
+        return _put_signed(buffer, at, value)
+    if form == HASHED:
+        return _put_word(buffer, at, value)
+    if value == MISSING:
+        return _put(buffer, at, np.uint64(0))
+    return _put(buffer, at, np.uint64((value << 1) ^ (value >> 63)) + np.uint64(1))
+
+
+@helper
+def _get_value(data: Bytes, at: int, end: int, form: int) -> tuple[np.int64, int]:
+    if form == HASHED:
+        return _get_word(data, at, end)
+    value, at = _get(data, at, end)
+    if form == SIGNED:
+        return _signed(value), at
+    return (np.int64(MISSING) if value == 0 else _signed(value - np.uint64(1))), at
+
+
+@helper
+def _put_word(buffer: Bytes, at: int, value: int | np.int64) -> int:
+    rest = np.uint64(value)
+    for b in range(8):
+        buffer[at + b] = np.uint8((rest >> np.uint64(8 * b)) & np.uint64(255))
+    return at + 8
+
+
+@helper
+def _get_word(data: Bytes, at: int, end: int) -> tuple[np.int64, int]:
+    rest = np.uint64(0)
+    if at + 8 > end:
+        return np.int64(0), end + 1
+    for b in range(8):
+        rest |= np.uint64(data[at + b]) << np.uint64(8 * b)
+    return np.int64(rest), at + 8
+
+
+@helper
 def _pack(plan: Plan, rows: Rows, slots: Int64, buffer: Bytes, ends: Int64) -> None:
-    fields, sets, with_ids = borrowed(plan.fields), borrowed(plan.sets), plan.limits[3]
-    meta, ring, tiles = borrowed(rows.meta), borrowed(rows.ring), borrowed(rows.tiles)
-    out, at = borrowed(buffer), 0
+    plan, rows, out, at = borrowed(plan), borrowed(rows), borrowed(buffer), 0
+    meta, registers = rows.meta, borrowed(rows.registers.view(np.int64))
     for i in range(len(slots)):
         slot = slots[i]
         now, tiled_max = meta[slot, NOW], meta[slot, TILED_MAX]
         at = _put_signed(out, at, now)
         at = _put(out, at, np.uint64(now - tiled_max + 1 if tiled_max >= 0 else 0))
-        at = _pack_ring(ring, slot, meta[slot, SIZE], len(fields), with_ids, out, at)
+        at = _pack_ring(plan, rows, slot, meta[slot, SIZE], out, at)
+        for r in range(registers.shape[1]):
+            at = _put_word(out, at, registers[slot, r])
         if tiled_max >= 0:
-            at = _pack_tiles(fields, sets, tiles, meta[slot, TILE_ROW], now, out, at)
+            at = _pack_tiles(plan, rows, meta[slot, TILE_ROW], now, out, at)
         ends[i] = at
 
 
 @helper
-def _pack_ring(
-    ring: Int64, slot: int, size: int, fields: int, with_ids: int, buffer: Bytes, at: int
-) -> int:
+def _pack_ring(plan: Plan, rows: Rows, slot: int, size: int, buffer: Bytes, at: int) -> int:
+    ring, recorded = rows.ring, plan.recorded
     at = _put(buffer, at, np.uint64(size))
     before = np.int64(0)
     for i in range(size):
         t = ring[slot, 0, i]
         at = _put(buffer, at, np.uint64(t - before))
         before = t
-        for f in range(fields):
-            at = _put_signed(buffer, at, ring[slot, 1 + f, i])
-        if with_ids:
-            rest = np.uint64(ring[slot, 1 + fields, i])
-            for b in range(8):
-                buffer[at + b] = np.uint8((rest >> np.uint64(8 * b)) & np.uint64(255))
-            at += 8
+        for f in range(len(recorded)):
+            at = _put_value(buffer, at, ring[slot, 1 + f, i], recorded[f, FORM])
+        if plan.limits[WITH_IDS]:
+            at = _put_word(buffer, at, ring[slot, 1 + len(recorded), i])
     return at
 
 
@@ -100,48 +150,70 @@ def _first_number(sets: Int64, s: int, now: int) -> int:
 
 
 @helper
-def _pack_tiles(
-    fields: Int64, sets: Int64, tiles: Int64, row: int, now: int, buffer: Bytes, at: int
-) -> int:
+def _pack_tiles(plan: Plan, rows: Rows, row: int, now: int, buffer: Bytes, at: int) -> int:
+    sets, tiles = plan.sets, rows.tiles
     for s in range(len(sets)):
         before = _first_number(sets, s, now)
-        length, first = sets[s, 1], sets[s, 2]
+        length, first = sets[s, 1], row * plan.limits[TILES_ROW] + sets[s, 2]
         oldest, place = before, before % length
         count = 0
         for i in range(first, first + length):
-            count += tiles[row, i, 1] > 0 and tiles[row, i, 0] >= oldest
+            count += tiles[i, 1] > 0 and tiles[i, 0] >= oldest
         at = _put(buffer, at, np.uint64(count))
         for n in range(oldest, oldest + length):
             i = first + place
             place = place + 1 if place + 1 < length else 0
-            if count > 0 and tiles[row, i, 1] > 0 and tiles[row, i, 0] == n:
+            if count > 0 and tiles[i, 1] > 0 and tiles[i, 0] == n:
                 at = _put(buffer, at, np.uint64(n - before))
-                at = _pack_record(fields, tiles, row, i, buffer, at)
+                at = _pack_record(plan, tiles, i, buffer, at)
                 before = n
     return at
 
 
 @helper
-def _pack_record(fields: Int64, tiles: Int64, row: int, i: int, buffer: Bytes, at: int) -> int:
-    at = _put(buffer, at, np.uint64(tiles[row, i, 1]))
-    for f in range(len(fields)):
-        at = _put_signed(buffer, at, tiles[row, i, fields[f, 0]])
-        squares, extremes = fields[f, 1], fields[f, 2]
+def _pack_record(plan: Plan, tiles: Int64, i: int, buffer: Bytes, at: int) -> int:
+    recorded = plan.recorded
+    at = _put(buffer, at, np.uint64(tiles[i, 1]))
+    for f in range(plan.limits[TILED_COLUMNS]):
+        at = _put_signed(buffer, at, tiles[i, recorded[f, PLACE_SUM]])
+        squares, extremes = recorded[f, PLACE_SQUARES], recorded[f, PLACE_EXTREMES]
+        count, bits = recorded[f, PLACE_COUNT], recorded[f, PLACE_BITS]
+        known = tiles[i, count]
+        if count > 1:
+            at = _put(buffer, at, np.uint64(known))
         if squares:
-            at = _put(buffer, at, np.uint64(tiles[row, i, squares]))
-            at = _put(buffer, at, np.uint64(tiles[row, i, squares + 1]))
-        if extremes:
-            smallest = tiles[row, i, extremes]
+            at = _put(buffer, at, np.uint64(tiles[i, squares]))
+            at = _put(buffer, at, np.uint64(tiles[i, squares + 1]))
+        if extremes and known > 0:
+            smallest = tiles[i, extremes]
             at = _put_signed(buffer, at, smallest)
-            at = _put(buffer, at, np.uint64(tiles[row, i, extremes + 1] - smallest))
+            at = _put(buffer, at, np.uint64(tiles[i, extremes + 1] - smallest))
+        if bits:
+            at = _pack_bits(tiles, i, bits, buffer, at)
+    return at
+
+
+@helper
+def _pack_bits(tiles: Int64, i: int, place: int, buffer: Bytes, at: int) -> int:
+    """Write how many bits are set, and the number of each, a byte; from 32 on all words."""
+    count = bits_set(tiles, i, 1, place)
+    at = _put(buffer, at, np.uint64(count))
+    for w in range(4):
+        word = np.uint64(tiles[i, place + w])
+        if count >= 32:
+            at = _put_word(buffer, at, np.int64(word))
+            continue
+        for b in range(64):
+            if word >> np.uint64(b) & np.uint64(1):
+                buffer[at] = np.uint8(64 * w + b)
+                at += 1
     return at
 
 
 @helper
 def _unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> bool:
-    fields, sets, with_ids = borrowed(plan.fields), borrowed(plan.sets), plan.limits[3]
-    meta, ring, tiles = borrowed(rows.meta), borrowed(rows.ring), borrowed(rows.tiles)
-    free_count, bytes_ = borrowed(rows.free_count), borrowed(data)
+    plan, rows, bytes_ = borrowed(plan), borrowed(rows), borrowed(data)
+    meta, registers = rows.meta, borrowed(rows.registers.view(np.int64))
     begin = 0
     for i in range(len(slots)):
         slot = slots[i]
@@ -150,16 +222,18 @@ def _unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> b
         now = int(_signed(value))
         tiled, at = _get(bytes_, at, end)
         size, at = _get(bytes_, at, end)
-        if at > end or size > np.uint64(ring.shape[2]) or (tiled and len(sets) == 0):
+        if at > end or size > np.uint64(rows.ring.shape[2]) or (tiled and len(plan.sets) == 0):
             return False
         meta[slot, NOW], meta[slot, SIZE] = now, int(size)
-        at = _unpack_ring(ring, slot, int(size), len(fields), with_ids, bytes_, at, end)
+        at = _unpack_ring(plan, rows, slot, int(size), bytes_, at, end)
+        for r in range(registers.shape[1]):
+            registers[slot, r], at = _get_word(bytes_, at, end)
         if tiled:
             meta[slot, TILED_MAX] = now + 1 - np.int64(tiled)
-            free_count[0] -= 1
-            row = rows.free[free_count[0]]
+            rows.free_count[0] -= 1
+            row = rows.free[rows.free_count[0]]
             meta[slot, TILE_ROW] = row
-            at = _unpack_tiles(fields, sets, tiles, row, now, bytes_, at, end)
+            at = _unpack_tiles(plan, rows, row, now, bytes_, at, end)
         if at != end:
             return False
         begin = ends[i]
@@ -168,38 +242,26 @@ def _unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> b
 
 @helper
 def _unpack_ring(
-    ring: Int64,
-    slot: int,
-    size: int,
-    fields: int,
-    with_ids: int,
-    data: Bytes,
-    at: int,
-    end: int,
+    plan: Plan, rows: Rows, slot: int, size: int, data: Bytes, at: int, end: int
 ) -> int:
+    ring, recorded = rows.ring, plan.recorded
     t = np.int64(0)
     for i in range(size):
         value, at = _get(data, at, end)
         t += np.int64(value)
         ring[slot, 0, i] = t
-        for f in range(fields):
-            value, at = _get(data, at, end)
-            ring[slot, 1 + f, i] = _signed(value)
-        if with_ids:
-            if at + 8 > end:
-                return end + 1
-            rest = np.uint64(0)
-            for b in range(8):
-                rest |= np.uint64(data[at + b]) << np.uint64(8 * b)
-            ring[slot, 1 + fields, i] = np.int64(rest)
-            at += 8
+        for f in range(len(recorded)):
+            ring[slot, 1 + f, i], at = _get_value(data, at, end, recorded[f, FORM])
+        if plan.limits[WITH_IDS]:
+            ring[slot, 1 + len(recorded), i], at = _get_word(data, at, end)
     return at
 
 
 @helper
 def _unpack_tiles(
-    fields: Int64, sets: Int64, tiles: Int64, row: int, now: int, data: Bytes, at: int, end: int
+    plan: Plan, rows: Rows, row: int, now: int, data: Bytes, at: int, end: int
 ) -> int:
+    sets, tiles = plan.sets, rows.tiles
     for s in range(len(sets)):
         number = _first_number(sets, s, now)
         count, at = _get(data, at, end)
@@ -211,36 +273,58 @@ def _unpack_tiles(
             # Numba has no bounds checks: what is read must not choose a place out of the row.
             if number < 0:
                 return end + 1
-            i = sets[s, 2] + number % sets[s, 1]
-            tiles[row, i, 0] = number
-            at = _unpack_record(fields, tiles, row, i, data, at, end)
+            i = row * plan.limits[TILES_ROW] + sets[s, 2] + number % sets[s, 1]
+            tiles[i, 0] = number
+            at = _unpack_record(plan, tiles, i, data, at, end)
     return at
 
 
 @helper
-def _unpack_record(
-    fields: Int64, tiles: Int64, row: int, i: int, data: Bytes, at: int, end: int
-) -> int:
+def _unpack_record(plan: Plan, tiles: Int64, i: int, data: Bytes, at: int, end: int) -> int:
+    recorded = plan.recorded
     value, at = _get(data, at, end)
-    tiles[row, i, 1] = np.int64(value)
-    for f in range(len(fields)):
+    clear(recorded, plan.limits[TILED_COLUMNS], tiles, i)
+    tiles[i, 1] = np.int64(value)
+    for f in range(plan.limits[TILED_COLUMNS]):
         value, at = _get(data, at, end)
-        tiles[row, i, fields[f, 0]] = _signed(value)
-        squares, extremes = fields[f, 1], fields[f, 2]
+        tiles[i, recorded[f, PLACE_SUM]] = _signed(value)
+        squares, extremes = recorded[f, PLACE_SQUARES], recorded[f, PLACE_EXTREMES]
+        count, bits = recorded[f, PLACE_COUNT], recorded[f, PLACE_BITS]
+        if count > 1:
+            value, at = _get(data, at, end)
+            tiles[i, count] = np.int64(value)
         if squares:
             value, at = _get(data, at, end)
-            tiles[row, i, squares] = np.int64(value)
+            tiles[i, squares] = np.int64(value)
             value, at = _get(data, at, end)
-            tiles[row, i, squares + 1] = np.int64(value)
-        if extremes:
+            tiles[i, squares + 1] = np.int64(value)
+        if extremes and tiles[i, count] > 0:
             value, at = _get(data, at, end)
-            tiles[row, i, extremes] = _signed(value)
+            tiles[i, extremes] = _signed(value)
             value, at = _get(data, at, end)
-            tiles[row, i, extremes + 1] = tiles[row, i, extremes] + np.int64(value)
+            tiles[i, extremes + 1] = tiles[i, extremes] + np.int64(value)
+        if bits:
+            at = _unpack_bits(tiles, i, bits, data, at, end)
     return at
 
 
-SOURCES = (compiling, state)
+@helper
+def _unpack_bits(tiles: Int64, i: int, place: int, data: Bytes, at: int, end: int) -> int:
+    count, at = _get(data, at, end)
+    if count >= np.uint64(32):
+        for w in range(4):
+            tiles[i, place + w], at = _get_word(data, at, end)
+        return at
+    if at + np.int64(count) > end:
+        return end + 1
+    for _ in range(np.int64(count)):
+        bit = np.int64(data[at])
+        tiles[i, place + (bit >> 6)] |= np.int64(1) << (bit & 63)
+        at += 1
+    return at
+
+
+SOURCES = (accumulators, codes, compiling, plan, state)
 """The modules whose helpers and constants are in these kernels, other than this one."""
 
 

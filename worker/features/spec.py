@@ -9,77 +9,15 @@ from hashlib import sha256
 
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
-from worker.features.aggregations import AGGREGATIONS
+from worker.features.codes import HASHED
+from worker.features.entity import EntitySpec, Recorded, Window, entity_spec
 from worker.features.feature import Feature
 from worker.features.grammar import Grammar
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Counts changes of meaning that no declaration shows: how state is folded, read or packed."""
 
 _DAY_MS = 86_400_000
-_TILES_MAX = 256  # per tile set: a short window far back must not cost a tile a second
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedField:
-    """A field whose value is kept with each event; beyond the ring, also what is said here."""
-
-    name: str
-    squares: bool
-    extremes: bool
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Window:
-    """The interval (now − delay − size, now − delay], with or without the current event."""
-
-    include_current: bool
-    delay_ms: int
-    size_ms: int
-
-    @property
-    def tile_ms(self) -> int:
-        """Return the length of the tiles that stand for it beyond the ring.
-
-        >>> Window(True, 0, 86_400_000).tile_ms, Window(True, 0, 7_200_000).tile_ms
-        (3600000, 600000)
-        """
-        parts = 24 if self.size_ms == _DAY_MS else 12
-        return max(-(-self.size_ms // parts), -(-self.reach_ms // _TILES_MAX))
-
-    @property
-    def reach_ms(self) -> int:
-        """Return how far back it looks."""
-        return self.size_ms + self.delay_ms
-
-
-@dataclass(frozen=True, slots=True)
-class TileSet:
-    """Tiles of one length; ``tiles`` are enough to reach back from any now to the oldest edge."""
-
-    tile_ms: int
-    tiles: int
-
-
-@dataclass(frozen=True, slots=True)
-class EntitySpec:
-    """What is kept of each entity of one type, and which columns of X are read from it.
-
-    ``columns`` are ascending; ``windows`` are sorted, so that those with one end are together.
-    """
-
-    name: str
-    ring: int
-    primary: bool
-    fields: tuple[RecordedField, ...]
-    windows: tuple[Window, ...]
-    tile_sets: tuple[TileSet, ...]
-    columns: tuple[int, ...]
-
-    @property
-    def kept(self) -> bool:
-        """Return whether there is anything to keep: features, or ids that tell duplicates."""
-        return self.primary or bool(self.columns)
 
 
 @dataclass(frozen=True)
@@ -116,7 +54,7 @@ class FeatureSpec:
         the rule bounds what a store must keep.
         """
         reach_ms = max((w.reach_ms for e in self.entities for w in e.windows), default=0)
-        since = any(f.aggregation == "time_since_last" for f in self.features)
+        since = any(f.aggregation.startswith("time_since") for f in self.features)
         return max(reach_ms, (365 if since else 30) * _DAY_MS)
 
     def bytes_estimate(self, entity: str) -> int:
@@ -128,9 +66,10 @@ class FeatureSpec:
         kept = next(e for e in self.entities if e.name == entity)
         if not kept.kept:
             return 0
-        event = 4 + 3 * len(kept.fields) + 8 * kept.primary
-        tile = 3 + sum(4 + 7 * f.squares + 5 * f.extremes for f in kept.fields)
-        return 130 + kept.ring * event + sum(t.tiles for t in kept.tile_sets) * tile
+        event = 4 + sum(8 if r.form == HASHED else 3 for r in kept.recorded) + 8 * kept.primary
+        tile = 3 + sum(_tile_estimate(r) for r in kept.recorded if r.tiled)
+        tiles = sum(t.tiles for t in kept.tile_sets)
+        return 130 + kept.ring * event + tiles * tile + 8 * len(kept.registers)
 
 
 def compile_features(settings: Settings) -> FeatureSpec:
@@ -146,7 +85,10 @@ def compile_features(settings: Settings) -> FeatureSpec:
     if grammar.problems:
         raise ConfigError("features", grammar.problems)
     features = [replace(f, typical=_typical(settings, features, f)) for f in features]
-    entities = tuple(_entity_spec(settings, name, features) for name in settings.entities)
+    entities = tuple(
+        entity_spec(name, entity.ring, _is_primary(settings, name), features)
+        for name, entity in settings.entities.items()
+    )
     spec = FeatureSpec(tuple(features), entities, _hash(settings, features))
     return replace(spec, state_hash=_state_hash(settings, spec))
 
@@ -158,7 +100,7 @@ def _typical(settings: Settings, features: list[Feature], own: Feature) -> int |
     means = [
         (f.delay_ms == 0, _is_primary(settings, f.entity), f.window_ms or 0, -i)
         for i, f in enumerate(features)
-        if f.aggregation == "mean" and f.field == own.field
+        if f.aggregation == "mean" and f.field == own.field and not f.options.where
     ]
     return -max(means)[-1] if means else None
 
@@ -167,49 +109,14 @@ def _is_primary(settings: Settings, entity: str | None) -> bool:
     return entity is not None and settings.entities[entity].key == settings.events.key
 
 
-def _entity_spec(settings: Settings, name: str, features: list[Feature]) -> EntitySpec:
-    columns = [i for i, feature in enumerate(features) if feature.entity == name]
-    own = [features[i] for i in columns]
-    windows = {Window(f.include_current, f.delay_ms, f.window_ms) for f in own if f.window_ms}
-    return EntitySpec(
-        name,
-        settings.entities[name].ring,
-        _is_primary(settings, name),
-        _recorded(own),
-        tuple(sorted(windows)),
-        _tile_sets(windows),
-        tuple(columns),
-    )
-
-
-def _recorded(features: list[Feature]) -> tuple[RecordedField, ...]:
-    """Return the fields to keep, by name: their order must not depend on that of the features."""
-    names = sorted({f.field for f in features if f.field is not None})
-    needs = {
-        name: [AGGREGATIONS[f.aggregation] for f in features if f.field == name] for name in names
-    }
-    return tuple(
-        RecordedField(n, any(a.needs_squares for a in used), any(a.needs_extremes for a in used))
-        for n, used in needs.items()
-    )
-
-
-def _tile_sets(windows: set[Window]) -> tuple[TileSet, ...]:
-    """Return one set per length of tiles; windows of one size share theirs whatever their delay.
-
-    A reach of r touches at most ⌈r / tile⌉ + 1 tiles.
-    """
-    reach_ms: dict[int, int] = {}
-    for window in sorted(windows):
-        reach_ms[window.tile_ms] = max(reach_ms.get(window.tile_ms, 0), window.reach_ms)
-    return tuple(
-        TileSet(tile_ms, -(-reach // tile_ms) + 1) for tile_ms, reach in sorted(reach_ms.items())
-    )
+def _tile_estimate(column: Recorded) -> int:
+    return 4 + 7 * column.squares + 5 * column.extremes + column.optional + 12 * column.bits
 
 
 def _hash(settings: Settings, features: list[Feature]) -> str:
     """Return the SHA-256 of everything that decides what X is, spelled one way only."""
     used = {f.field for f in features if f.field is not None}
+    used |= {source.field for f in features for source in f.sources if source.field}
     fields = settings.events.fields
     meaning = {
         "format": FORMAT_VERSION,
@@ -233,8 +140,9 @@ def _state_hash(settings: Settings, spec: FeatureSpec) -> str:
     """Return the SHA-256 of everything that decides what the fold keeps, spelled one way only."""
     kept = {e.name: (i, e) for i, e in enumerate(spec.entities) if e.kept}
     parts = [f.name for f in fields(EntitySpec) if f.name not in _READ_ONLY]
-    recorded = sorted({f.name for _, e in kept.values() for f in e.fields})
     declared = settings.events.fields
+    sources = {r.source.field for _, e in kept.values() for r in e.recorded}
+    recorded = sorted(sources & declared.keys())
     meaning = {
         "format": FORMAT_VERSION,
         "forget_ms": spec.forget_ms,
@@ -262,4 +170,6 @@ def _meaning(feature: Feature) -> dict[str, object]:
     return {k: v for k, v in asdict(feature).items() if k not in ("words", "typical")}
 
 
-__all__ = ["FORMAT_VERSION", "EntitySpec", "Feature", "FeatureSpec", "compile_features"]
+__all__ = [
+    "FORMAT_VERSION", "EntitySpec", "Feature", "FeatureSpec", "Window", "compile_features",
+]  # fmt: skip

@@ -107,7 +107,9 @@ def _before_the_event(spec: FeatureSpec) -> FeatureSpec:
     """Return the spec of the same state whose every window leaves the current event out."""
     return replace(
         spec,
-        features=tuple(replace(f, include_current=False) for f in spec.features),
+        features=tuple(
+            replace(f, options=replace(f.options, include_current=False)) for f in spec.features
+        ),
         entities=tuple(
             replace(
                 e, windows=tuple(sorted({replace(w, include_current=False) for w in e.windows}))

@@ -10,12 +10,13 @@ import numpy as np
 from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64, LabelUpdates
 from worker.features.blob import BlobCodec
 from worker.features.kernels import fold
+from worker.features.plan import make_plan
+from worker.features.recording import recorded_values
 from worker.features.rows import write_rows
 from worker.features.spec import FeatureSpec
 from worker.features.state import (
     clear_slot,
     grow_slots,
-    make_plan,
     make_rows,
     with_free_tiles,
 )
@@ -175,7 +176,7 @@ class Table:
 
     def __init__(self, spec: FeatureSpec, index: int, entities_max: int) -> None:
         entity = spec.entities[index]
-        self._fields = tuple(field.name for field in entity.fields)
+        self._sources = tuple(column.source for column in entity.recorded)
         self._plan = make_plan(entity, spec.features, spec.forget_ms)
         self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
         self._codec = BlobCodec(self._plan, spec.state_hash, entity.name, index)
@@ -206,13 +207,15 @@ class Table:
             self._used[slot] = self._batch
         stored = [(self._slots[id_], blob) for id_, blob in new.items() if blob is not None]
         if stored:
-            self._rows = with_free_tiles(self._rows, len(stored))
+            self._rows = with_free_tiles(self._plan, self._rows, len(stored))
             slots = np.array([slot for slot, _ in stored], np.int64)
             self._codec.decode(self._rows, slots, [blob for _, blob in stored])
 
     def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> None:
         slots = np.array(list(map(self._slots.__getitem__, ids)), np.int64)
-        rows = EntityRows(ids, events.time_ms, events.id_hash, self._values(events))
+        rows = EntityRows(
+            ids, events.time_ms, events.id_hash, recorded_values(self._sources, events)
+        )
         self._batch += 1
         self._used[slots] = self._batch
         self._fold(slots, rows, duplicate, X)
@@ -227,7 +230,9 @@ class Table:
 
     def rows_of(self, events: Events, ids: list[str], duplicate: Bool) -> EntityRows:
         """Return what `fold_rows` takes: the events of a batch that are no duplicates."""
-        rows = EntityRows(ids, events.time_ms, events.id_hash, self._values(events))
+        rows = EntityRows(
+            ids, events.time_ms, events.id_hash, recorded_values(self._sources, events)
+        )
         return rows.take(np.flatnonzero(~duplicate)) if duplicate.any() else rows
 
     def blobs(self, ids: list[str]) -> list[bytes]:
@@ -238,13 +243,13 @@ class Table:
         """Forget every entity, whatever the store has of it."""
         for slot in self._slots.values():
             self._ids[slot] = ""
-            clear_slot(self._rows, slot)
+            clear_slot(self._plan, self._rows, slot)
         self._free += reversed(self._slots.values())
         self._slots.clear()
         self.dirty_count = 0
 
     def _fold(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> None:
-        self._rows = with_free_tiles(self._rows, len(slots))
+        self._rows = with_free_tiles(self._plan, self._rows, len(slots))
         self.dirty_count += fold(
             self._plan,
             self._rows,
@@ -278,15 +283,8 @@ class Table:
         for slot in oldest.tolist():
             del self._slots[self._ids[slot]]
             self._ids[slot] = ""
-            clear_slot(self._rows, slot)
+            clear_slot(self._plan, self._rows, slot)
             self._free.append(slot)
-
-    def _values(self, events: Events) -> Int64:
-        """Return recorded fields in units, shape (n, fields)."""
-        values = np.empty((len(events), len(self._fields)), np.int64)
-        for f, name in enumerate(self._fields):
-            values[:, f] = events.columns[name]
-        return values
 
     def _make_room(self, count: int) -> None:
         have = len(self._ids)

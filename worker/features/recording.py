@@ -1,0 +1,57 @@
+"""Recorded columns: what the ring keeps of each event, as integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xxhash
+
+from worker.contracts.records import Events, Int64
+from worker.features.aggregations import Source
+from worker.features.codes import MISSING
+
+_DEGREES_MAX = 360.0
+
+
+def recorded_values(sources: Sequence[Source], events: Events) -> Int64:
+    """Return the recorded columns of events, shape (n, columns), `MISSING` where there is none."""
+    values = np.empty((len(events), len(sources)), np.int64)
+    for f, source in enumerate(sources):
+        values[:, f] = _KINDS[source.kind](source, events)
+    return values
+
+
+def _one(source: Source, events: Events) -> Int64:
+    return np.ones(len(events), np.int64)
+
+
+def _field(source: Source, events: Events) -> Int64:
+    """Return units, or the index of a category."""
+    values = events.columns[source.field]
+    assert isinstance(values, np.ndarray), source
+    return values.astype(np.int64, copy=False)
+
+
+def _text(source: Source, events: Events) -> Int64:
+    """Return 64 bits that stand for each string; two strings in 2^64 are taken for one."""
+    hashes = [xxhash.xxh3_64_intdigest(text.encode()) for text in events.columns[source.field]]
+    found = np.array(hashes, np.uint64).view(np.int64)
+    return np.where(found == MISSING, MISSING + 1, found)
+
+
+def _degrees(source: Source, events: Events) -> Int64:
+    """Return millionths of a degree; what is no angle is missing."""
+    degrees = np.asarray(events.columns[source.field], np.float64)
+    known = np.abs(degrees) <= _DEGREES_MAX
+    micro = np.rint(np.where(known, degrees, 0.0) * 1e6).astype(np.int64)
+    return np.where(known, micro, MISSING)
+
+
+_KINDS: dict[str, Callable[[Source, Events], Int64]] = {
+    "one": _one,
+    "field": _field,
+    "outlier": _field,  # the kernel makes a bit of it, when it knows what came before
+    "text": _text,
+    "degrees": _degrees,
+}
