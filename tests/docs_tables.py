@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from worker.contracts.settings import Section, Settings, format_duration, parse_duration
 from worker.features.aggregations import AGGREGATIONS
+from worker.models.calibration import CALIBRATORS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -124,7 +125,8 @@ def default_words(field: FieldInfo) -> str:
         return "required"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, Section):
-        return f"kind: {value.kind}" if hasattr(value, "kind") else "its defaults"
+        kind = getattr(value, "kind", None)
+        return f"kind: {kind}" if kind else "its defaults"
     if isinstance(value, SecretStr):
         return code(value.get_secret_value())
     if value is None or value == {}:
@@ -217,6 +219,16 @@ def features_table() -> str:
     return table(("aggregation", "windows", "what it is"), rows)
 
 
+def calibrations_table() -> str:
+    """Return a row per calibrator, from the docstrings of its class."""
+    rows = []
+    for name, kind in CALIBRATORS.items():
+        words = inspect.cleandoc(kind.__doc__ or "").partition("\n\nParameters")[0]
+        text = " ".join(words.replace("``", "`").split())
+        rows.append((code(name), text.partition(": ")[2]))
+    return table(("kind", "what the score is"), rows)
+
+
 def tables() -> dict[str, dict[str, Callable[[], str]]]:
     """Return the tables of each page by name."""
     import producers.cli
@@ -230,6 +242,7 @@ def tables() -> dict[str, dict[str, Callable[[], str]]]:
         },
         "features.md": {"features": features_table},
         "metrics.md": {"metrics": metrics_table},
+        "models.md": {"calibrations": calibrations_table},
         "operations.md": {"rejections": rejections_table},
     }
 

@@ -39,6 +39,7 @@ def rows(n: int, features: int = 3) -> JournalRows:
         model_version=np.arange(n),
         labels_offset=np.arange(n),
         raw=np.stack([np.arange(n) / 8, -np.arange(n) / 8], axis=1),
+        calibrated=np.stack([np.arange(n) / 4, -np.arange(n) / 4], axis=1),
         X=np.arange(n * features, dtype=np.float64).reshape(n, features),
     )
 
@@ -56,6 +57,7 @@ def test_rows_come_back_and_what_has_no_meaning_is_null() -> None:
         "source_offset": 1, "outcome": "scored", "reason": None, "event_id": "e1",
         "entity": "e1", "time_ms": 10, "score": 0.125, "decision": "pass", "threshold": 0.5,
         "model_version": 1, "labels_offset": 1, "raw_a": 0.125, "raw_b": -0.125,
+        "score_a": 0.25, "score_b": -0.25,
         "x": [3.0, 4.0, 5.0],
     }  # fmt: skip
     assert {k for k, v in table[2].items() if v is not None} == {
@@ -69,8 +71,11 @@ def test_rows_come_back_and_what_has_no_meaning_is_null() -> None:
 
 def test_the_columns_are_the_published_contract() -> None:
     """Arrow columns and the pydantic model name the same things."""
-    names = read(journal_records(rows(2), ["a"], STAMPS, 10**6)).schema.names
-    assert ["raw" if n == "raw_a" else n for n in names] == list(JournalRow.model_fields)
+    names = read(journal_records(rows(2), ["a", "b"], STAMPS, 10**6)).schema.names
+    per_model = {"raw_a": "raw", "score_a": "calibrated"}
+    assert [per_model.get(n, n) for n in names if not n.endswith("_b")] == list(
+        JournalRow.model_fields
+    )
 
 
 @pytest.mark.parametrize("bytes_max", [4_000, 20_000, 10**6])

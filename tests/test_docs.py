@@ -82,6 +82,7 @@ def test_every_section_of_the_file_has_a_table() -> None:
         "labels",
         "entities.NAME",
         "models.NAME",
+        "models.NAME.calibration",
         "decision",
         "outputs",
         "outputs.scores",

@@ -22,7 +22,8 @@ def scored(ids: list[str], first_time: int = 0) -> Scored:
 
 def join(pending: Pending, part: Scored, labels: list[Label], before: list[int]):
     made, labelled = join_labels(pending, part, labels, np.array(before, np.int64))
-    made.fill_scores(part.X[:, 0] / 100, part.X[:, :1] / 10)
+    made.fill_score(part.X[:, 0] / 100)
+    made.fill_raw(part.X[:, :1] / 10)
     rows = [r for r in range(len(part.ids)) if r not in labelled]
     ids = [part.ids[r] for r in rows]
     pending.load(ids, [None] * len(ids))

@@ -28,8 +28,8 @@ class JournalRows:
     """Rows of one shard in source order, as columns of length n.
 
     ``outcome`` indexes `OUTCOMES`. Columns after ``entity_ids`` are meaningful only where the
-    outcome is ``scored``; they become null elsewhere. ``raw`` has shape (n, n_models), ``X`` (n,
-    n_features).
+    outcome is ``scored``; they become null elsewhere. ``raw`` and ``calibrated`` have shape (n,
+    n_models), ``X`` (n, n_features).
     """
 
     source_offset: Int64
@@ -44,6 +44,7 @@ class JournalRows:
     model_version: Int64
     labels_offset: Int64
     raw: Float64
+    calibrated: Float64
     X: Float64
 
     def __len__(self) -> int:
@@ -71,10 +72,21 @@ def journal_schema(feature_count: int, models: Sequence[str]) -> pa.Schema:
             ("threshold", pa.float64()),
             ("model_version", pa.int64()),
             ("labels_offset", pa.int64()),
-            *[(f"raw_{model}", pa.float64()) for model in models],
+            *score_fields(models),
             ("x", pa.list_(pa.float64(), feature_count)),
         ]
     )
+
+
+def score_fields(models: Sequence[str]) -> list[tuple[str, pa.DataType]]:
+    """Return the columns of the models' scores: all raw ones, then all calibrated ones."""
+    return [(f"{kind}_{model}", pa.float64()) for kind in ("raw", "score") for model in models]
+
+
+def score_arrays(rows: JournalRows, mask: Bool) -> list[pa.Array]:
+    """Return the arrays of `score_fields`, null where masked."""
+    columns = [*rows.raw.T, *rows.calibrated.T]
+    return [pa.array(np.ascontiguousarray(column), mask=mask) for column in columns]
 
 
 def journal_records(
@@ -85,7 +97,7 @@ def journal_records(
     No rows give one record with no rows: it still carries the stamps (positions move by labels
     alone too).
     """
-    row_bytes = _COLUMN_BYTES + 8 * rows.X.shape[1] + 8 * len(models)
+    row_bytes = _COLUMN_BYTES + 8 * rows.X.shape[1] + 16 * len(models)
     if len(rows) <= 1 or len(rows) * row_bytes < bytes_max:
         value = _journal_bytes(rows, models, stamps)
         if len(rows) <= 1 or len(value) <= bytes_max:
@@ -112,10 +124,7 @@ def _journal_bytes(rows: JournalRows, models: Sequence[str], stamps: Mapping[str
         pa.array(rows.threshold, mask=not_scored),
         pa.array(rows.model_version, mask=not_scored),
         pa.array(rows.labels_offset, mask=not_scored),
-        *[
-            pa.array(np.ascontiguousarray(rows.raw[:, i]), mask=not_scored)
-            for i in range(len(models))
-        ],
+        *score_arrays(rows, not_scored),
         _vectors(rows.X, not_scored),
     ]
     schema = journal_schema(rows.X.shape[1], models).with_metadata(dict(stamps))

@@ -41,11 +41,15 @@ class Join:
     rows: Int64
     counts: dict[str, int] = field(default_factory=dict)
 
-    def fill_scores(self, score: Float64, raw: Float64) -> None:
-        """Set the scores of the examples whose event is in this batch."""
+    def fill_raw(self, raw: Float64) -> None:
+        """Set the raw scores of the examples whose event is in this batch."""
+        here = self.rows >= 0
+        self.examples.raw[here] = raw[self.rows[here]]
+
+    def fill_score(self, score: Float64) -> None:
+        """Set the score served of the examples whose event is in this batch."""
         here = self.rows >= 0
         self.examples.score[here] = score[self.rows[here]]
-        self.examples.raw[here] = raw[self.rows[here]]
 
 
 @dataclass(slots=True)

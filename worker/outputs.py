@@ -98,6 +98,7 @@ class Emitter:
         rows.model_version[scored] = result.versions
         rows.labels_offset[:] = _labels_known(batch, n)
         rows.raw[scored] = result.raw
+        rows.calibrated[scored] = result.calibrated
         if n == len(events):
             rows.X = result.X
             rows.event_ids, rows.entity_ids = (
@@ -228,6 +229,7 @@ def _blank_rows(n: int, result: Result) -> JournalRows:
         model_version=np.zeros(n, np.int64),
         labels_offset=np.zeros(n, np.int64),
         raw=np.zeros((n, result.raw.shape[1])),
+        calibrated=np.zeros((n, result.raw.shape[1])),
         X=np.zeros((n, result.X.shape[1])),
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worker.arrow import DECISIONS, OUTCOMES, JournalRows, read_batch
+from worker.arrow import DECISIONS, OUTCOMES, JournalRows, read_batch, score_arrays, score_fields
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
@@ -100,7 +100,6 @@ class ScoreFile:
 
     def __init__(self, path: Path, settings: Settings, models: Sequence[str]) -> None:
         self._topic = settings.events.topic
-        self._models = models
         self._schema = pa.schema(
             [
                 ("event_id", pa.utf8()),
@@ -109,7 +108,7 @@ class ScoreFile:
                 ("outcome", pa.utf8()),
                 ("reason", pa.utf8()),
                 ("score", pa.float64()),
-                *[(f"raw_{name}", pa.float64()) for name in models],
+                *score_fields(models),
                 ("decision", pa.utf8()),
                 ("threshold", pa.float64()),
                 ("model_version", pa.int64()),
@@ -143,7 +142,6 @@ class ScoreFile:
         not_scored = rows.outcome != 0
         n = len(rows)
         time_ms = pa.array(rows.time_ms, mask=rows.outcome == 2)
-        raw = [np.ascontiguousarray(rows.raw[:, i]) for i in range(len(self._models))]
         arrays = [
             pa.array(rows.event_ids, pa.utf8()),
             time_ms.cast(pa.timestamp("ms", tz="UTC")),
@@ -151,7 +149,7 @@ class ScoreFile:
             pa.array(np.array(OUTCOMES)[rows.outcome]),
             pa.array(rows.reason, pa.utf8()),
             pa.array(rows.score, mask=not_scored),
-            *[pa.array(column, mask=not_scored) for column in raw],
+            *score_arrays(rows, not_scored),
             pa.array(np.array(DECISIONS)[rows.alert.astype(np.int64)], mask=not_scored),
             pa.array(rows.threshold, mask=not_scored),
             pa.array(rows.model_version, mask=not_scored),

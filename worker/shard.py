@@ -54,9 +54,9 @@ class Batch:
 class Result:
     """What became of a batch, as columns over its valid events (n) and scored events (s).
 
-    ``scored`` indexes the scored events; ``raw`` has shape (s, n_models), ``snapshot`` the
-    statistics before each alert, in order. ``versions`` is the model version that scored each
-    event.
+    ``scored`` indexes the scored events; ``raw`` and ``calibrated`` have shape (s, n_models),
+    ``score`` is the champion's calibrated one. ``snapshot`` has the statistics before each alert,
+    in order, ``versions`` the model version that scored each event.
     """
 
     batch: Batch
@@ -64,6 +64,7 @@ class Result:
     scored: NDArray[np.intp]
     duplicate: Bool
     raw: Float64
+    calibrated: Float64
     score: Float64
     alert: Bool
     threshold: Float64
@@ -102,7 +103,6 @@ class Shard:
         self._spec_hash = spec.spec_hash
         self._decoder = Decoder(settings)
         self._models = models
-        self._champion = models.names.index(settings.decision.model)
         self._learns_inline = learns_inline
 
     @property
@@ -145,15 +145,15 @@ class Shard:
         scored = np.flatnonzero(~duplicate)
         part = self._part(events, scored, X[scored])
         join, labelled = self._join(batch, part, events.index[scored])
-        raw = self._score(part.X, join)
-        score = np.ascontiguousarray(raw[:, self._champion])
-        join.fill_scores(score, raw)
+        raw, calibrated = self._score(part.X, join)
+        score = np.ascontiguousarray(calibrated[:, self._models.champion])
+        join.fill_score(score)
         alert, threshold = self.decider.decide(score)
         snapshot = self.statistics.update(part.X, np.flatnonzero(alert))
         self._wait_for_labels(part, score, raw, labelled)
         self._advance(batch.records, batch.label_records)
         return Result(
-            batch, X, scored, duplicate, raw, score, alert, threshold,
+            batch, X, scored, duplicate, raw, calibrated, score, alert, threshold,
             self._versions(version, len(scored), join), snapshot, join,
         )  # fmt: skip
 
@@ -251,12 +251,19 @@ class Shard:
             for words in fields["early"]:
                 self.pending.park(Label(*words))
 
-    def _score(self, X: Float64, join: Join) -> Float64:
-        """Return raw scores of shape (n, n_models); the embedded run learns in between."""
+    def _score(self, X: Float64, join: Join) -> tuple[Float64, Float64]:
+        """Return raw and calibrated scores, each (n, n_models); the embedded run learns in between.
+
+        Calibrators learn from raw scores as they were served, those of this batch included.
+        """
+        e, y = join.examples, join.examples.y.astype(np.int8)
         if not self._learns_inline:
-            return self._models.score(X)
-        e = join.examples
-        return self._models.score_learn(X, e.X, e.y.astype(np.int8), e.weight, e.before)
+            raw = self._models.score(X)
+            join.fill_raw(raw)
+            return raw, self._models.calibrate(raw)
+        raw = self._models.score_learn(X, e.X, y, e.weight, e.before)
+        join.fill_raw(raw)
+        return raw, self._models.calibrate_learn(raw, e.raw, y, e.weight, e.before)
 
     def _join(self, batch: Batch, part: Scored, record_index: Int64) -> tuple[Join, set[int]]:
         if self.pending is None:

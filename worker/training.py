@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from worker.arrow import read_examples
+from worker.contracts.records import Float64
 from worker.models.catalogue import ModelSet
 from worker.streams import Stream
 
@@ -57,7 +59,21 @@ class TrainingFollower:
         if value is not None:
             stamps, e = read_examples(value, f"{self._topic}/0@{offset}")
             if stamps.get("spec_hash") == self._spec_hash:
-                nothing = np.empty((0, e.X.shape[1]))
-                self._models.score_learn(nothing, e.X, e.y.astype(np.int8), e.weight, e.before)
+                y, nothing = e.y.astype(np.int8), np.empty((0, e.X.shape[1]))
+                raw = _columns(e.raw, json.loads(stamps.get("models", "[]")), self._models.names)
+                self._models.score_learn(nothing, e.X, y, e.weight, e.before)
+                self._models.calibrate_learn(raw[:0], raw, y, e.weight, e.before)
                 self.learned += len(e)
         self.version = offset + 1
+
+
+def _columns(raw: Float64, written: Sequence[str], names: Sequence[str]) -> Float64:
+    """Return raw scores (m, models) in the order of ``names``; NaN of a model that was not there.
+
+    A record is written by workers whose configuration may have had other models.
+    """
+    if list(written) == list(names):
+        return raw
+    place = {name: i for i, name in enumerate(written)}
+    known = [raw[:, place[n]] if n in place else np.full(len(raw), np.nan) for n in names]
+    return np.stack(known, axis=1)

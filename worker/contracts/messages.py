@@ -88,7 +88,7 @@ class JournalRow(Message):
     event_id: str | None
     entity: str | None = Field(description="id of the primary entity")
     time_ms: int | None
-    score: float | None = Field(description="score of the deciding model")
+    score: float | None = Field(description="calibrated score of the deciding model")
     decision: Literal["alert", "pass"] | None
     threshold: float | None
     model_version: int | None = Field(
@@ -96,6 +96,9 @@ class JournalRow(Message):
     )
     labels_offset: int | None = Field(description="l: labels before it were known")
     raw: dict[str, float] | None = Field(description="raw score per model (a column raw_NAME each)")
+    calibrated: dict[str, float] | None = Field(
+        description="calibrated score per model (a column score_NAME each)"
+    )
     x: list[float] | None = Field(
         description="the feature vector, in the order of the feature spec"
     )

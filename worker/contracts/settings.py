@@ -139,6 +139,23 @@ class EntitySettings(Section):
     ring: int = Field(default=32, ge=1, le=1024, description="last events kept one by one")
 
 
+class CalibrationSettings(Section):
+    """What a model's score means once it is served; see docs/models.md."""
+
+    kind: Literal["none", "probability", "tail"] | None = Field(
+        default=None,
+        description="by default probability for what learns labels, else tail",
+    )
+    window: int = Field(
+        default=10_000, ge=1_000, le=1_000_000, description="examples that count; older ones fade"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: Any) -> Any:  # Any: raw YAML
+        return {"kind": value} if isinstance(value, str) else value
+
+
 class ModelSettings(Section):
     """One model: exactly one of ``preset``, ``river`` (dotted paths) or ``factory``."""
 
@@ -161,6 +178,7 @@ class ModelSettings(Section):
     compiled: bool = Field(
         default=True, description="use the bit-identical compiled twin where there is one"
     )
+    calibration: CalibrationSettings = CalibrationSettings()
 
 
 class DecisionSettings(Section):

@@ -10,6 +10,7 @@ from river import base
 
 from worker.contracts.settings import ModelSettings, Settings
 from worker.errors import ConfigError
+from worker.models.calibration import Calibrator, Identity, Probability, Tail
 from worker.models.paths import Builder, Path, near
 from worker.models.presets import PRESETS
 from worker.models.river_model import RiverModel, kind_of
@@ -27,7 +28,8 @@ def build_models(settings: Settings, feature_names: tuple[str, ...]) -> ModelSet
     ConfigError
         With every problem found in the section ``models``.
     """
-    return build_model_set(settings.models, feature_names, settings.seed)
+    champion = settings.decision.model
+    return build_model_set(settings.models, feature_names, settings.seed, champion)
 
 
 def check_models(settings: Settings) -> None:
@@ -40,14 +42,20 @@ def check_models(settings: Settings) -> None:
     """
     builder = Builder(settings.seed)
     for name, one in settings.models.items():
-        _estimator(one, builder, ("models", name))
+        estimator = _estimator(one, builder, ("models", name))
+        _check_calibration(one, estimator, builder, ("models", name, "calibration", "kind"))
     _refuse(builder)
 
 
 def build_model_set(
-    models: Mapping[str, ModelSettings], feature_names: tuple[str, ...], seed: int
+    models: Mapping[str, ModelSettings],
+    feature_names: tuple[str, ...],
+    seed: int,
+    champion: str | None = None,
 ) -> ModelSet:
     """Return models by name over the columns called `feature_names`; as `build_models`.
+
+    The first one is the champion if none is named.
 
     Examples
     --------
@@ -63,10 +71,12 @@ def build_model_set(
         columns = _columns(one, feature_names, builder, ("models", name, "features"))
         estimator = _estimator(one, builder, ("models", name))
         names = feature_names if columns is None else tuple(feature_names[i] for i in columns)
+        _check_calibration(one, estimator, builder, ("models", name, "calibration", "kind"))
         if estimator is not None and names:
-            entries.append(Entry(name, _model(estimator, names, one.compiled), names, columns))
+            model = _model(estimator, names, one.compiled)
+            entries.append(Entry(name, model, names, columns, _calibrator(one, model)))
     _refuse(builder)
-    return ModelSet(tuple(entries), feature_names)
+    return ModelSet(tuple(entries), feature_names, champion)
 
 
 def _refuse(builder: Builder) -> None:
@@ -77,6 +87,25 @@ def _refuse(builder: Builder) -> None:
 def _model(estimator: Any, names: tuple[str, ...], is_compiled: bool) -> Model:
     twin = twin_of(estimator, names) if is_compiled else None
     return twin if twin is not None else RiverModel(estimator)
+
+
+def _calibrator(settings: ModelSettings, model: Model) -> Calibrator:
+    kind = settings.calibration.kind or ("probability" if model.learns_from_labels else "tail")
+    if kind == "tail":
+        return Tail(settings.calibration.window)
+    if kind == "probability":
+        # The only class weight that is known here; sampled negatives carry theirs in the examples.
+        factor = float(settings.params.get("weight_positive", 1.0))
+        return Probability(settings.calibration.window, factor if factor > 0.0 else 1.0)
+    return Identity()
+
+
+def _check_calibration(
+    settings: ModelSettings, estimator: Any, builder: Builder, path: Path
+) -> None:
+    if settings.calibration.kind == "probability" and kind_of(estimator) == "detector":
+        hint = "a detector never sees labels; tail or none"
+        builder.note(path, "a model that learns labels", "an anomaly detector", hint)
 
 
 def _columns(

@@ -1,10 +1,12 @@
-"""The set of models: one call scores a batch of events and learns the examples between them."""
+"""The set of models: one call scores a batch of events and learns the examples between them, and
+one calibrates the scores.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from worker.contracts.records import Float64, Int64
 from worker.errors import StateLostError
 from worker.models.batch import Batch
+from worker.models.calibration import Calibrator, Identity
 from worker.models.plain import State
 
 Int8 = NDArray[np.int8]
@@ -64,16 +67,22 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model under its name, with the columns of X that are its features."""
+    """A model under its name, with the columns of X that are its features, and its calibrator."""
 
     name: str
     model: Model
     feature_names: tuple[str, ...]
     columns: tuple[int, ...] | None  # None: all of them, in order
+    calibrator: Calibrator = field(default_factory=Identity)
 
 
 class ModelSet:
     """Models side by side on the same events and the same log.
+
+    Parameters
+    ----------
+    champion
+        Whose calibrated score decides; the first model if not given.
 
     Examples
     --------
@@ -86,9 +95,15 @@ class ModelSet:
     [[0.5], [0.5]]
     """
 
-    def __init__(self, entries: tuple[Entry, ...], feature_names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        entries: tuple[Entry, ...],
+        feature_names: tuple[str, ...],
+        champion: str | None = None,
+    ) -> None:
         self._entries = entries
         self._feature_names = feature_names
+        self.champion = self.names.index(champion) if champion in self.names else 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,8 +117,16 @@ class ModelSet:
 
     @property
     def learns_from_events(self) -> bool:
-        """Return whether any model learns every observed event."""
-        return any(not entry.model.learns_from_labels for entry in self._entries)
+        """Return whether any model or calibrator learns every observed event."""
+        return any(
+            not entry.model.learns_from_labels or entry.calibrator.learns_from_events
+            for entry in self._entries
+        )
+
+    @property
+    def champion_name(self) -> str:
+        """Return the name of the model that decides."""
+        return self.names[self.champion]
 
     @property
     def counts(self) -> Mapping[str, Counts]:
@@ -131,12 +154,16 @@ class ModelSet:
         It does not depend on what was scored, nor on the counts.
         """
         words = [
-            f"{e.name}:{e.model.state_hash()}:{','.join(e.feature_names)}" for e in self._entries
+            f"{e.name}:{e.model.state_hash()}:{e.calibrator.state_hash()}:"
+            f"{','.join(e.feature_names)}"
+            for e in self._entries
         ]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
     def to_state(self) -> State:
-        """Return the learned states of all models as plain values; TypeError as `Model.to_state`.
+        """Return the learned states of models and calibrators as plain values.
+
+        TypeError as `Model.to_state`.
 
         Examples
         --------
@@ -151,7 +178,11 @@ class ModelSet:
         True
         """
         return {
-            entry.name: {"features": list(entry.feature_names), "state": entry.model.to_state()}
+            entry.name: {
+                "features": list(entry.feature_names),
+                "state": entry.model.to_state(),
+                "calibrator": entry.calibrator.to_bytes(),
+            }
             for entry in self._entries
         }
 
@@ -171,6 +202,7 @@ class ModelSet:
             if part["features"] != list(entry.feature_names):
                 raise StateLostError(f"state of model {entry.name}", "its features", "others")
             entry.model.restore(part["state"])
+            entry.calibrator.restore(part["calibrator"])
 
     def score(self, X: Float64) -> Float64:
         """Return the scores (n, models) of events; nothing is learned."""
@@ -215,6 +247,40 @@ class ModelSet:
                 batches[entry.columns] = _narrow(full, entry)
             scores[:, i] = entry.model.score_learn(batches[entry.columns])
         return scores
+
+    def calibrate(self, raw: Float64) -> Float64:
+        """Return the calibrated scores (n, models) of raw ones; nothing is learned."""
+        nothing = np.empty(0)
+        none = (nothing.astype(np.int8), nothing, nothing.astype(np.int64))
+        return self.calibrate_learn(raw, np.empty((0, raw.shape[1])), *none)
+
+    def calibrate_learn(
+        self,
+        raw: Float64,
+        learn_raw: Float64,
+        learn_y: Int8,
+        learn_weight: Float64,
+        learn_before: Int64,
+    ) -> Float64:
+        """Return the calibrated scores (n, models), learning examples in between, in order.
+
+        Parameters
+        ----------
+        raw
+            (n, models): what `score_learn` gave for the events.
+        learn_raw
+            (m, models): the raw scores that the examples were served with; NaN teaches nothing.
+        learn_y, learn_weight, learn_before
+            As in `score_learn`: a score is calibrated by the examples before it, so never by its
+            own event.
+        """
+        out = np.empty(raw.shape)
+        for i, entry in enumerate(self._entries):
+            out[:, i] = entry.calibrator.calibrate_learn(
+                np.ascontiguousarray(raw[:, i]), np.ascontiguousarray(learn_raw[:, i]),
+                learn_y, learn_weight, learn_before,
+            )  # fmt: skip
+        return out
 
 
 def _plain(X: Float64) -> Float64:
