@@ -229,6 +229,51 @@ def calibrations_table() -> str:
     return table(("kind", "what the score is"), rows)
 
 
+def functions_table() -> str:
+    """Return a row per function and operator of expressions, from the docstrings."""
+    from worker.features.expressions import FUNCTIONS, OPERATORS
+
+    rows = []
+    for kind in (*OPERATORS.values(), *FUNCTIONS.values()):
+        forms = [written(kind.name, kinds, kind.name in FUNCTIONS) for kinds, _ in kind.forms]
+        gives = dict.fromkeys(result for _, result in kind.forms)
+        words = inspect.cleandoc(kind.__doc__ or "").partition("\n>>>")[0].partition("Source:")[0]
+        shown = "any" if len(gives) == 4 else " or ".join(gives)
+        rows.append((forms_words(forms), shown, " ".join(words.split())))
+    return table(("form", "gives", "what it is"), rows)
+
+
+def written(name: str, kinds: tuple[str, ...], is_call: bool) -> str:
+    """Return a call as it is written, with the kinds of its arguments."""
+    words = {"constant": "12", "label": '"text"', "zone": '"zone"', "...": "..."}
+    parts = [words.get(kind, kind) for kind in kinds]
+    if is_call:
+        return f"{name}({', '.join(parts)})"
+    if name == "in":
+        return f"{parts[0]} in [{', '.join(parts[1:])}]"
+    sign = "-" if name == "-x" else name
+    return f" {sign} ".join(parts) if len(parts) > 1 else f"{sign} {parts[0]}"
+
+
+def forms_words(forms: list[str]) -> str:
+    """Return all forms, those of the four kinds as one."""
+    general = [form.replace("number", "X") for form in forms]
+    if len(forms) == 4 and forms[-1].replace("time", "X") == general[0]:
+        return code(general[0])
+    return ", ".join(map(code, forms))
+
+
+def categories_table() -> str:
+    """Return a row per category of expressions, from the docstrings."""
+    from worker.features.expressions import CATEGORIES
+
+    rows = [
+        (code(kind.usage), " ".join(inspect.cleandoc(kind.__doc__ or "").split()))
+        for kind in CATEGORIES.values()
+    ]
+    return table(("feature", "what it is"), rows)
+
+
 def tables() -> dict[str, dict[str, Callable[[], str]]]:
     """Return the tables of each page by name."""
     import producers.cli
@@ -240,7 +285,11 @@ def tables() -> dict[str, dict[str, Callable[[], str]]]:
             "riverwatch": lambda: commands_table(worker.cli.app),
             "riverwatch-produce": lambda: commands_table(producers.cli.app),
         },
-        "features.md": {"features": features_table},
+        "features.md": {
+            "functions": functions_table,
+            "categories": categories_table,
+            "features": features_table,
+        },
         "metrics.md": {"metrics": metrics_table},
         "models.md": {"calibrations": calibrations_table},
         "operations.md": {"rejections": rejections_table},

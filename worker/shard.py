@@ -236,6 +236,7 @@ class Shard:
                 "decider": self.decider.to_bytes(),
                 "spec": self._spec_hash,
                 "statistics": self.statistics.to_bytes(),
+                "learned": self.tables.learned.to_state(),
                 "early": [[e.event_id, e.y, e.time_ms, e.weight, e.source] for e in early],
             }
         )
@@ -245,6 +246,7 @@ class Shard:
         fields = msgspec.msgpack.decode(state)
         self.clock = EventClock.from_tuple(self.clock.ahead_max_ms, fields["clock"])
         self.decider.restore(fields["decider"])
+        self.tables.learned.restore(fields["learned"])
         if fields["spec"] == self._spec_hash:
             self.statistics = FeatureStatistics.from_bytes(fields["statistics"])
         if self.pending is not None:

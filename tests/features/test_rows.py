@@ -2,25 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.features.streams import Row, run, spec_of
-from worker.features.rows import hour, is_night, is_weekend, weekday
-
-
-@given(st.integers(0, 2**42))
-def test_the_calendar_equals_the_standard_library(time_ms: int) -> None:
-    """Hour, weekday, night and weekend of any time from 1970 on, in UTC."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)
-    times = np.array([time_ms])
-    assert hour(times)[0] == moment.hour
-    assert weekday(times)[0] == moment.weekday()
-    assert is_night(times)[0] == (moment.hour <= 6)
-    assert is_weekend(times)[0] == (moment.weekday() >= 5)
 
 
 def test_own_fields_are_in_their_own_units() -> None:

@@ -69,6 +69,9 @@ class FieldSettings(Section):
         default=None,
         description="the value of an event without this field, which makes it optional",
     )
+    optional: bool = Field(
+        default=False, description="it may be missing or null, and stays missing: is_missing($x)"
+    )
     min: float | None = Field(default=None, description="smallest value accepted (inclusive)")
     max: float | None = Field(default=None, description="largest value accepted (inclusive)")
     resolution: float | None = Field(
@@ -100,6 +103,7 @@ class EventSettings(Section):
     id: str = Field(description="the field that names an event; unique")
     key: str = Field(description="the field that is the Kafka key: the primary entity")
     time: TimeSettings
+    timezone: str = Field(default="UTC", description="of hour, weekday and the like: Europe/Paris")
     fields: dict[str, FieldSettings] = Field(description="what is not declared is ignored")
     ahead_max: Duration = Field(
         default=86_400_000,

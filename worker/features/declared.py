@@ -8,6 +8,7 @@ from typing import Any
 
 from worker.contracts.settings import FieldSettings, Settings, parse_duration
 from worker.errors import Problem
+from worker.features.expressions import Schema
 
 Path = tuple[str | int, ...]
 
@@ -22,6 +23,7 @@ class Declared:
         self.problems: list[Problem] = []
         self.fields = settings.events.fields
         self.entities = settings.entities
+        self.schema = Schema(self.fields, settings.events.time.field, settings.events.timezone)
 
     def field(self, path: Path, name: str, sign: str) -> FieldSettings | None:
         """Return a declared field; a problem and None where there is none of that name."""

@@ -8,17 +8,8 @@ from dataclasses import dataclass
 
 from worker.contracts.settings import format_duration
 from worker.features.aggregations import AGGREGATIONS, Aggregation, Field, Options, Register, Source
+from worker.features.expressions import Expression
 from worker.features.scales import scale_of
-
-_CALENDAR_WORDS = {
-    "hour": "hour of the day (UTC)",
-    "weekday": "day of the week (0 is Monday)",
-    "is_night": "at night (00:00 to 06:59 UTC)",
-    "is_weekend": "at the weekend (UTC)",
-}
-CALENDAR = tuple(_CALENDAR_WORDS)
-"""Functions of the event time."""
-
 
 _NO_OPTIONS = Options()
 
@@ -28,11 +19,11 @@ class Feature:
     """One feature.
 
     ``aggregation`` is a name of `AGGREGATIONS` where there is an entity; else ``value`` (of a
-    field), ``category`` (1.0 where the field has the value number ``category``) or a calendar
-    function. Units of the field's resolution times ``multiply`` over ``divide`` are the feature's
-    value (one of the two is 1.0, so it is rounded once). ``typical`` is the column that holds the
-    usual value of an own field: the longest mean of it. ``sources`` are the
-    recorded columns that an aggregation reads.
+    field), ``expression``, or ``category`` (1.0 where the field or expression has the class of
+    this number). Units of the field's resolution times ``multiply`` over ``divide`` are the
+    feature's value (one of the two is 1.0, so it is rounded once). ``typical`` is the column that
+    holds the usual value of an own field: the longest mean of it. ``sources`` are the recorded
+    columns that an aggregation reads.
     """
 
     name: str
@@ -67,11 +58,17 @@ class Feature:
         """Return the numbers of its entity that it reads."""
         return AGGREGATIONS[self.aggregation].registers(self.sources, self.options)
 
+    expression: Expression | None = None
 
-def own_feature(name: str, field: str, resolution: float | None) -> Feature:
-    """Return the feature that is a field's own value."""
+
+def own_feature(
+    name: str, field: str, resolution: float | None, expression: Expression | None = None
+) -> Feature:
+    """Return the feature that is a field's own value; an optional field needs its expression."""
     multiply, divide = scale_of(resolution)
-    return Feature(name, "value", field, field=field, multiply=multiply, divide=divide)
+    return Feature(
+        name, "value", field, field=field, multiply=multiply, divide=divide, expression=expression
+    )
 
 
 def category_features(name: str, field: str, values: tuple[str, ...]) -> list[Feature]:
@@ -86,9 +83,20 @@ def category_features(name: str, field: str, values: tuple[str, ...]) -> list[Fe
     ]
 
 
-def calendar_feature(name: str, function: str) -> Feature:
-    """Return a feature of the event time."""
-    return Feature(name, function, _CALENDAR_WORDS[function])
+def expression_features(name: str, expression: Expression) -> list[Feature]:
+    """Return the feature that is an expression, or one per class of a category."""
+    if expression.kind != "category":
+        return [Feature(name, "expression", expression.words, expression=expression)]
+    return [
+        Feature(
+            name + (label if label.startswith("#") else f"={label}"),
+            "category",
+            f"{expression.words} is {label}",
+            expression=expression,
+            category=i,
+        )
+        for i, label in enumerate(expression.classes)
+    ]
 
 
 def history_feature(

@@ -68,7 +68,9 @@ class HistoryGrammar:
             self._declared.problem(path, f"{what}, as in {kind.name}({example})", got)
             return []
         fields = [(name, self._field(path, kind, name)) for name in names]
-        return [Field(name, field.type) for name, field in fields if field is not None]
+        return [
+            Field(name, field.type, field.optional) for name, field in fields if field is not None
+        ]
 
     def _field(self, path: Path, kind: type[Aggregation], name: str) -> FieldSettings | None:
         field = self._declared.field(path, name, "")

@@ -13,6 +13,7 @@ from worker.features.codes import HASHED
 from worker.features.entity import EntitySpec, Recorded, Window, entity_spec
 from worker.features.feature import Feature
 from worker.features.grammar import Grammar
+from worker.features.learned import numbers_of
 
 FORMAT_VERSION = 2
 """Counts changes of meaning that no declaration shows: how state is folded, read or packed."""
@@ -117,6 +118,7 @@ def _hash(settings: Settings, features: list[Feature]) -> str:
     """Return the SHA-256 of everything that decides what X is, spelled one way only."""
     used = {f.field for f in features if f.field is not None}
     used |= {source.field for f in features for source in f.sources if source.field}
+    used |= {name for f in features if f.expression for name in f.expression.fields}
     fields = settings.events.fields
     meaning = {
         "format": FORMAT_VERSION,
@@ -156,6 +158,7 @@ def _state_hash(settings: Settings, spec: FeatureSpec) -> str:
         },
         "time": settings.events.time.model_dump(),
         "id": settings.events.id,
+        "learned": [number.meaning for number, _ in numbers_of(spec.features).values()],
     }
     return _digest(meaning)
 
@@ -167,7 +170,9 @@ def _digest(meaning: dict[str, object]) -> str:
 
 def _meaning(feature: Feature) -> dict[str, object]:
     """Return a feature without what is only for people."""
-    return {k: v for k, v in asdict(feature).items() if k not in ("words", "typical")}
+    plain = asdict(replace(feature, expression=None))
+    meaning = {k: v for k, v in plain.items() if k not in ("words", "typical", "expression")}
+    return meaning | (feature.expression.meaning if feature.expression else {})
 
 
 __all__ = [

@@ -10,9 +10,10 @@ import numpy as np
 from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64, LabelUpdates
 from worker.features.blob import BlobCodec
 from worker.features.kernels import fold
+from worker.features.learned import Learned
 from worker.features.plan import make_plan
 from worker.features.recording import recorded_values
-from worker.features.rows import write_rows
+from worker.features.rows import RowFeatures
 from worker.features.spec import FeatureSpec
 from worker.features.state import (
     clear_slot,
@@ -46,6 +47,8 @@ class FeatureTables:
         self, spec: FeatureSpec, primary: str, entities_max: int, foreign: Collection[str] = ()
     ) -> None:
         self._spec = spec
+        self.learned = Learned(spec.features)
+        self._row_features = RowFeatures(spec.features)
         self._tables = make_tables(spec, entities_max)
         assert next(iter(self._tables)) == primary, primary
         self._foreign = {name: t for name, t in self._tables.items() if name in foreign}
@@ -128,9 +131,9 @@ class FeatureTables:
     def _process(self, tables: dict[str, Table], events: Events) -> tuple[Float64, Bool]:
         X = np.zeros((len(events), len(self._spec.features)))
         duplicate = np.zeros(len(events), np.bool_)
-        write_rows(self._spec.features, events, X)
         for name, table in tables.items():
             table.process(events, events.entity_ids[name], duplicate, X)
+        self._row_features.write(events, self.learned.update(events, duplicate), X)
         X[duplicate] = 0.0
         return X, duplicate
 

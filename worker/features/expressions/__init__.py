@@ -5,9 +5,19 @@ Texts are parsed and checked here and become calls of numpy; nothing of them rea
 
 from __future__ import annotations
 
+from worker.features.expressions.categories import CATEGORIES
 from worker.features.expressions.checking import Schema
-from worker.features.expressions.expression import Expression, parse
+from worker.features.expressions.expression import Expression, parse, parse_feature
 from worker.features.expressions.functions import FUNCTIONS, OPERATORS
 from worker.features.expressions.tokens import ExpressionError
 
-__all__ = ["FUNCTIONS", "OPERATORS", "Expression", "ExpressionError", "Schema", "parse"]
+__all__ = [
+    "CATEGORIES",
+    "FUNCTIONS",
+    "OPERATORS",
+    "Expression",
+    "ExpressionError",
+    "Schema",
+    "parse",
+    "parse_feature",
+]

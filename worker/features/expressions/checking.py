@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from worker.contracts.settings import FieldSettings
+from worker.features.expressions.canonical import text_of
 from worker.features.expressions.function import Form, Function
 from worker.features.expressions.functions import FUNCTIONS, OPERATORS
 from worker.features.expressions.syntax import Call, Field, Literal, Node
@@ -30,16 +31,22 @@ KIND_OF_TYPE = {
     "integer": "number", "float": "number", "decimal": "number", "boolean": "boolean",
     "string": "text", "category": "text", "timestamp": "time",
 }  # fmt: skip
+QUANTILE_BUCKET = "quantile_bucket"
+PARTS = range(2, 101)
 _CONSTANTS = {"constant": float, "label": str, "zone": str}
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The declared fields, the one that is ``$time``, and the time zone of the calendar."""
+    """The declared fields, the one that is ``$time``, and the time zone of the calendar.
+
+    ``learns`` allows what has a state of its own, `quantile_bucket`.
+    """
 
     fields: Mapping[str, FieldSettings]
     time: str
     timezone: str = "UTC"
+    learns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ def checked(node: Node, schema: Schema) -> Typed:
         return _literal(node)
     if isinstance(node, Field):
         return _field(node, schema)
+    if node.name == QUANTILE_BUCKET:
+        return _quantile_bucket(node, schema)
     function = FUNCTIONS.get(node.name) or OPERATORS.get(node.name)
     if function is None:
         raise ExpressionError(
@@ -99,6 +108,24 @@ def zone_name(node: Node) -> str:
         return ""
     zone = node.arguments[1]
     return str(zone.value) if FUNCTIONS[node.name].takes_zone and isinstance(zone, Literal) else ""
+
+
+def _quantile_bucket(node: Call, schema: Schema) -> Typed:
+    """Return a column that is derived from the events before; see `worker.features.learned`."""
+    if not schema.learns:
+        raise ExpressionError(node.column, "a function without memory", QUANTILE_BUCKET)
+    number, parts = node.arguments if len(node.arguments) == 2 else (None, None)
+    if (
+        number is None
+        or checked(number, replace(schema, learns=False)).kind != "number"
+        or not isinstance(parts, Literal)
+        or parts.value not in PARTS
+    ):
+        expected = f"quantile_bucket(number, N), N from {PARTS[0]} to {PARTS[-1]}"
+        raise ExpressionError(node.column, expected, shown(text_of(node)))
+    name = text_of(node)
+    classes = tuple(f"q{i}" for i in range(int(parts.value)))
+    return Typed("number", lambda rows: rows.derived[name], classes)
 
 
 def _literal(node: Literal) -> Typed:
