@@ -21,7 +21,7 @@ import pyarrow as pa
 from worker.arrow import read_batch, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
 from worker.contracts.records import Float64, Records
-from worker.errors import FatalError
+from worker.errors import FatalError, StateDamagedError
 from worker.inbox import Inbox
 from worker.shard import SHARD_KEY, Shard
 from worker.stores import Meta, StateStore
@@ -76,14 +76,15 @@ def acquire(
     """
     partition = shard.partition
     committed = _committed(stream, topics, partition)
-    meta = store.meta(space)
+    meta = _standing(store, space)
     start = _start(stream, topics, partition, committed, meta, tick)
     checkpoint = Checkpoint(store, space, meta, *ttls_ms, stream.partitions)
     if meta is not None:
-        state = checkpoint.load([SHARD_KEY])[0]
-        if state is None:
-            raise FatalError(f"store {space}", "the shard's own state", "none", _REBUILD)
-        shard.restore(state)
+        with checkpoint.guarding():
+            state = checkpoint.load([SHARD_KEY])[0]
+            if state is None:
+                raise StateDamagedError(f"store {space}", "the shard's own state", "none")
+            shard.restore(state)
     fold = _Fold(stream, topics, shard, checkpoint, start, spec_hash, dirty_max, progress, tick)
     journal_next = fold.run(committed)
     stream.seek(partition, shard.events_next, shard.labels_next)
@@ -92,6 +93,15 @@ def acquire(
 
 
 _REBUILD = "riverwatch drop -c FILE --partition P rebuilds it from the log; docs/operations.md"
+
+
+def _standing(store: StateStore, space: str) -> Meta | None:
+    """Return where a space stands; a drop that was interrupted is ended first."""
+    try:
+        return store.meta(space)
+    except StateDamagedError:
+        store.drop(space)
+        return None
 
 
 def _committed(stream: Stream, topics: Topics, partition: int) -> tuple[int, int] | None:
@@ -262,7 +272,8 @@ class _Fold:
         batch = self._shard.prepare(events, labels, before)
         self._check_offsets(events, offsets[fresh])
         keys = self._shard.missing(batch)
-        self._shard.load(keys, self._checkpoint.load(keys))
+        with self._checkpoint.guarding():
+            self._shard.load(keys, self._checkpoint.load(keys))
         scored = _is(rows, "outcome", "scored")
         valid = ~_is(rows, "outcome", "rejected")
         mask = pa.array(scored)
@@ -309,7 +320,8 @@ class _Fold:
     def _fold_labels(self, nothing: Records, records: Records) -> None:
         batch = self._shard.prepare(nothing, records, np.zeros(len(records), np.int64))
         keys = self._shard.missing(batch)
-        self._shard.load(keys, self._checkpoint.load(keys))
+        with self._checkpoint.guarding():
+            self._shard.load(keys, self._checkpoint.load(keys))
         self._shard.fold_labels(batch)
 
 

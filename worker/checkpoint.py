@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
+from worker.errors import StateDamagedError
+from worker.features.blob import CRC_RESIDUE
+from worker.features.packing import CRC_LENGTH
 from worker.features.spec import FeatureSpec
 from worker.shard import PENDING_PREFIX, SHARD_KEY
 from worker.stores import Meta, StateStore, Write
@@ -59,9 +64,30 @@ class Checkpoint:
         self._partitions = partitions
 
     def load(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the values of keys at the version this worker last saw; see `StateStore.load`."""
+        """Return the values of keys at the version this worker last saw; see `StateStore.load`.
+
+        Raises
+        ------
+        StateDamagedError
+            A value is not as it was written; the space was dropped. So it is by `guarding`.
+        """
         self._settle()
-        return self._store.load(self._space, self._version, keys)
+        with self.guarding():
+            values = self._store.load(self._space, self._version, keys)
+            return [self._opened(k, v) for k, v in zip(keys, values, strict=True)]
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Drop the space when what it holds turns out to be damaged: acquiring it again rebuilds
+        it from the log.
+        """
+        try:
+            yield
+        except StateDamagedError:
+            version, self._version = self._version, None
+            if version is not None:
+                self._store.drop(self._space, version)
+            raise
 
     def flush(self, state: Folded, journal_next: int) -> int:
         """Write everything dirty with its positions; return the number of keys written.
@@ -72,7 +98,7 @@ class Checkpoint:
         self._settle()
         ttl_ms, entity_ttl_ms = self._ttl_ms.get, self._entity_ttl_ms
         writes = [
-            Write(key, value, ttl_ms(key.partition(":")[0], entity_ttl_ms))
+            Write(key, self._sealed(key, value), ttl_ms(key.partition(":")[0], entity_ttl_ms))
             for key, value in state.take_writes()
         ]
         positions = (state.events_next, state.labels_next, journal_next)
@@ -81,6 +107,22 @@ class Checkpoint:
         self._settle()
         state.evict()
         return len(writes)
+
+    def _sealed(self, key: str, value: bytes) -> bytes:
+        """Add a checksum to what has none of its own, as blobs of entities do."""
+        if key.partition(":")[0] not in self._ttl_ms:
+            return value
+        return value + zlib.crc32(value).to_bytes(CRC_LENGTH, "little")
+
+    def _opened(self, key: str, value: bytes | None) -> bytes | None:
+        if value is None or key.partition(":")[0] not in self._ttl_ms:
+            return value
+        if zlib.crc32(value) != CRC_RESIDUE:
+            raise StateDamagedError(
+                f"store {self._space}", "bytes as they were written", "a wrong checksum",
+                "the worker rebuilds it from the log",
+            )  # fmt: skip
+        return value[:-CRC_LENGTH]
 
     def _settle(self) -> None:
         if self._unsettled is not None:

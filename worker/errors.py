@@ -62,6 +62,12 @@ class StateLostError(RiverwatchError):
     """What this worker holds of a shard no longer matches store or log: acquire the shard again."""
 
 
+class StateDamagedError(StateLostError):
+    """What the store holds is not whole, or not ours: drop the space, then acquire the shard again,
+    which rebuilds it from the log.
+    """
+
+
 class ConfigError(RiverwatchError):
     """The configuration is wrong; carries every `Problem` found, not only the first."""
 

@@ -284,7 +284,8 @@ class Runner:
         batch = live.shard.prepare(events, labels, before)
         keys = live.shard.missing(batch)
         if keys:
-            live.shard.load(keys, self._patience.insist(lambda: live.checkpoint.load(keys)))
+            with live.checkpoint.guarding():
+                live.shard.load(keys, self._patience.insist(lambda: live.checkpoint.load(keys)))
         result = live.shard.process(batch, self._version)
         if self._parts.stream.learns_inline:
             self._version += len(result.join.examples)

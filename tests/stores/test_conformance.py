@@ -235,3 +235,15 @@ def test_close_twice_is_harmless(store: StateStore) -> None:
     """Closing is idempotent."""
     store.close()
     store.close()
+
+
+def test_a_space_is_dropped_only_at_the_version_that_is_named(
+    store: StateStore, space: str
+) -> None:
+    """Who was overtaken by another owner deletes nothing of the other's."""
+    store.flush(space, None, Meta(b"v1", 1, 1, 1), [Write("card:1", b"one")])
+    with pytest.raises(StateLostError):
+        store.drop(space, b"v0")
+    assert store.load(space, b"v1", ["card:1"]) == [b"one"]
+    assert store.drop(space, b"v1") == 2
+    assert store.meta(space) is None

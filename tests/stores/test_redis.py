@@ -14,7 +14,13 @@ from pydantic import SecretStr
 
 from tests.services.valkey import ValkeyServer
 from worker.contracts.settings import RedisSettings
-from worker.errors import ConfigError, FatalError, StateLostError, TransientError
+from worker.errors import (
+    ConfigError,
+    FatalError,
+    StateDamagedError,
+    StateLostError,
+    TransientError,
+)
 from worker.stores import Meta, Write
 from worker.stores.redis import WRITES_MAX, RedisStore
 
@@ -278,7 +284,7 @@ def test_a_half_dropped_space_is_refused_until_it_is_dropped_again(start_server:
     client.set(prefix + "meta", b"\x00")
     client.delete(prefix + "card:1")
     for version in (None, b"v1"):
-        with pytest.raises(FatalError, match="drop it again"):
+        with pytest.raises(StateDamagedError, match="drop it again"):
             store.load(_SPACE, version, ["card:2"])
         with pytest.raises(StateLostError):
             store.flush(_SPACE, version, _SECOND, _WRITES)
@@ -300,3 +306,21 @@ def test_more_writes_than_a_command_can_hold_name_the_setting() -> None:
     writes = [_WRITES[0]] * (WRITES_MAX + 1)
     with pytest.raises(FatalError, match=r"lower runner\.dirty_max"):
         _open("redis://127.0.0.1:1").flush(_SPACE, None, _FIRST, writes)
+
+
+def test_a_drop_leaves_what_a_new_owner_wrote_meanwhile(start_server: Callable) -> None:
+    """A slow dropper, overtaken by another that ended the drop, deletes no new key."""
+    server = start_server()
+    slow, other = _open(server.url), _open(server.url)
+    slow.flush(_SPACE, None, _FIRST, _WRITES)
+    unlink = slow._unlink
+
+    def overtaken(prefix: bytes) -> int:
+        other.drop(_SPACE)
+        other.flush(_SPACE, None, _SECOND, _WRITES)
+        return unlink(prefix)
+
+    slow._unlink = overtaken  # type: ignore[method-assign]
+    slow.drop(_SPACE)
+    assert other.meta(_SPACE) == _SECOND
+    assert other.load(_SPACE, b"v2", ["card:1", "card:2"]) == [b"one", b"two"]

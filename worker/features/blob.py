@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from worker.contracts.records import Int64
-from worker.errors import StateLostError
+from worker.errors import StateDamagedError
 from worker.features.packing import CRC_LENGTH, VARINT_MAX, pack, unpack
 from worker.features.plan import RECORD_LENGTH, TILES_ROW, Plan
 from worker.features.state import Rows
@@ -26,7 +26,7 @@ FORMAT_VERSION = 2
 MAGIC = b"rw"
 
 _PREFIX_LENGTH = 12
-_CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
+CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _CHUNK = 512  # slots packed at once: the buffer is sized for the worst case
 
 
@@ -60,10 +60,10 @@ class BlobCodec:
 
         Raises
         ------
-        StateLostError
-            Acquire the shard again: drop its space in the store and rebuild it from the log.
+        StateDamagedError
+            Drop the space and acquire the shard again: it is rebuilt from the log.
         """
-        if zlib.crc32(blob) != _CRC_RESIDUE or not blob.startswith(self._prefix):
+        if zlib.crc32(blob) != CRC_RESIDUE or not blob.startswith(self._prefix):
             raise self._refusal(blob)
 
     def decode(self, rows: Rows, slots: Int64, blobs: Sequence[bytes]) -> None:
@@ -71,13 +71,15 @@ class BlobCodec:
 
         Raises
         ------
-        StateLostError
+        StateDamagedError
             As `check`; the slots hold nothing of use then.
         """
         ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, len(blobs)))
         data = np.frombuffer(b"".join(blobs), np.uint8)
         if not unpack(self._plan, rows, slots, data, ends):
-            raise StateLostError(self._where, "a packed state", "bytes that end too early or late")
+            raise StateDamagedError(
+                self._where, "a packed state", "bytes that end too early or late"
+            )
 
     def _encode_chunk(self, rows: Rows, slots: Int64) -> list[bytes]:
         plan = self._plan
@@ -98,11 +100,13 @@ class BlobCodec:
             begin = end
         return blobs
 
-    def _refusal(self, blob: bytes) -> StateLostError:
-        hint = "rebuild the shard from the log; see docs/operations.md"
+    def _refusal(self, blob: bytes) -> StateDamagedError:
+        hint = "the worker rebuilds it from the log"
         if blob[:3] != self._prefix[:3]:
-            return StateLostError(self._where, "a blob of format 2", "other bytes", hint)
+            return StateDamagedError(self._where, "a blob of format 2", "other bytes", hint)
         if not blob.startswith(self._prefix):
             got = blob[4:_PREFIX_LENGTH].hex()
-            return StateLostError(self._where, f"state {self._prefix[4:].hex()}", got, hint)
-        return StateLostError(self._where, "bytes as they were written", "a wrong checksum", hint)
+            return StateDamagedError(self._where, f"state {self._prefix[4:].hex()}", got, hint)
+        return StateDamagedError(
+            self._where, "bytes as they were written", "a wrong checksum", hint
+        )

@@ -44,7 +44,13 @@ class StateStore(Protocol):
     """
 
     def meta(self, space: str) -> Meta | None:
-        """Return where the fold of a space stands, or None where nothing is stored."""
+        """Return where the fold of a space stands, or None where nothing is stored.
+
+        Raises
+        ------
+        StateDamagedError
+            The space is half dropped: drop it again.
+        """
 
     def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of ``keys`` in one round trip; None for a key that is not there.
@@ -69,8 +75,17 @@ class StateStore(Protocol):
             The space is at another version; nothing was written.
         """
 
-    def drop(self, space: str) -> int:
-        """Delete a whole space; return the number of keys. For repair, never in the loop."""
+    def drop(self, space: str, version: bytes | None = None) -> int:
+        """Delete a whole space; return the number of keys. For repair, never in the loop.
+
+        With a ``version``, only if the space is still at it, or half dropped. What a new owner
+        writes meanwhile is not touched.
+
+        Raises
+        ------
+        StateLostError
+            The space is at another version; nothing was deleted.
+        """
 
     def close(self) -> None:
         """Give back sockets. Idempotent."""

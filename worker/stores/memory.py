@@ -62,9 +62,11 @@ class MemoryStore:
         held.meta = meta
         self._spaces[space] = held
 
-    def drop(self, space: str) -> int:
+    def drop(self, space: str, version: bytes | None = None) -> int:
         """Delete a whole space; return the number of keys, its meta included."""
         held = self._space(space)
+        if version is not None and _version(held) != version:
+            raise _lost(space)
         self._spaces.pop(space, None)
         return len(held.values) + (held.meta is not None)
 

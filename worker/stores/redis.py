@@ -33,7 +33,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.contracts.settings import RedisSettings
-from worker.errors import ConfigError, FatalError, RiverwatchError, StateLostError, TransientError
+from worker.errors import (
+    ConfigError,
+    FatalError,
+    RiverwatchError,
+    StateDamagedError,
+    StateLostError,
+    TransientError,
+)
 from worker.stores import Meta, Write
 
 WRITES_MAX = 500_000
@@ -78,6 +85,25 @@ call(set, KEYS[1], ARGV[2])
 return 1
 """
 _FLUSH_SHA = sha1(_FLUSH, usedforsecurity=False).hexdigest().encode()
+
+# KEYS: meta. ARGV: the mark, the bytes with which meta must begin ('' for any). A space is marked
+# before its keys go, and they go only while the mark is there: once it is gone, whatever has the
+# space's names is a new owner's.
+_MARK = b"""
+local meta = redis.call('GET', KEYS[1])
+if ARGV[2] ~= '' and meta ~= ARGV[1] and
+  (not meta or string.sub(meta, 1, #ARGV[2]) ~= ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+return meta and 2 or 1
+"""
+# KEYS: meta, then keys to delete. ARGV: the mark.
+_UNLINK = b"""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local count = 0
+for i = 2, #KEYS do count = count + redis.call('UNLINK', KEYS[i]) end
+if #KEYS == 1 then redis.call('UNLINK', KEYS[1]) end
+return count
+"""
 
 # Replies that say "not now". From inside a script older servers put the word into the middle.
 _NOT_NOW = re.compile(
@@ -165,16 +191,20 @@ class RedisStore:
         if not applied:
             raise _lost(space)
 
-    def drop(self, space: str) -> int:
+    def drop(self, space: str, version: bytes | None = None) -> int:
         """Delete a whole space; return the number of keys, its meta included.
 
         Meta becomes a mark first and goes last: a space that is half gone is never taken for a
         whole one nor for an empty one; dropping it again ends it. Looks at every key of the server.
         """
-        prefix = prefix_of(space)
-        if self._call(b"SET", prefix + b"meta", _DROPPING, b"XX") is None:
-            return self._unlink(prefix)
-        return self._unlink(prefix) + int(self._call(b"UNLINK", prefix + b"meta"))
+        meta = prefix_of(space) + b"meta"
+        head = b"" if version is None else _head(version)
+        marked = self._call(b"EVAL", _MARK, 1, meta, _DROPPING, head)
+        if not marked:
+            raise _lost(space)
+        count = self._unlink(prefix_of(space))
+        self._call(b"EVAL", _UNLINK, 1, meta, _DROPPING)
+        return count + int(marked == 2)
 
     def close(self) -> None:
         """Give back the socket. Idempotent."""
@@ -182,14 +212,18 @@ class RedisStore:
         self._client.connection_pool.disconnect()
 
     def _unlink(self, prefix: bytes) -> int:
-        """Delete all keys of a prefix but meta; return how many."""
+        """Delete all keys of a prefix but meta, while the mark is there; return how many."""
         pattern = re.sub(rb"([\\*?\[\]^])", rb"\\\1", prefix) + b"*"
         cursor, count = b"0", 0
         while True:
             cursor, keys = self._call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT)
             keys = [key for key in keys if key != prefix + b"meta"]
             if keys:
-                count += int(self._call(b"UNLINK", *keys))
+                names = (prefix + b"meta", *keys)
+                gone = int(self._call(b"EVAL", _UNLINK, len(names), *names, _DROPPING))
+                if gone < 0:
+                    return count
+                count += gone
             if int(cursor) == 0:
                 return count
 
@@ -247,13 +281,17 @@ def unpack_meta(space: str, value: bytes | None) -> Meta | None:
 
     Raises
     ------
+    StateDamagedError
+        The space is half dropped.
     FatalError
-        The space is half dropped, or another version wrote it.
+        Another version wrote it.
     """
     if value is None:
         return None
     if value == _DROPPING:
-        raise FatalError(f"store {space}", "a whole space", "one half dropped", "drop it again")
+        raise StateDamagedError(
+            f"store {space}", "a whole space", "one half dropped", "drop it again"
+        )
     size = value[1] if len(value) > 1 else 0
     if value[:1] != bytes((_LAYOUT,)) or len(value) != 2 + size + _POSITIONS.size:
         raise FatalError(
