@@ -10,10 +10,13 @@ import numpy as np
 from worker.contracts.records import Events, Float64, Int64
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
-from worker.features.spec import EntitySpec, FeatureSpec
+from worker.features.aggregations import AGGREGATIONS
+from worker.features.entity import EntitySpec
+from worker.features.spec import FeatureSpec
 from worker.features.table import Table
 
 OF_THE_EVENT = "it is of an event, not of an entity"
+COMPARES = "it compares an event with the history of its entity"
 
 _NUMBERS = np.iinfo(np.int64).max  # hashes of the imagined events count down from here
 
@@ -45,12 +48,16 @@ class Standing:
         ConfigError
             There is no such entity, or nothing is kept of it.
         """
-        return tuple(self._spec.features[c].name for c in self._entity(entity)[1].columns)
+        return tuple(self._spec.features[c].name for c in self._columns(entity))
 
     def left_out(self, entity: str) -> dict[str, str]:
-        """Return the other features that scores of its events have, each with the reason."""
-        self._entity(entity)
-        return {f.name: OF_THE_EVENT for f in self._spec.features if f.entity is None}
+        """Return the other features of its events, which no entity has alone, with the reason."""
+        compared = set(self._entity(entity)[1].columns) - set(self._columns(entity))
+        return {
+            f.name: OF_THE_EVENT if f.entity is None else COMPARES
+            for column, f in enumerate(self._spec.features)
+            if f.entity is None or column in compared
+        }
 
     def read(self, entity: str, blobs: Sequence[bytes | None], at_ms: int) -> Float64:
         """Return a row of features per blob, shape (n, len(names)); None is one never seen.
@@ -60,7 +67,7 @@ class Standing:
         StateLostError
             A blob is damaged, or of another state: the worker rebuilds it from the log.
         """
-        index, kept = self._entity(entity)
+        index, _ = self._entity(entity)
         n = len(blobs)
         ids = [str(i) for i in range(n)]
         stored = dict(zip(ids, blobs, strict=True))
@@ -72,7 +79,15 @@ class Standing:
         table.load(stored)
         X = np.zeros((n, len(self._spec.features)))
         table.process(self._imagined(ids, at_ms), ids, np.zeros(n, np.bool_), X)
-        return X[:, kept.columns]
+        return X[:, self._columns(entity)]
+
+    def _columns(self, entity: str) -> list[int]:
+        features = self._spec.features
+        return [
+            column
+            for column in self._entity(entity)[1].columns
+            if not AGGREGATIONS[features[column].aggregation].reads_event
+        ]
 
     def _entity(self, name: str) -> tuple[int, EntitySpec]:
         for index, entity in enumerate(self._spec.entities):
