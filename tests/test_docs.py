@@ -91,6 +91,7 @@ def test_every_section_of_the_file_has_a_table() -> None:
         "store (kind: redis)",
         "store (kind: memory)",
         "runner",
+        "snapshots",
     ]
 
 

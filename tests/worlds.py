@@ -13,6 +13,7 @@ from worker.contracts.settings import Settings
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_models
 from worker.runner import Parts, Runner
+from worker.snapshots import Snapshots
 from worker.stores import StateStore
 from worker.streams import Stream
 from worker.streams.memory import MemoryLog, MemoryStream
@@ -118,6 +119,7 @@ def worker(
     stream: Stream | None = None,
     flush_every_s: float | None = 0.0,
     stop: Callable[[], bool] = lambda: False,
+    snapshots: Snapshots | None = None,
 ) -> Runner:
     """Return a worker over a log and a store; it flushes after every step by default."""
     config = config or settings()
@@ -126,8 +128,9 @@ def worker(
         log, group="world", slot=slot, events_topic="transactions", labels_topic="labels"
     )
     parts = Parts(
-        config, spec, build_models(config, spec.names), stream, store, Telemetry(lambda: 0.0), slot
-    )
+        config, spec, build_models(config, spec.names), stream, store, Telemetry(lambda: 0.0), slot,
+        snapshots,
+    )  # fmt: skip
     return Runner(parts, stop, flush_every_s=flush_every_s, sleep=lambda s: None)
 
 

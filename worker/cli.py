@@ -192,6 +192,44 @@ def drop(
     _exit(lambda: run_drop(config, partition, yes))
 
 
+snapshot_app = typer.Typer(
+    help="Snapshots of the learned models: list, show, verify.", no_args_is_help=True
+)
+app.add_typer(snapshot_app, name="snapshot")
+
+
+@snapshot_app.command("list", epilog="Example: riverwatch snapshot list -c cards.yaml")
+def snapshot_list(config: ConfigFile) -> None:
+    """List the snapshots, the newest first, with why one is refused."""
+    from worker.commands_models import run_snapshot_list
+
+    _exit(lambda: run_snapshot_list(config))
+
+
+@snapshot_app.command(
+    "show",
+    epilog="Example: riverwatch snapshot show snapshots/cards-v0000000000000042.rws -c c.yaml",
+)
+def snapshot_show(
+    file: Annotated[Path, typer.Argument(help="a snapshot")], config: ConfigFile
+) -> None:
+    """Print what a snapshot says of itself, after its signature was checked."""
+    from worker.commands_models import run_snapshot_show
+
+    _exit(lambda: run_snapshot_show(config, file))
+
+
+@snapshot_app.command("verify", epilog="Example: riverwatch snapshot verify -c cards.yaml")
+def snapshot_verify(
+    config: ConfigFile,
+    file: Annotated[Path | None, typer.Argument(help="one snapshot; all by default")] = None,
+) -> None:
+    """Load snapshots as a start would: signature, origin, probes. Exit code 1 if one is refused."""
+    from worker.commands_models import run_snapshot_verify
+
+    _exit(lambda: run_snapshot_verify(config, file))
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -28,10 +28,13 @@ from worker.contracts.settings import (
     parse_duration,
 )
 from worker.errors import ConfigError, StateLostError
-from worker.features.spec import compile_features
+from worker.features.spec import FeatureSpec, compile_features
 from worker.progress import ProgressBar
 from worker.stores import StateStore
 from worker.telemetry import HealthServer, Telemetry
+
+if TYPE_CHECKING:
+    from worker.snapshots import Snapshots
 
 _EXIT_KILLED = 130
 _WARMED_UP_STEPS = 50
@@ -104,6 +107,21 @@ def _standing(store: StateStore, space: str) -> str:
     return f"would be deleted, it stands at {where}; add --yes to do it"
 
 
+def snapshots_of(settings: Settings, spec: FeatureSpec) -> Snapshots | None:
+    """Return where the models' snapshots are, None where the configuration wants none."""
+    from worker.models.catalogue import build_models
+    from worker.snapshots import Snapshots
+
+    if settings.snapshots is None:
+        return None
+    return Snapshots(
+        settings.snapshots,
+        settings.name,
+        spec.spec_hash,
+        lambda: build_models(settings, spec.names),
+    )
+
+
 def run_worker(path: Path, slot: str, log_level: str) -> int:
     """Run one worker until a signal."""
     from worker.models.catalogue import build_models
@@ -134,7 +152,8 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
         )
         stack.callback(stream.close)
         models = build_models(settings, spec.names)
-        parts = Parts(settings, spec, models, stream, store, telemetry, slot)
+        snapshots = snapshots_of(settings, spec)
+        parts = Parts(settings, spec, models, stream, store, telemetry, slot, snapshots)
         telemetry.log.info("worker_started", name=settings.name, slot=slot)
         Runner(parts, stop, flush_every_s=settings.runner.flush / 1000).run()
     telemetry.log.info("worker_stopped", name=settings.name, slot=slot)

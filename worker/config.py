@@ -147,6 +147,7 @@ def _literal_secrets(document: Document) -> list[Problem]:
     for path, is_secret in (
         (("stream", "sasl_password"), lambda text: bool(text)),
         (("store", "url"), _URL_WITH_PASSWORD.search),
+        (("snapshots", "key"), lambda text: bool(text)),
     ):
         value = _at(document.value, path)
         if isinstance(value, str) and is_secret(value) and path not in document.substituted:

@@ -25,6 +25,7 @@ SEVERITIES = ("low", "medium", "high", "critical")
 _ID_TYPES = ("string", "integer")
 _NUMBER_TYPES = ("integer", "float", "decimal")
 _RESOLUTIONS = tuple(float(f"1e-{digits}") for digits in range(10))
+_KEY_BYTES_MIN = 16  # of the key that signs snapshots
 _SOURCES = ("preset", "river", "factory")
 _URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -42,7 +43,8 @@ def semantic_problems(settings: Settings) -> list[Problem]:
     [(('decision', 'model'), 'the name of a model', '"n"')]
     """
     rules = (
-        _events, _fields, _entities, _models, _decision, _topics, _labels, _runner, _stream, _store
+        _events, _fields, _entities, _models, _decision, _topics, _labels, _runner, _stream, _store,
+        _snapshots,
     )  # fmt: skip
     return [problem for rule in rules for problem in rule(settings)]
 
@@ -253,3 +255,10 @@ def _store(settings: Settings) -> Iterator[Problem]:
         return
     if not store.url.get_secret_value().startswith(_URL_SCHEMES):
         yield Problem(("store", "url"), f"one of {', '.join(_URL_SCHEMES)}", "another URL")
+
+
+def _snapshots(settings: Settings) -> Iterator[Problem]:
+    snapshots = settings.snapshots
+    if snapshots is not None and len(snapshots.key.get_secret_value().encode()) < _KEY_BYTES_MIN:
+        expected = f"a key of {_KEY_BYTES_MIN} bytes or more"
+        yield Problem(("snapshots", "key"), expected, "a shorter one", "openssl rand -hex 32")

@@ -30,6 +30,7 @@ from worker.models.catalogue import ModelSet
 from worker.outputs import Emitter, Outcome
 from worker.patience import Patience, Stopped
 from worker.shard import Shard
+from worker.snapshots import Snapshots
 from worker.stores import StateStore
 from worker.streams import Polled, Stream, TopicPartition
 from worker.telemetry import Telemetry
@@ -50,6 +51,7 @@ class Parts:
     store: StateStore
     telemetry: Telemetry
     slot: str = "0"
+    snapshots: Snapshots | None = None
 
 
 class Runner:
@@ -180,6 +182,8 @@ class Runner:
                 self._settings.outputs.training,
                 self._parts.models,
                 self._parts.spec.spec_hash,
+                self._parts.snapshots,
+                self._telemetry.log,
             )
         self._training.catch_up(self._patience.tick)
         self._has_learned = True

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any  # structlog's bound loggers
 
 import numpy as np
 
 from worker.arrow import read_examples
 from worker.contracts.records import Float64
+from worker.errors import FatalError, TransientError
 from worker.models.catalogue import ModelSet
+from worker.models.snapshot import PROBES_MAX
+from worker.snapshots import Found, Snapshots
 from worker.streams import Stream
 
 
 class TrainingFollower:
-    """Applies the training log to the models, in its order.
+    """Applies the training log to the models, in its order, from the newest snapshot on.
 
-    ``version`` is v: the models are the fold of the log before it. Records of another feature spec
-    count in the order but teach nothing.
+    ``version`` is v: the models are the fold of the log before it. ``learned`` counts the examples
+    of that; records of another feature spec count in the order but teach nothing.
+
+    Raises
+    ------
+    FatalError
+        The log's beginning is gone and no snapshot stands for it.
     """
 
-    def __init__(self, stream: Stream, topic: str, models: ModelSet, spec_hash: str) -> None:
-        self.version = 0
+    def __init__(
+        self,
+        stream: Stream,
+        topic: str,
+        models: ModelSet,
+        spec_hash: str,
+        snapshots: Snapshots | None,
+        log: Any,
+    ) -> None:
         self.learned = 0
         self._topic = topic
         self._stream = stream
         self._models = models
         self._spec_hash = spec_hash
-        self._reader = stream.reader(topic, 0, stream.log_range(topic, 0)[0])
+        self._snapshots = snapshots
+        self._log = log
+        self._probes: Float64 | None = None
+        first, end = stream.log_range(topic, 0)
+        self.version = self._restore(first, end)
+        self._reader = stream.reader(topic, 0, self.version)
 
     def catch_up(self, tick: Callable[[], None]) -> int:
         """Apply everything committed until now; return the number of examples.
@@ -55,16 +76,53 @@ class TrainingFollower:
         """Give back the reader."""
         self._reader.close()
 
+    def _restore(self, first: int, end: int) -> int:
+        """Return the version to go on from: the newest snapshot's, or the log's beginning."""
+        snapshot = None
+        if self._snapshots is not None:
+            snapshot = self._snapshots.restore(self._models, first, end, self._passed_over)
+        if snapshot is not None:
+            header, self._probes = snapshot.header, snapshot.probes
+            self.learned = header.examples
+            self._log.info("snapshot_loaded", version=header.version, examples=header.examples)
+            return header.version
+        if first > 0:
+            raise FatalError(
+                f"{self._topic}/0", "a log from 0 on, or a snapshot", f"one from {first} on",
+                "keep the training topic whole (retention.ms=-1), or configure snapshots",
+            )  # fmt: skip
+        return first
+
+    def _passed_over(self, found: Found) -> None:
+        self._log.warning("snapshot_refused", file=found.path.name, reason=found.refused)
+
     def _apply(self, offset: int, value: bytes | None) -> None:
-        if value is not None:
-            stamps, e = read_examples(value, f"{self._topic}/0@{offset}")
-            if stamps.get("spec_hash") == self._spec_hash:
-                y, nothing = e.y.astype(np.int8), np.empty((0, e.X.shape[1]))
-                raw = _columns(e.raw, json.loads(stamps.get("models", "[]")), self._models.names)
-                self._models.score_learn(nothing, e.X, y, e.weight, e.before)
-                self._models.calibrate_learn(raw[:0], raw, y, e.weight, e.before)
-                self.learned += len(e)
         self.version = offset + 1
+        if value is None:
+            return
+        stamps, e = read_examples(value, f"{self._topic}/0@{offset}")
+        if stamps.get("spec_hash") == self._spec_hash:
+            y, nothing = e.y.astype(np.int8), np.empty((0, e.X.shape[1]))
+            raw = _columns(e.raw, json.loads(stamps.get("models", "[]")), self._models.names)
+            self._models.score_learn(nothing, e.X, y, e.weight, e.before)
+            self._models.calibrate_learn(raw[:0], raw, y, e.weight, e.before)
+            self.learned += len(e)
+            self._take_snapshot(e.X)
+
+    def _take_snapshot(self, X: Float64) -> None:
+        """Write a snapshot where these examples reach a multiple of K; X are its probes."""
+        if self._snapshots is None:
+            return
+        before = X if self._probes is None else np.concatenate([self._probes, X[-PROBES_MAX:]])
+        self._probes = before[-PROBES_MAX:]
+        every = self._snapshots.every
+        if self.learned // every > (self.learned - len(X)) // every:
+            try:
+                path = self._snapshots.save(self._models, self.version, self.learned, self._probes)
+            except TransientError as error:
+                self._log.error("snapshot_failed", error=str(error))
+            else:
+                self._log.info("snapshot_written", file=path.name, examples=self.learned)
 
 
 def _columns(raw: Float64, written: Sequence[str], names: Sequence[str]) -> Float64:

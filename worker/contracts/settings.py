@@ -287,6 +287,15 @@ class RunnerSettings(Section):
     )
 
 
+class SnapshotSettings(Section):
+    """Signed snapshots of the learned models, so that a start learns only what is newer."""
+
+    directory: str = Field(description="of the files; workers may share it")
+    key: SecretStr = Field(description="signs and checks them, 16 bytes or more; write ${NAME}")
+    every: int = Field(default=100_000, ge=1, description="examples from one to the next")
+    keep: int = Field(default=5, ge=1, description="newest ones that are kept")
+
+
 class Settings(Section):
     """One configuration file."""
 
@@ -308,6 +317,7 @@ class Settings(Section):
         default=RedisSettings(), discriminator="kind"
     )
     runner: RunnerSettings = RunnerSettings()
+    snapshots: SnapshotSettings | None = None
 
     @property
     def primary_entity(self) -> str:

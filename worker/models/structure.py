@@ -131,6 +131,7 @@ class _Writer:
         self.objects: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._alive: list[Any] = []  # an id may be given twice once its object is gone
+        self._unused_generator = random.Random(0)
 
     def value(self, value: Any) -> Any:
         kind = type(value)
@@ -181,6 +182,9 @@ class _Writer:
             raise TypeError(f"{type(value).__name__} has no plain form")
         maker, arguments, *rest = reduced
         state, items, pairs = [*rest, None, None, None][:3]
+        if type(value).__module__.startswith("river.proba.") and "_rng" in (state or ()):
+            # Unseeded, and of use for sampling alone: one for all, so that equal models are equal.
+            state = {**state, "_rng": self._unused_generator}
         is_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
         if is_new:
             maker, *arguments = arguments

@@ -1,0 +1,336 @@
+"""Snapshots: written by the log's own count, refused when anything about them is wrong."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from tests.worlds import drain, events, fill, journal, new_log, worker
+from tests.worlds import settings as world
+from worker.cli import app
+from worker.contracts.settings import ModelSettings, Settings, SnapshotSettings
+from worker.errors import FatalError, StateLostError
+from worker.features.spec import compile_features
+from worker.models.catalogue import build_model_set, build_models
+from worker.models.snapshot import decode, encode, header_of
+from worker.models.versioned import ModelSet
+from worker.snapshots import Found, Snapshots
+from worker.stores.memory import MemoryStore
+from worker.streams.memory import MemoryLog
+
+KEY = "a key that is long enough"
+DECLARED = {
+    "fraud": ModelSettings(preset="logistic"),
+    "odd": ModelSettings(preset="half_space_trees"),
+    "tree": ModelSettings(
+        river=("preprocessing.StandardScaler", {"tree.HoeffdingTreeClassifier": None})
+    ),
+}
+
+
+def build() -> ModelSet:
+    return build_model_set(DECLARED, ("a", "b"), seed=3)
+
+
+def examples(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    X = draw.normal(size=(count, 2))
+    y = np.where(draw.random(count) < 0.5, -1, X[:, 0] > 0).astype(np.int8)
+    return X, y, np.ones(count)
+
+
+def taught(count: int = 400) -> tuple[ModelSet, np.ndarray]:
+    models, (X, y, weight) = build(), examples(count)
+    models.learn(X, y, weight)
+    return models, X
+
+
+def directory(path: Path, **changes: Any) -> Snapshots:
+    words = {"directory": str(path), "key": KEY, "every": 100, "keep": 2, **changes}
+    return Snapshots(SnapshotSettings.model_validate(words), "world", "spec", build)
+
+
+def encoded(models: ModelSet, X: np.ndarray, key: str = KEY) -> bytes:
+    header = header_of("world", 7, len(X), "spec", models, "3.11")
+    return encode(header, models, X[-5:], key.encode())
+
+
+def restored(snapshots: Snapshots, first: int = 0, end: int = 1_000) -> tuple[int, list[str]]:
+    """Return the version a start would go on from (-1: none), and the reasons on the way."""
+    refused: list[Found] = []
+    snapshot = snapshots.restore(build(), first, end, refused.append)
+    return -1 if snapshot is None else snapshot.header.version, [f.refused for f in refused]
+
+
+def test_models_from_a_snapshot_learn_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """The same state hash now and after more examples; half-space trees and River trees too."""
+    models, X = taught()
+    directory(tmp_path).save(models, 7, len(X), X)
+    again = build()
+    snapshot = directory(tmp_path).restore(again, 0, 7, lambda found: None)
+    assert snapshot is not None
+    assert (snapshot.header.version, snapshot.header.examples) == (7, 400)
+    assert again.state_hash() == models.state_hash()
+    for one in (again, models):
+        one.learn(*examples(300, seed=1))
+    assert again.state_hash() == models.state_hash()
+
+
+def test_the_same_models_give_the_same_bytes() -> None:
+    """Workers that share a directory write one file."""
+    first, second = (encoded(*taught()) for _ in range(2))
+    assert first == second
+
+
+SNAPSHOT = encoded(*taught(60))
+
+
+@settings(deadline=None, max_examples=200)
+@given(place=st.integers(0, len(SNAPSHOT) - 1), bit=st.integers(0, 7))
+def test_one_wrong_bit_anywhere_is_refused(place: int, bit: int) -> None:
+    """Header, body or signature: nothing is read before the signature was found right."""
+    bad = bytearray(SNAPSHOT)
+    bad[place] ^= 1 << bit
+    with pytest.raises(StateLostError):
+        decode(bytes(bad), KEY.encode(), "file")
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 31, 32, 40, len(SNAPSHOT) - 1])
+def test_a_snapshot_cut_short_is_refused(length: int) -> None:
+    """As a disk that was full leaves it."""
+    with pytest.raises(StateLostError):
+        decode(SNAPSHOT[:length], KEY.encode(), "file")
+
+
+class Canary:
+    """Sings when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.putenv, ("RIVERWATCH_CANARY", "sang")
+
+
+def test_a_pickle_in_the_place_of_a_snapshot_is_refused_and_never_run(tmp_path: Path) -> None:
+    """Not even one that carries a right signature: the body is plain values."""
+    key = KEY.encode()
+    path = tmp_path / "world-v0000000000000009.rws"
+    for body in (pickle.dumps(Canary()), SNAPSHOT[:8] + pickle.dumps(Canary())):
+        path.write_bytes(body)
+        assert restored(directory(tmp_path))[0] == -1
+    assert not [name for name in os.environ if name == "RIVERWATCH_CANARY"]
+    assert b"pickle" not in encoded(*taught(5)) and decode(SNAPSHOT, key, "f").header.version == 7
+
+
+def test_a_damaged_newest_snapshot_is_named_and_the_older_one_taken(tmp_path: Path) -> None:
+    """What a start does after a crash of the disk."""
+    models, X = taught()
+    snapshots = directory(tmp_path)
+    snapshots.save(models, 7, len(X), X)
+    newer = snapshots.save(models, 9, len(X), X)
+    newer.write_bytes(newer.read_bytes()[:-1] + b"\x00")
+    version, refused = restored(snapshots)
+    assert version == 7
+    assert len(refused) == 1 and newer.name in refused[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"key": "another key of enough length"}, "signed with this key"),
+        ({"name": "other"}, None),
+        ({"spec": "other"}, "expected spec other, got spec"),
+    ],
+)
+def test_a_foreign_snapshot_is_refused(
+    tmp_path: Path, changes: dict[str, str], said: str | None
+) -> None:
+    """Another key, worker or feature spec; another worker's file is not even looked at."""
+    models, X = taught(50)
+    directory(tmp_path).save(models, 7, len(X), X)
+    words = SnapshotSettings.model_validate(
+        {"directory": str(tmp_path), "key": changes.get("key", KEY)}
+    )
+    other = Snapshots(words, changes.get("name", "world"), changes.get("spec", "spec"), build)
+    version, refused = restored(other)
+    assert version == -1
+    assert (said is None and not refused) or (said is not None and said in refused[0])
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "version"), [(0, 7, 7), (7, 7, 7), (8, 9, -1), (0, 6, -1)]
+)
+def test_a_snapshot_outside_of_the_log_is_refused(
+    tmp_path: Path, first: int, end: int, version: int
+) -> None:
+    """Ahead of the log's end, or behind what retention left of it."""
+    models, X = taught(50)
+    directory(tmp_path).save(models, 7, len(X), X)
+    assert restored(directory(tmp_path), first, end)[0] == version
+
+
+def test_a_snapshot_that_does_not_score_its_probes_as_it_did_is_refused(tmp_path: Path) -> None:
+    """Signed, but of a code that computes something else: here the state was changed."""
+    models, X = taught(50)
+    header = header_of("world", 7, 50, "spec", models, "3.11")
+    other, _ = taught(51)
+    lying: Any = _Lying(other, models.score(X[-5:]))
+    path = tmp_path / "world-v0000000000000007.rws"
+    path.write_bytes(encode(header, lying, X[-5:], KEY.encode()))
+    version, refused = restored(directory(tmp_path))
+    assert version == -1
+    assert "bit for bit" in refused[0]
+
+
+class _Lying:
+    """Models that claim the scores of others."""
+
+    def __init__(self, models: ModelSet, scores: np.ndarray) -> None:
+        self._models, self._scores = models, scores
+
+    def to_state(self) -> dict[str, Any]:
+        return self._models.to_state()
+
+    def score(self, X: np.ndarray) -> np.ndarray:
+        return self._scores
+
+    def calibrate(self, raw: np.ndarray) -> np.ndarray:
+        return self._models.calibrate(raw)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    """Two here; another worker's files are left alone."""
+    models, X = taught(20)
+    (tmp_path / "world-2-v0000000000000001.rws").write_bytes(b"not mine")
+    for version in (3, 5, 8):
+        directory(tmp_path).save(models, version, len(X), X)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        "world-2-v0000000000000001.rws",
+        "world-v0000000000000005.rws",
+        "world-v0000000000000008.rws",
+    ]
+
+
+def with_snapshots(path: Path, every: int = 100) -> Settings:
+    return world(snapshots={"directory": str(path), "key": KEY, "every": every, "keep": 9})
+
+
+def run_to_rest(log: MemoryLog, config: Settings) -> Any:
+    """Run a worker with snapshots until nothing comes any more; return it."""
+    spec = compile_features(config)
+    snapshots = None
+    if config.snapshots is not None:
+        snapshots = Snapshots(
+            config.snapshots, config.name, spec.spec_hash, lambda: build_models(config, spec.names)
+        )
+    one = worker(log, MemoryStore(), config=config, snapshots=snapshots)
+    drain(one)
+    return one
+
+
+def test_a_start_from_a_snapshot_and_the_rest_of_the_log_equals_the_whole_log(
+    tmp_path: Path,
+) -> None:
+    """State hash and version agree, and fewer examples were learned again."""
+    log = new_log()
+    fill(log, events(600))
+    first = run_to_rest(log, with_snapshots(tmp_path))
+    assert len(list(tmp_path.iterdir())) >= 5
+    second = run_to_rest(log, with_snapshots(tmp_path))
+    without = run_to_rest(log, world())
+    assert second.parts.models.state_hash() == without.parts.models.state_hash()
+    assert first.parts.models.state_hash() == without.parts.models.state_hash()
+
+
+def test_snapshots_of_one_log_are_the_same_whoever_writes_them(tmp_path: Path) -> None:
+    """A worker that started from a snapshot goes on to write what the first one wrote."""
+    log = new_log()
+    fill(log, events(300))
+    run_to_rest(log, with_snapshots(tmp_path / "a"))
+    (tmp_path / "b").mkdir()
+    oldest = min((tmp_path / "a").iterdir())
+    (tmp_path / "b" / oldest.name).write_bytes(oldest.read_bytes())
+    run_to_rest(log, with_snapshots(tmp_path / "b"))
+    both = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("a", "b")
+    ]
+    assert both[0] == both[1]
+
+
+def test_a_training_log_that_lost_its_beginning_is_refused_without_a_snapshot(
+    tmp_path: Path,
+) -> None:
+    """The models would silently be others; with a snapshot from behind the gap all is well."""
+    log = new_log()
+    fill(log, events(300))
+    run_to_rest(log, with_snapshots(tmp_path))
+    log.truncate("training", 0, 2)
+    run_to_rest(log, with_snapshots(tmp_path))
+    with pytest.raises(FatalError, match="a log from 0 on, or a snapshot"):
+        run_to_rest(log, world())
+
+
+def write_config(path: Path, directory: Path) -> None:
+    text = (Path(__file__).parents[1] / "examples" / "cards" / "cards.yaml").read_text()
+    lines = f"\nsnapshots: {{directory: {directory}, key: '${{SNAPSHOT_KEY}}', every: 100}}\n"
+    path.write_text(text + lines)
+
+
+def test_the_commands_list_show_and_verify(tmp_path: Path, monkeypatch: Any) -> None:
+    """A good file, a damaged one, and none."""
+    config, files = tmp_path / "cards.yaml", tmp_path / "snapshots"
+    monkeypatch.setenv("SNAPSHOT_KEY", KEY)
+    write_config(config, files)
+    call = CliRunner().invoke
+    assert "no snapshots" in call(app, ["snapshot", "list", "-c", str(config)]).output
+    _save_one(config)
+    listed = call(app, ["snapshot", "list", "-c", str(config)]).output
+    assert re.search(r"cards-v0000000000000003.rws  version 3, 10 examples", listed)
+    (path,) = files.iterdir()
+    assert '"examples": 10' in call(app, ["snapshot", "show", str(path), "-c", str(config)]).output
+    assert call(app, ["snapshot", "verify", "-c", str(config)]).exit_code == 0
+    path.write_bytes(path.read_bytes()[:-1])
+    done = call(app, ["snapshot", "verify", "-c", str(config)])
+    assert done.exit_code == 1 and "refused" in done.output
+
+
+def _save_one(config: Path) -> None:
+    from worker.commands import load, snapshots_of
+
+    loaded = load(config)
+    spec = compile_features(loaded)
+    snapshots = snapshots_of(loaded, spec)
+    assert snapshots is not None
+    X = np.zeros((10, len(spec.names)))
+    snapshots.save(build_models(loaded, spec.names), 3, 10, X)
+
+
+def test_a_key_in_the_file_or_too_short_is_a_mistake(tmp_path: Path, monkeypatch: Any) -> None:
+    """Secrets come from the environment, and a short one protects nothing."""
+    monkeypatch.setenv("SNAPSHOT_KEY", "short")
+    config = tmp_path / "cards.yaml"
+    write_config(config, tmp_path)
+    done = CliRunner().invoke(app, ["check", "-c", str(config)])
+    assert done.exit_code == 2 and "16 bytes or more" in done.output
+    config.write_text(config.read_text().replace("${SNAPSHOT_KEY}", KEY))
+    done = CliRunner().invoke(app, ["check", "-c", str(config)])
+    assert done.exit_code == 2 and "a secret from the environment" in done.output
+    assert KEY not in done.output
+
+
+def test_a_worker_without_new_examples_writes_nothing(tmp_path: Path) -> None:
+    """Only multiples of K count."""
+    log = new_log()
+    fill(log, events(30))
+    run_to_rest(log, with_snapshots(tmp_path, every=10_000))
+    assert list(tmp_path.iterdir()) == []
+    assert len(journal(log)) == 30

@@ -1,0 +1,154 @@
+"""Snapshots in a directory: written at multiples of K examples, found again at the start.
+
+A file is named after its version, ``NAME-v0000000000001234.rws``, and its bytes depend on the
+training log alone: workers that share a directory write the same file, whoever is first.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.contracts.records import Float64
+from worker.contracts.settings import SnapshotSettings
+from worker.errors import StateLostError, TransientError
+from worker.models.snapshot import (
+    PROBES_MAX,
+    Header,
+    Snapshot,
+    check_origin,
+    decode,
+    encode,
+    header_of,
+    prove,
+)
+from worker.models.versioned import ModelSet
+
+_SUFFIX = ".rws"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file of the directory: its header, or why it is refused."""
+
+    path: Path
+    header: Header | None
+    refused: str = ""
+
+
+class Snapshots:
+    """The snapshots of one worker's models.
+
+    Parameters
+    ----------
+    build
+        Returns models of the same configuration that have learned nothing: a snapshot is tried on
+        these first.
+    """
+
+    def __init__(
+        self, settings: SnapshotSettings, name: str, spec_hash: str, build: Callable[[], ModelSet]
+    ) -> None:
+        self.every = settings.every
+        self._keep = settings.keep
+        self._directory = Path(settings.directory)
+        self._key = settings.key.get_secret_value().encode()
+        self._name, self._spec_hash, self._build = name, spec_hash, build
+
+    def save(self, models: ModelSet, version: int, examples: int, probes: Float64) -> Path:
+        """Write a snapshot unless it is there, and delete the oldest beyond ``keep``.
+
+        Raises
+        ------
+        TransientError
+            The directory cannot be written now. Nothing but a quicker start is lost.
+        """
+        path = self._directory / f"{self._name}-v{version:016d}{_SUFFIX}"
+        header = header_of(
+            self._name, version, examples, self._spec_hash, models, platform.python_version()
+        )
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _write(path, encode(header, models, probes[-PROBES_MAX:], self._key))
+            for old in self._paths()[self._keep :]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise TransientError(
+                str(path), "a directory that can be written", type(error).__name__
+            ) from error
+        return path
+
+    def restore(
+        self, models: ModelSet, first: int, end: int, refused: Callable[[Found], None]
+    ) -> Snapshot | None:
+        """Put the newest valid snapshot into models that have learned nothing; None for none.
+
+        Parameters
+        ----------
+        first, end
+            Of the training log: a snapshot outside of it does not belong to it.
+        refused
+            Told of every snapshot that was passed over.
+        """
+        for path in self._paths():
+            try:
+                snapshot = self.proved(path, first, end)
+            except StateLostError as error:
+                refused(Found(path, None, str(error)))
+            else:
+                models.restore(snapshot.state)
+                return snapshot
+        return None
+
+    def proved(self, path: Path, first: int = 0, end: int | None = None) -> Snapshot:
+        """Return a snapshot that was tried: signature, origin, place in the log, probes.
+
+        Raises
+        ------
+        StateLostError
+            It fails one of these.
+        """
+        snapshot = self.read(path)
+        models = self._build()
+        check_origin(snapshot.header, self._name, self._spec_hash, models, path.name)
+        version = snapshot.header.version
+        if version < first or (end is not None and version > end):
+            raise StateLostError(path.name, f"a version in {first}..{end}", str(version))
+        models.restore(snapshot.state)
+        prove(snapshot, models, path.name)
+        return snapshot
+
+    def found(self) -> Iterator[Found]:
+        """Yield every file, the newest first, with its header if its signature is right."""
+        for path in self._paths():
+            try:
+                yield Found(path, self.read(path).header)
+            except StateLostError as error:
+                yield Found(path, None, str(error))
+
+    def read(self, path: Path) -> Snapshot:
+        """Return a snapshot after its signature was checked; StateLostError where it is wrong."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StateLostError(path.name, "a readable file", type(error).__name__) from error
+        return decode(data, self._key, path.name)
+
+    def _paths(self) -> list[Path]:
+        """Return this worker's files, the newest version first."""
+        pattern = f"{self._name}-v{'[0-9]' * 16}{_SUFFIX}"
+        return sorted(self._directory.glob(pattern), reverse=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; another writer of the same bytes does no harm."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
