@@ -76,7 +76,7 @@ def encode(header: Header, models: ModelSet, probes: Float64, key: bytes) -> byt
         A model holds something that has no plain form; see `Model.to_state`.
     """
     head = msgspec.json.encode(header)
-    body = pack({"state": models.to_state(), "probes": probes, "scores": models.score(probes)})
+    body = pack({"state": models.to_state(), "probes": probes, "scores": _scores(models, probes)})
     signed = b"".join((MAGIC, _LENGTH.pack(len(head)), head, body))
     return signed + _mac(signed, key)
 
