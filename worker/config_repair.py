@@ -64,7 +64,8 @@ def _stand_in(value: dict[str, Any], path: Path) -> Any:
         if path == ("decision", "model"):
             return next(iter(value["models"]))
         if path in (("events", "id"), ("events", "key")):
-            return next(iter(value["entities"].values()))["key"]
+            keys = (entity["key"] for entity in value["entities"].values())
+            return next(key for key in keys if isinstance(key, str))
         if path == ("events", "time", "field"):
             fields = value["events"]["fields"].items()
             return next(name for name, declared in fields if "timestamp" in str(declared))

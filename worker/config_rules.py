@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from worker.config_problems import near, shown
 from worker.contracts.settings import (
+    EntitySettings,
     FieldSettings,
     KafkaSettings,
     ModelSettings,
@@ -71,9 +72,11 @@ def _reference(
         yield Problem(path, "a field of events.fields", shown(name), hint)
     elif declared.type not in types:
         yield Problem(path, f"a field of type {' or '.join(types)}", f"{name}: {declared.type}")
-    elif is_required and declared.default is not None:
-        where = ("events", "fields", name, "default")
-        yield Problem(where, f"no default: {'.'.join(path)} names it", shown(declared.default))
+    elif is_required and not declared.is_required:
+        option = "optional" if declared.optional else "default"
+        where = ("events", "fields", name, option)
+        got = shown(getattr(declared, option))
+        yield Problem(where, f"no {option}: {'.'.join(path)} names it", got)
 
 
 def _fields(settings: Settings) -> Iterator[Problem]:
@@ -116,6 +119,8 @@ def _default(declared: FieldSettings, unit: str) -> Iterator[Problem]:
     default = declared.default
     if default is None:
         return
+    if declared.optional:
+        yield Problem(("optional",), "no default, or no optional: true", "both")
     expected = _default_type(declared, default, unit)
     if expected is None:
         expected = _default_bound(declared, default)
@@ -155,14 +160,35 @@ def _default_bound(declared: FieldSettings, default: str | float) -> str | None:
 
 def _entities(settings: Settings) -> Iterator[Problem]:
     for name, entity in settings.entities.items():
-        path = ("entities", name, "key")
-        yield from _reference(settings, path, entity.key, _ID_TYPES, is_required=False)
+        yield from _entity_key(settings, name, entity)
         if name in RESERVED_ENTITIES:
             yield Problem(("entities", name), "another name", shown(name), "it is reserved")
     key = settings.events.key
     if key in settings.events.fields and all(e.key != key for e in settings.entities.values()):
         expected = f"an entity with the key of the events, {key}"
         yield Problem(("entities",), expected, "none")
+
+
+def _entity_key(settings: Settings, name: str, entity: EntitySettings) -> Iterator[Problem]:
+    """Yield what is wrong with the fields of an id, and with being optional or not."""
+    path = ("entities", name, "key")
+    is_list = not isinstance(entity.key, str)
+    if len(set(entity.keys)) < len(entity.keys) or (is_list and len(entity.keys) < 2):
+        yield Problem(path, "a field, or several different ones", shown(list(entity.keys)))
+        return
+    for key in entity.keys:
+        yield from _reference(settings, path, key, _ID_TYPES, is_required=False)
+    declared = [settings.events.fields.get(key) for key in entity.keys]
+    missing = [
+        key for key, field in zip(entity.keys, declared, strict=True)
+        if field is not None and field.may_be_missing
+    ]  # fmt: skip
+    if missing and not entity.optional and settings.events.key not in missing:
+        hint = f"{missing[0]} may be missing"
+        yield Problem(("entities", name, "optional"), "true", "false", hint)
+    if entity.optional and not missing and None not in declared:
+        hint = f"write optional: true at events.fields.{entity.keys[-1]}"
+        yield Problem(("entities", name, "optional"), "a key that may be missing", "none", hint)
 
 
 def _models(settings: Settings) -> Iterator[Problem]:

@@ -10,7 +10,8 @@ import xxhash
 from msgspec.structs import astuple
 
 from worker.contracts.clock import EventClock
-from worker.contracts.records import Bool, Decoded, Events, Records, Rejected
+from worker.contracts.entity_ids import NO_ENTITY, joined_ids
+from worker.contracts.records import MISSING, Bool, Decoded, Events, Records, Rejected
 from worker.contracts.rejections import RejectCode
 from worker.contracts.settings import Settings
 from worker.decode_columns import PlainFilter, Row, Values, struct_of, suspects_of, values_of
@@ -52,7 +53,7 @@ class Decoder:
         self._bytes_max = settings.events.record_bytes_max
         self._id, self._key = settings.events.id, settings.events.key
         self._time = settings.events.time.field
-        self._entities = {name: entity.key for name, entity in settings.entities.items()}
+        self._entities = {name: entity.keys for name, entity in settings.entities.items()}
 
     def decode(self, records: Records, clock: EventClock) -> Decoded:
         """Return the events and the rejected of one batch, each in log order; advance the clock."""
@@ -112,9 +113,16 @@ class Decoder:
             time_ms=np.asarray(columns[self._time], np.int64),
             ids=ids,
             id_hash=np.array([xxhash.xxh3_64_intdigest(one.encode()) for one in ids], np.uint64),
-            entity_ids={name: _texts(columns[key]) for name, key in self._entities.items()},
+            entity_ids=self._entity_ids(columns),
             columns=columns,
         )
+
+    def _entity_ids(self, columns: dict[str, Values]) -> dict[str, list[str]]:
+        texts = {key: _texts(columns[key]) for keys in self._entities.values() for key in keys}
+        return {
+            name: texts[keys[0]] if len(keys) == 1 else joined_ids([texts[key] for key in keys])
+            for name, keys in self._entities.items()
+        }
 
     def _suspects(self, records: Records, events: Events) -> Bool:
         """Return which rows break a rule that is checked by column, or have a key to look at."""
@@ -147,7 +155,10 @@ class Decoder:
 
 
 def _texts(values: Values) -> list[str]:
-    return values if isinstance(values, list) else [str(value) for value in values.tolist()]
+    """Return ids as texts; a missing one is empty."""
+    if isinstance(values, list):
+        return values
+    return [str(value) if value != MISSING else NO_ENTITY for value in values.tolist()]
 
 
 def _take(events: Events, keep: Bool) -> Events:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
-from worker.contracts.records import Bool, Float64, Int64
+from worker.contracts.records import MISSING, Bool, Float64, Int64
 from worker.decode_fields import ID_BYTES_MAX, Column
 from worker.decode_strict import DEPTH_MAX
 from worker.event_times import iso_column_to_ms, seconds_to_ms
@@ -17,8 +17,9 @@ from worker.event_times import iso_column_to_ms, seconds_to_ms
 Row = tuple[Any, ...]
 Values = Int64 | Float64 | list[str]
 
-# Marks what is no time in a column of times; no time of the years 1 to 9999 has this value.
-NO_TIME = int(np.iinfo(np.int64).min)
+# Marks what is no time in a column of times; no time of the years 1 to 9999 has this value. It
+# differs from a missing time.
+NO_TIME = MISSING + 1
 # A character is at most four bytes of UTF-8, so a text of this length is no id that is too long.
 _SHORT_ID_LENGTH = ID_BYTES_MAX // 4
 
@@ -99,8 +100,8 @@ def suspects_of(column: Column, values: Values) -> Bool | None:
     if column.kind == "decimal":
         return np.asarray(np.abs(np.asarray(values)) > column.magnitude_max, np.bool_)
     if column.kind == "timestamp":
-        lowest = 0 if column.is_event_time else NO_TIME + 1
-        return np.asarray(np.asarray(values) < lowest, np.bool_)
+        times = np.asarray(values)
+        return np.asarray(times < 0 if column.is_event_time else times == NO_TIME, np.bool_)
     return None
 
 

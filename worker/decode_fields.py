@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from worker.contracts.records import MISSING
 from worker.contracts.settings import FieldSettings, Settings
 from worker.event_times import TIME_MS_MAX, TIME_MS_MIN, iso_to_ms
 
@@ -25,8 +26,9 @@ class Column:
 
     ``json_type`` is the type on the wire: a number of ``time_unit``, or a text, for a timestamp.
     ``lower`` and ``upper`` are in wire units and inclusive; integers for integers. ``default`` is
-    in column units (units of the resolution, Unix ms, index of a category) and None where the field
-    is required. ``magnitude_max`` bounds an integer's size, or a decimal's in units.
+    in column units (units of the resolution, Unix ms, index of a category), what stands for a
+    missing value where the field is optional, and None where it is required. ``magnitude_max``
+    bounds an integer's size, or a decimal's in units.
     """
 
     name: str
@@ -46,23 +48,34 @@ class Column:
     @property
     def integer_bounds(self) -> tuple[int, int]:
         """Return the smallest and the largest integer that can be stored and aggregated."""
-        lowest = INT64_MIN if self.magnitude_max == INT64_MAX else -self.magnitude_max
+        whole = self.magnitude_max == INT64_MAX and self.default != MISSING
+        lowest = INT64_MIN if whole else -self.magnitude_max
         return lowest, self.magnitude_max
 
     @property
     def may_be_empty(self) -> bool:
-        """Return whether an empty id is allowed: it is the default, so it means no entity."""
+        """Return whether an empty id is allowed: it means no entity."""
         return self.default == ""
 
 
 def compile_columns(settings: Settings) -> tuple[Column, ...]:
     """Return the declared fields in their order. The settings were checked before."""
     aggregated = aggregated_fields(settings)
-    ids = {settings.events.id, *(entity.key for entity in settings.entities.values())}
+    ids = {settings.events.id, *(key for e in settings.entities.values() for key in e.keys)}
     return tuple(
-        _column(name, declared, settings, name in aggregated, name in ids)
+        _optional(_column(name, declared, settings, name in aggregated, name in ids), declared)
         for name, declared in settings.events.fields.items()
     )
+
+
+def _optional(column: Column, declared: FieldSettings) -> Column:
+    """Return a column that holds what stands for a missing value, if the field is optional."""
+    if not declared.optional:
+        return column
+    missing: str | float = MISSING
+    if column.kind in ("string", "float"):
+        missing = "" if column.kind == "string" else math.nan
+    return replace(column, is_required=False, default=missing)
 
 
 def aggregated_fields(settings: Settings) -> frozenset[str]:

@@ -127,7 +127,11 @@ def _fields(settings: Settings) -> Iterator[tuple[str, ...]]:
 
 
 def _use(settings: Settings, name: str) -> str:
-    uses = [f"{e} id" for e, entity in settings.entities.items() if entity.key == name]
+    uses = [
+        f"{e} id" if len(entity.keys) == 1 else f"part of {e} id"
+        for e, entity in settings.entities.items()
+        if name in entity.keys
+    ]
     if name == settings.events.id:
         uses.insert(0, "event id")
     if name == settings.events.time.field:
@@ -150,6 +154,8 @@ def _rules(settings: Settings, name: str, declared: FieldSettings) -> str:
         rules.append(f"at most {declared.max:g}")
     if declared.default is not None:
         rules.append(f"optional, else {declared.default}")
+    if declared.optional:
+        rules.append("optional")
     return "; ".join(rules)
 
 
@@ -161,7 +167,13 @@ def _features(spec: FeatureSpec) -> Iterator[tuple[str, ...]]:
 def _entities(settings: Settings, spec: FeatureSpec) -> Iterator[tuple[str, ...]]:
     for name, entity in settings.entities.items():
         kind = " (primary)" if name == settings.primary_entity else ""
-        yield name + kind, entity.key, str(entity.ring), str(spec.bytes_estimate(name))
+        kind += " (optional)" if entity.optional else ""
+        yield (
+            name + kind,
+            " and ".join(entity.keys),
+            str(entity.ring),
+            str(spec.bytes_estimate(name)),
+        )
 
 
 def _models(settings: Settings) -> Iterator[tuple[str, ...]]:
@@ -213,7 +225,7 @@ def _events_schema(settings: Settings) -> dict[str, Any]:
         "title": f"an event of {settings.events.topic}",
         "type": "object",
         "properties": {n: _field_schema(settings, n, declared) for n, declared in fields.items()},
-        "required": [name for name, declared in fields.items() if declared.default is None],
+        "required": [name for name, declared in fields.items() if declared.is_required],
         "additionalProperties": True,
     }
 
@@ -223,8 +235,8 @@ def _field_schema(settings: Settings, name: str, declared: FieldSettings) -> dic
     for keyword, bound in (("minimum", declared.min), ("maximum", declared.max)):
         if bound is not None:
             schema[keyword] = bound
-    if declared.default is not None:
-        # A null stands for the default, as a missing field does.
+    if not declared.is_required:
+        # A null stands for the default, or is missing, as a field that is not there.
         schema["type"] = [schema["type"], "null"]
         schema["default"] = declared.default
     words = "; ".join(
@@ -243,5 +255,5 @@ def _type_schema(settings: Settings, name: str, declared: FieldSettings) -> dict
     if declared.type == "category":
         schema["examples"] = list(declared.values or ())
     if declared.type == "string" and _use(settings, name):
-        schema |= {"minLength": 0 if declared.default == "" else 1, "maxLength": ID_BYTES_MAX}
+        schema |= {"minLength": 0 if declared.may_be_missing else 1, "maxLength": ID_BYTES_MAX}
     return schema

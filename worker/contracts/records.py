@@ -12,6 +12,9 @@ UInt64 = NDArray[np.uint64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+MISSING = -(1 << 63)
+"""What a column of integers holds where an optional field is missing."""
+
 MISSING = -(2**63)
 """The smallest int64 stands for a recorded value that an event does not have."""
 
@@ -72,7 +75,8 @@ class Events:
     ``columns`` holds the declared fields: int64 for integers, decimals (in units of their
     resolution), booleans, timestamps (Unix ms) and categories (index into the declared values,
     ``len(values)`` for any other); float64 for floats; a list of str for strings. ``entity_ids``
-    holds, per entity name, the id of each event's entity as str.
+    holds, per entity name, the id of each event's entity as str, empty where it has none. What an
+    optional field lacks is `MISSING` in int64, NaN in float64, an empty text in strings.
     """
 
     index: Int64  # position in the batch of records

@@ -58,8 +58,8 @@ class Section(BaseModel):
 
 
 class FieldSettings(Section):
-    """One declared field of an event. A field with a ``default`` is optional: missing or null
-    becomes it.
+    """One declared field of an event. Missing or null becomes the ``default``, or stays missing
+    where the field is ``optional``.
     """
 
     type: Literal["string", "integer", "float", "decimal", "boolean", "category", "timestamp"] = (
@@ -82,6 +82,16 @@ class FieldSettings(Section):
         default=None, description="categories only: the known values"
     )
     unit: Literal["iso", "s", "ms", "us"] = Field(default="iso", description="timestamps only")
+
+    @property
+    def is_required(self) -> bool:
+        """Return whether an event must have it."""
+        return self.default is None and not self.optional
+
+    @property
+    def may_be_missing(self) -> bool:
+        """Return whether an event may be without it, as an id: an empty text is none."""
+        return self.optional or self.default == ""
 
     @model_validator(mode="before")
     @classmethod
@@ -137,10 +147,19 @@ class LabelSettings(Section):
 
 
 class EntitySettings(Section):
-    """What features belong to: the field with its id, and the number of events its ring holds."""
+    """What features belong to: the field with its id, and the number of events its ring holds.
 
-    key: str = Field(description="the field with its id")
+    The ids of several fields are joined: a composite entity is a pair, such as card and merchant.
+    """
+
+    key: str | tuple[str, ...] = Field(description="the field with its id, or a list of fields")
+    optional: bool = Field(default=False, description="an event may be without it")
     ring: int = Field(default=32, ge=1, le=1024, description="last events kept one by one")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the fields with its id."""
+        return (self.key,) if isinstance(self.key, str) else self.key
 
 
 class CalibrationSettings(Section):

@@ -9,6 +9,7 @@ from typing import Any
 from worker.contracts.settings import FieldSettings, Settings, parse_duration
 from worker.errors import Problem
 from worker.features.expressions import Schema
+from worker.features.expressions.zones import zone_names, zone_of
 
 Path = tuple[str | int, ...]
 
@@ -23,7 +24,16 @@ class Declared:
         self.problems: list[Problem] = []
         self.fields = settings.events.fields
         self.entities = settings.entities
-        self.schema = Schema(self.fields, settings.events.time.field, settings.events.timezone)
+        self.schema = Schema(self.fields, settings.events.time.field, self._zone(settings))
+
+    def _zone(self, settings: Settings) -> str:
+        name = settings.events.timezone
+        try:
+            return zone_of(name).name
+        except LookupError:
+            hint = suggest(name, zone_names())
+            self.problem(("events", "timezone"), "a time zone such as Europe/Paris", name, hint)
+            return "UTC"
 
     def field(self, path: Path, name: str, sign: str) -> FieldSettings | None:
         """Return a declared field; a problem and None where there is none of that name."""

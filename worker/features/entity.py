@@ -82,6 +82,7 @@ class EntitySpec:
     name: str
     ring: int
     primary: bool
+    optional: bool
     recorded: tuple[Recorded, ...]
     registers: tuple[Register, ...]
     windows: tuple[Window, ...]
@@ -98,7 +99,9 @@ class EntitySpec:
         return -1 if source is None else [r.source for r in self.recorded].index(source)
 
 
-def entity_spec(name: str, ring: int, primary: bool, features: Sequence[Feature]) -> EntitySpec:
+def entity_spec(
+    name: str, ring: int, primary: bool, optional: bool, features: Sequence[Feature]
+) -> EntitySpec:
     """Return what features need to have kept of the entities of one type."""
     columns = [i for i, feature in enumerate(features) if feature.entity == name]
     own = [features[i] for i in columns]
@@ -109,6 +112,7 @@ def entity_spec(name: str, ring: int, primary: bool, features: Sequence[Feature]
         name,
         ring,
         primary,
+        optional,
         _recorded(own),
         _registers(own),
         tuple(sorted(windows)),

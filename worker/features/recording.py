@@ -37,7 +37,10 @@ def _text(source: Source, events: Events) -> Int64:
     """Return 64 bits that stand for each string; two strings in 2^64 are taken for one."""
     hashes = [xxhash.xxh3_64_intdigest(text.encode()) for text in events.columns[source.field]]
     found = np.array(hashes, np.uint64).view(np.int64)
-    return np.where(found == MISSING, MISSING + 1, found)
+    found = np.where(found == MISSING, MISSING + 1, found)
+    if not source.optional:
+        return found
+    return np.where([not text for text in events.columns[source.field]], MISSING, found)
 
 
 def _degrees(source: Source, events: Events) -> Int64:

@@ -8,6 +8,7 @@ from itertools import repeat
 import numpy as np
 
 from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64, LabelUpdates
+from worker.features.aggregations import AGGREGATIONS
 from worker.features.blob import BlobCodec
 from worker.features.kernels import fold
 from worker.features.learned import Learned
@@ -100,7 +101,10 @@ class FeatureTables:
 
     def foreign_ids(self, events: Events) -> dict[str, list[str]]:
         """Return the ids, each once, of the entities kept elsewhere that a batch reads."""
-        return {name: list(dict.fromkeys(events.entity_ids[name])) for name in self._foreign}
+        return {
+            name: list(dict.fromkeys(filter(None, events.entity_ids[name])))
+            for name in self._foreign
+        }
 
     def recall(
         self, states: Mapping[str, Mapping[str, bytes | None]], later: Mapping[str, EntityRows]
@@ -184,6 +188,9 @@ class Table:
         self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
         self._codec = BlobCodec(self._plan, spec.state_hash, entity.name, index)
         self._entities_max = entities_max
+        self._optional = entity.optional
+        self._columns = np.array(entity.columns, np.int64)
+        self._empty = [AGGREGATIONS[spec.features[c].aggregation].empty for c in entity.columns]
         self._width = len(spec.features)
         self._slots: dict[str, int] = {}
         self._ids: list[str] = [""] * _SLOTS_FIRST
@@ -193,7 +200,7 @@ class Table:
         self.dirty_count = 0
 
     def missing(self, ids: list[str]) -> list[str]:
-        return [id_ for id_ in dict.fromkeys(ids) if id_ not in self._slots]
+        return [id_ for id_ in dict.fromkeys(ids) if id_ and id_ not in self._slots]
 
     def check(self, part: Mapping[str, bytes | None]) -> None:
         for blob in part.values():
@@ -215,13 +222,21 @@ class Table:
             self._codec.decode(self._rows, slots, [blob for _, blob in stored])
 
     def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> None:
-        slots = np.array(list(map(self._slots.__getitem__, ids)), np.int64)
+        slots = self._slots_of(ids, X)
         rows = EntityRows(
             ids, events.time_ms, events.id_hash, recorded_values(self._sources, events)
         )
         self._batch += 1
-        self._used[slots] = self._batch
+        self._used[slots[slots >= 0]] = self._batch
         self._fold(slots, rows, duplicate, X)
+
+    def _slots_of(self, ids: list[str], X: Float64) -> Int64:
+        """Return the slot of each event's entity; -1, and empty features, where it has none."""
+        if not self._optional or all(ids):
+            return np.array(list(map(self._slots.__getitem__, ids)), np.int64)
+        slots = np.array([self._slots[id_] if id_ else -1 for id_ in ids], np.int64)
+        X[np.ix_(slots < 0, self._columns)] = self._empty
+        return slots
 
     def fold_rows(self, rows: EntityRows) -> None:
         """Fold rows in order without reading; those of entities that are not here are skipped."""
@@ -236,7 +251,9 @@ class Table:
         rows = EntityRows(
             ids, events.time_ms, events.id_hash, recorded_values(self._sources, events)
         )
-        return rows.take(np.flatnonzero(~duplicate)) if duplicate.any() else rows
+        if all(ids) and not duplicate.any():
+            return rows
+        return rows.take(np.flatnonzero(~duplicate & np.array(list(map(bool, ids)), np.bool_)))
 
     def blobs(self, ids: list[str]) -> list[bytes]:
         """Return the present states of entities that are here; nothing becomes clean."""

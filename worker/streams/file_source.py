@@ -224,7 +224,7 @@ def _is_readable(path: Path) -> bool:
 
 def _layout(settings: Settings, label_column: str | None) -> Layout:
     events = settings.events
-    required = [name for name, field in events.fields.items() if field.default is None]
+    required = [name for name, field in events.fields.items() if field.is_required]
     wanted = [events.id, events.key] + ([label_column] if label_column else [])
     return Layout(
         fields=events.fields,

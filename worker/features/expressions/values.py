@@ -15,10 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.contracts.records import Events, Float64, Int64
-
-MISSING = int(np.iinfo(np.int64).min)
-"""A missing value in a column of integers."""
+from worker.contracts.records import MISSING, Events, Float64, Int64
 
 FALSE, UNKNOWN, TRUE = 0, 1, 2
 KINDS = ("number", "boolean", "text", "time")
@@ -76,3 +73,9 @@ def codes_of(values: Values) -> Int64:
     values = np.asarray(values)
     numbers = values // 2 if values.dtype == np.int8 else np.nan_to_num(values)
     return np.where(is_missing(values), MISSING, numbers.astype(np.int64))
+
+
+__all__ = [
+    "FALSE", "KINDS", "MISSING", "TRUE", "UNKNOWN", "Rows", "Truth", "Values", "codes_of", "finite",
+    "is_missing", "numbers_of", "texts_of", "truth",
+]  # fmt: skip
