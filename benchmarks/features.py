@@ -16,6 +16,8 @@ import numpy as np
 
 from worker.contracts.records import Events
 from worker.contracts.settings import Settings
+from worker.features.learned import Learned
+from worker.features.rows import RowFeatures
 from worker.features.spec import FeatureSpec, compile_features
 from worker.features.table import FeatureTables
 
@@ -38,6 +40,19 @@ HANDBOOK: dict[str, Any] = {
         "mean(amount)": {"windows": ["1d", "7d", "30d"], "delay": "7d"},
     },
 }
+ROWS: dict[str, Any] = {
+    "amount": "$amount",
+    "log": "log1p($amount)",
+    "night": "hour($time) < 6",
+    "night_paris": "hour($time, 'Europe/Paris') < 6",
+    "round": "$amount % 10 == 0",
+    "share": "clip($amount, 0, 100) / 100",
+    "late_log": "if($amount > 100 and hour($time) < 6, log1p($amount), 0)",
+    "bucket": "onehot(bucket($amount, 10, 50, 100, 200))",
+    "habit": "cross(bucket($amount, 10, 50), is_weekend($time))",
+    "hashed": "hashed($terminal, 16)",
+    "level": "quantile_bucket($amount, 10)",
+}
 
 Row = dict[str, Any]
 History = dict[tuple[str, str], list[tuple[int, float]]]
@@ -53,6 +68,7 @@ def run(quick: bool = False) -> list[Row]:
     return [
         _row("features_90", wide_us, "us/event", plain_us / wide_us, to),
         _row("features_15", 1e6 / handbook_us, "events/s"),
+        _row("rows_11", _rows_us(warm + measured), "us/event"),
         *_blob_rows(tables, 1 if quick else 9),
     ]
 
@@ -113,6 +129,19 @@ def _process_us(spec: FeatureSpec, warm: int, measured: int) -> tuple[FeatureTab
         tables.load(missing, [None] * len(missing))
         took.append(_timed(lambda events=events: tables.process(events)))  # type: ignore[misc]
     return tables, statistics.median(took[warm:]) / BATCH * 1e6
+
+
+def _rows_us(count: int) -> float:
+    """Return the median time an event takes for features of the row alone."""
+    spec = _spec(ROWS)
+    rows, learned = RowFeatures(spec.features), Learned(spec.features)
+    duplicate = np.zeros(BATCH, np.bool_)
+    took: list[float] = []
+    for events in batches(count):
+        events.columns["terminal"] = events.entity_ids["terminal"]
+        X = np.zeros((BATCH, len(spec.features)))
+        took.append(_timed(lambda e=events, X=X: rows.write(e, learned.update(e, duplicate), X)))  # type: ignore[misc]
+    return statistics.median(took) / BATCH * 1e6
 
 
 def _blob_rows(tables: FeatureTables, rounds: int) -> list[Row]:
