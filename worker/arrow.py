@@ -228,6 +228,23 @@ def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: i
     return values
 
 
+def order_record(action: str, model: str) -> bytes:
+    """Return the value of an order on the training topic: no rows, all in the metadata."""
+    words = {"schema_version": str(SCHEMA_VERSION), "order": action, "model": model}
+    batch = pa.RecordBatch.from_arrays([], schema=pa.schema([], metadata=words))
+    return to_bytes(batch)
+
+
+def read_order(value: bytes, where: str) -> tuple[str, str] | None:
+    """Return (action, model) where a training record is an order, else None.
+
+    >>> read_order(order_record("promote", "tree"), "training/0@7")
+    ('promote', 'tree')
+    """
+    stamps = stamps_of(read_batch(value, where))
+    return (stamps["order"], stamps["model"]) if "order" in stamps else None
+
+
 def read_examples(value: bytes, where: str) -> tuple[dict[str, str], Examples]:
     """Return the stamps and the examples of one training record; ``before`` is all zero.
 

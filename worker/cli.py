@@ -192,6 +192,26 @@ def drop(
     _exit(lambda: run_drop(config, partition, yes))
 
 
+@app.command(
+    epilog="Example: riverwatch models -c cards.yaml; riverwatch models -c c.yaml promote tree"
+)
+def models(
+    config: ConfigFile,
+    order: Annotated[
+        str | None,
+        typer.Argument(help="promote, roll-back, freeze or thaw; none: list the models"),
+    ] = None,
+    model: Annotated[str | None, typer.Argument(help="the model that the order is about")] = None,
+) -> None:
+    """List the models with their metrics and what befell them, or give them an order.
+
+    An order goes through the training log: all workers follow it at the same version.
+    """
+    from worker.commands_models import run_models
+
+    _exit(lambda: run_models(config, order, model))
+
+
 snapshot_app = typer.Typer(
     help="Snapshots of the learned models: list, show, verify.", no_args_is_help=True
 )

@@ -1,16 +1,110 @@
-"""Commands about learned models: ``snapshot list``, ``show`` and ``verify``."""
+"""Commands about learned models: ``models``, ``snapshot list``, ``show`` and ``verify``."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import msgspec
+from rich.console import Console
+from rich.table import Table
 
-from worker.commands import load, snapshots_of
+from worker.commands import kafka_of, load, snapshots_of
+from worker.contracts.records import Output
+from worker.contracts.settings import Settings
 from worker.errors import ConfigError, StateLostError
 from worker.features.spec import compile_features
+from worker.models.prequential import Figures
+from worker.models.versioned import ModelSet
+from worker.progress import ProgressBar
 from worker.snapshots import Snapshots
+
+ORDERS = ("promote", "roll_back", "freeze", "thaw")
+_ORDERS_OF_ONE = ("promote", "freeze", "thaw")
+_NOTICES = 10
+
+
+def run_models(path: Path, order: str | None, model: str | None) -> int:
+    """List the models with their metrics as the training log has them; or write an order to it."""
+    settings = load(path)
+    if order is None:
+        _print_models(_learned(settings))
+        return 0
+    words = order.replace("-", "_")
+    if words not in ORDERS:
+        raise ConfigError("models", expected=f"one of {', '.join(ORDERS)}", got=order)
+    if (words in _ORDERS_OF_ONE) != (model is not None):
+        expected = "the name of a model" if words in _ORDERS_OF_ONE else "no model"
+        raise ConfigError(f"models {order}", expected=expected, got=model or "none")
+    if model is not None and model not in settings.models:
+        raise ConfigError(
+            f"models {order}", expected=f"one of {', '.join(settings.models)}", got=model
+        )
+    version = _write_order(settings, words, model or "")
+    print(f"{order} {model or ''}".rstrip() + f" is in the training log: from version {version} on")
+    return 0
+
+
+def _write_order(settings: Settings, order: str, model: str) -> int:
+    """Write an order as a transaction of its own; return the version from which it holds."""
+    from worker.arrow import order_record
+    from worker.streams.kafka_transactions import Transactions
+
+    value = order_record(order, model)
+    output = Output(settings.outputs.training, 0, None, value, time.time_ns() // 1_000_000)
+    transactions = Transactions(kafka_of(settings), f"{settings.name}-order")
+    try:
+        (offset,) = transactions.commit([output], {}, None)
+    finally:
+        transactions.close()
+    return offset + 1
+
+
+def _learned(settings: Settings) -> ModelSet:
+    """Return the models after everything that is in the training log now."""
+    import structlog
+
+    from worker.models.catalogue import build_models
+    from worker.streams.kafka_view import KafkaView
+    from worker.training import TrainingFollower
+
+    spec = compile_features(settings)
+    models = build_models(settings, spec.names)
+    topics = [settings.events.topic, settings.outputs.journal]
+    view = KafkaView(kafka_of(settings), settings.name, topics)
+    try:
+        follower = TrainingFollower(
+            view, settings.outputs.training, models, spec.spec_hash,
+            snapshots_of(settings, spec), structlog.get_logger(),
+        )  # fmt: skip
+        with ProgressBar("learning", "learned") as bar:
+            end = view.log_range(settings.outputs.training, 0)[1]
+            follower.catch_up(
+                lambda: bar.update(follower.version, end, "records", follower.learned)
+            )
+        follower.close()
+    finally:
+        view.close()
+    return models
+
+
+def _print_models(models: ModelSet) -> None:
+    table = Table("model", "role", "status", "labelled", "log loss", "roc auc", "average precision")
+    for one in models.steward.reports():
+        table.add_row(one.name, one.role, one.status, *_figures(one.total, one.recent))
+    console = Console(highlight=False)
+    console.print(table, "Figures are of all labelled examples / of the last whole 10,000.")
+    for notice in list(models.steward.notices)[-_NOTICES:]:
+        words = f"{notice.text} ({notice.kind}: {notice.action})"
+        console.print(f"after {notice.examples} examples: {words}")
+
+
+def _figures(total: Figures, recent: Figures) -> tuple[str, ...]:
+    names = ("log_loss", "roc_auc", "average_precision")
+    both = [(getattr(total, name), getattr(recent, name)) for name in names]
+    labelled = f"{total.labelled} ({total.positives} positive)"
+    return (labelled, *(" / ".join("-" if v is None else f"{v:.3f}" for v in b) for b in both))
 
 
 def run_snapshot_list(path: Path) -> int:

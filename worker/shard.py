@@ -25,6 +25,7 @@ from worker.features.spec import FeatureSpec
 from worker.features.table import FeatureTables
 from worker.labels import decode_labels
 from worker.learning import Join, Scored, join_labels, with_observed
+from worker.models.advance import advance
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import FeatureStatistics, Snapshot
 from worker.pending import Pending
@@ -258,14 +259,11 @@ class Shard:
 
         Calibrators learn from raw scores as they were served, those of this batch included.
         """
-        e, y = join.examples, join.examples.y.astype(np.int8)
-        if not self._learns_inline:
-            raw = self._models.score(X)
-            join.fill_raw(raw)
-            return raw, self._models.calibrate(raw)
-        raw = self._models.score_learn(X, e.X, y, e.weight, e.before)
+        if self._learns_inline:
+            return advance(self._models, X, join.examples, join.rows)
+        raw = self._models.score(X)
         join.fill_raw(raw)
-        return raw, self._models.calibrate_learn(raw, e.raw, y, e.weight, e.before)
+        return raw, self._models.calibrate(raw)
 
     def _join(self, batch: Batch, part: Scored, record_index: Int64) -> tuple[Join, set[int]]:
         if self.pending is None:

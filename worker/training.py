@@ -8,13 +8,14 @@ from typing import Any  # structlog's bound loggers
 
 import numpy as np
 
-from worker.arrow import read_examples
+from worker.arrow import read_examples, read_order
 from worker.contracts.records import Float64
 from worker.errors import FatalError, TransientError
+from worker.models.advance import advance
 from worker.models.catalogue import ModelSet
 from worker.models.snapshot import PROBES_MAX
 from worker.snapshots import Found, Snapshots
-from worker.streams import Stream
+from worker.streams import Log
 
 
 class TrainingFollower:
@@ -31,7 +32,7 @@ class TrainingFollower:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: Log,
         topic: str,
         models: ModelSet,
         spec_hash: str,
@@ -100,12 +101,15 @@ class TrainingFollower:
         self.version = offset + 1
         if value is None:
             return
-        stamps, e = read_examples(value, f"{self._topic}/0@{offset}")
+        where = f"{self._topic}/0@{offset}"
+        order = read_order(value, where)
+        if order is not None:
+            self._models.steward.order(*order)
+            return
+        stamps, e = read_examples(value, where)
         if stamps.get("spec_hash") == self._spec_hash:
-            y, nothing = e.y.astype(np.int8), np.empty((0, e.X.shape[1]))
-            raw = _columns(e.raw, json.loads(stamps.get("models", "[]")), self._models.names)
-            self._models.score_learn(nothing, e.X, y, e.weight, e.before)
-            self._models.calibrate_learn(raw[:0], raw, y, e.weight, e.before)
+            e.raw = _columns(e.raw, json.loads(stamps.get("models", "[]")), self._models.names)
+            advance(self._models, e.X[:0], e, np.full(len(e), -1))
             self.learned += len(e)
             self._take_snapshot(e.X)
 

@@ -306,6 +306,44 @@ class RunnerSettings(Section):
     )
 
 
+class DriftSettings(Section):
+    """One thing that is watched for drift, and what is done when it is found."""
+
+    on: Literal["features", "score", "error"] = Field(
+        description="features by PSI; a model's scores; its errors, once labels come"
+    )
+    model: Name | None = Field(
+        default=None, description="whose score or error, and who is acted on"
+    )
+    detector: Literal["adwin", "page_hinkley", "kswin"] = Field(
+        default="adwin", description="River's detector of scores or errors"
+    )
+    params: dict[str, Any] = Field(default_factory=dict, description="of the detector")
+    threshold: float = Field(default=0.25, gt=0, description="features: the PSI that is a drift")
+    window: int = Field(default=5_000, ge=100, description="features: examples that are compared")
+    do: Literal["alert", "raise_learning_rate", "reset", "freeze", "roll_back"] = Field(
+        default="alert", description="what happens, beside an alert"
+    )
+    factor: float = Field(
+        default=5.0, gt=1, le=100, description="raise_learning_rate: weight of the next examples"
+    )
+    examples: int = Field(default=2_000, ge=1, description="raise_learning_rate: for how many")
+
+
+class GuardSettings(Section):
+    """When a model that went wrong goes back to its last good state."""
+
+    loss_max: float = Field(
+        default=4.0, gt=0, description="mean log loss between two reviews, in nats, that is too bad"
+    )
+    good_every: int = Field(
+        default=10_000, ge=500, description="examples from one good state to the next"
+    )
+    trips_max: int = Field(
+        default=3, ge=1, description="trips without a good state between, then it is frozen"
+    )
+
+
 class SnapshotSettings(Section):
     """Signed snapshots of the learned models, so that a start learns only what is newer."""
 
@@ -337,6 +375,8 @@ class Settings(Section):
     )
     runner: RunnerSettings = RunnerSettings()
     snapshots: SnapshotSettings | None = None
+    drift: tuple[DriftSettings, ...] = ()
+    guard: GuardSettings = GuardSettings()
 
     @property
     def primary_entity(self) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any  # River's estimators have no common typed interface
 
 from river import base
 
-from worker.contracts.settings import ModelSettings, Settings
+from worker.contracts.settings import DriftSettings, GuardSettings, ModelSettings, Settings
 from worker.errors import ConfigError
 from worker.models.calibration import Calibrator, Identity, Probability, Tail
+from worker.models.drift import DETECTORS
 from worker.models.paths import Builder, Path, near
 from worker.models.presets import PRESETS
 from worker.models.river_model import RiverModel, kind_of
@@ -29,7 +30,9 @@ def build_models(settings: Settings, feature_names: tuple[str, ...]) -> ModelSet
         With every problem found in the section ``models``.
     """
     champion = settings.decision.model
-    return build_model_set(settings.models, feature_names, settings.seed, champion)
+    return build_model_set(
+        settings.models, feature_names, settings.seed, champion, settings.drift, settings.guard
+    )
 
 
 def check_models(settings: Settings) -> None:
@@ -44,6 +47,8 @@ def check_models(settings: Settings) -> None:
     for name, one in settings.models.items():
         estimator = _estimator(one, builder, ("models", name))
         _check_calibration(one, estimator, builder, ("models", name, "calibration", "kind"))
+    for i, watched in enumerate(settings.drift):
+        _check_drift(watched, settings, builder, ("drift", i))
     _refuse(builder)
 
 
@@ -52,6 +57,8 @@ def build_model_set(
     feature_names: tuple[str, ...],
     seed: int,
     champion: str | None = None,
+    drift: Sequence[DriftSettings] = (),
+    guard: GuardSettings | None = None,
 ) -> ModelSet:
     """Return models by name over the columns called `feature_names`; as `build_models`.
 
@@ -76,7 +83,20 @@ def build_model_set(
             model = _model(estimator, names, one.compiled)
             entries.append(Entry(name, model, names, columns, _calibrator(one, model)))
     _refuse(builder)
-    return ModelSet(tuple(entries), feature_names, champion)
+    return ModelSet(tuple(entries), feature_names, champion, drift, guard)
+
+
+def _check_drift(watched: DriftSettings, settings: Settings, builder: Builder, path: Path) -> None:
+    """Note a model that is not there and parameters that the detector does not take."""
+    if watched.model is not None and watched.model not in settings.models:
+        hint = near(watched.model, settings.models)
+        builder.note((*path, "model"), "the name of a model", repr(watched.model), hint)
+    if watched.on == "features" and watched.params:
+        builder.note((*path, "params"), "none with on: features", "some")
+    elif watched.on != "features":
+        builder.call(
+            DETECTORS[watched.detector], watched.detector, watched.params, (*path, "params")
+        )
 
 
 def _refuse(builder: Builder) -> None:

@@ -5,7 +5,7 @@ one calibrates the scores.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contracts.records import Float64, Int64
+from worker.contracts.settings import DriftSettings, GuardSettings
 from worker.errors import StateLostError
 from worker.models.batch import Batch
 from worker.models.calibration import Calibrator, Identity
+from worker.models.canonical import state_hash
 from worker.models.plain import State
+from worker.models.steward import Steward
 
 Int8 = NDArray[np.int8]
 
@@ -83,6 +86,8 @@ class ModelSet:
     ----------
     champion
         Whose calibrated score decides; the first model if not given.
+    drift, guard
+        What the steward watches for, see `worker.models.steward`.
 
     Examples
     --------
@@ -100,10 +105,14 @@ class ModelSet:
         entries: tuple[Entry, ...],
         feature_names: tuple[str, ...],
         champion: str | None = None,
+        drift: Sequence[DriftSettings] = (),
+        guard: GuardSettings | None = None,
     ) -> None:
         self._entries = entries
         self._feature_names = feature_names
         self.champion = self.names.index(champion) if champion in self.names else 0
+        self.rates = np.ones(len(entries))  # of learning: 0 freezes a model
+        self.steward = Steward(self, feature_names, drift, guard or GuardSettings())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,6 +131,11 @@ class ModelSet:
             not entry.model.learns_from_labels or entry.calibrator.learns_from_events
             for entry in self._entries
         )
+
+    @property
+    def labelled(self) -> tuple[bool, ...]:
+        """Return which models learn from labels."""
+        return tuple(entry.model.learns_from_labels for entry in self._entries)
 
     @property
     def champion_name(self) -> str:
@@ -158,6 +172,7 @@ class ModelSet:
             f"{','.join(e.feature_names)}"
             for e in self._entries
         ]
+        words.append(state_hash(self.steward.to_state()))
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
     def to_state(self) -> State:
@@ -177,14 +192,11 @@ class ModelSet:
         >>> second.state_hash() == first.state_hash()
         True
         """
-        return {
-            entry.name: {
-                "features": list(entry.feature_names),
-                "state": entry.model.to_state(),
-                "calibrator": entry.calibrator.to_bytes(),
-            }
-            for entry in self._entries
+        models = {
+            entry.name: {"features": list(entry.feature_names), **self.state_of(i)}
+            for i, entry in enumerate(self._entries)
         }
+        return {"models": models, "steward": self.steward.to_state()}
 
     def restore(self, state: State) -> None:
         """Take the state of a set that was built from the same settings and features.
@@ -195,14 +207,34 @@ class ModelSet:
             The names, features or kinds are others. The set may be half changed then: build it
             anew.
         """
-        if list(state) != list(self.names):
-            raise StateLostError("the models' state", ", ".join(self.names), ", ".join(state))
-        for entry in self._entries:
-            part = state[entry.name]
+        models = state["models"]
+        if list(models) != list(self.names):
+            raise StateLostError("the models' state", ", ".join(self.names), ", ".join(models))
+        for i, entry in enumerate(self._entries):
+            part = models[entry.name]
             if part["features"] != list(entry.feature_names):
                 raise StateLostError(f"state of model {entry.name}", "its features", "others")
-            entry.model.restore(part["state"])
-            entry.calibrator.restore(part["calibrator"])
+            self.restore_one(i, part)
+        self.steward.restore(state["steward"])
+
+    def state_of(self, model: int) -> State:
+        """Return one model and its calibrator as plain values."""
+        entry = self._entries[model]
+        return {"state": entry.model.to_state(), "calibrator": entry.calibrator.to_bytes()}
+
+    def restore_one(self, model: int, state: State) -> None:
+        """Take what `state_of` gave; StateLostError where it is of another kind."""
+        self._entries[model].model.restore(state["state"])
+        self._entries[model].calibrator.restore(state["calibrator"])
+
+    def failures(self, X: Float64) -> Int64:
+        """Return how many of these rows each model cannot score; the counts stay as they are."""
+        before = [entry.model.counts.failed_scores for entry in self._entries]
+        self.score(X)
+        after = [entry.model.counts.failed_scores for entry in self._entries]
+        for entry, count in zip(self._entries, before, strict=True):
+            entry.model.counts.failed_scores = count
+        return np.array(after, np.int64) - np.array(before, np.int64)
 
     def score(self, X: Float64) -> Float64:
         """Return the scores (n, models) of events; nothing is learned."""
@@ -245,7 +277,8 @@ class ModelSet:
         for i, entry in enumerate(self._entries):
             if entry.columns not in batches:
                 batches[entry.columns] = _narrow(full, entry)
-            scores[:, i] = entry.model.score_learn(batches[entry.columns])
+            batch = _at_rate(batches[entry.columns], float(self.rates[i]))
+            scores[:, i] = entry.model.score_learn(batch)
         return scores
 
     def calibrate(self, raw: Float64) -> Float64:
@@ -294,6 +327,17 @@ def _narrow(batch: Batch, entry: Entry) -> Batch:
     X = np.ascontiguousarray(batch.X[:, columns])
     learn_X = X if batch.learn_x is batch.X else np.ascontiguousarray(batch.learn_x[:, columns])
     return replace(batch, names=entry.feature_names, X=X, learn_x=learn_X)
+
+
+def _at_rate(batch: Batch, rate: float) -> Batch:
+    """Return the batch with the weights of its examples times a rate; without them at 0."""
+    if rate == 1.0:
+        return batch
+    if rate == 0.0:
+        y, weight, before = batch.learn_y[:0], batch.learn_weight[:0], batch.learn_before[:0]
+        return replace(batch, learn_x=batch.learn_x[:0], learn_y=y, learn_weight=weight,
+                       learn_before=before)  # fmt: skip
+    return replace(batch, learn_weight=batch.learn_weight * rate)
 
 
 def _no_examples(names: tuple[str, ...]) -> tuple[Float64, Int8, Float64, Int64]:

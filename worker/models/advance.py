@@ -1,0 +1,59 @@
+"""The one way in which models score and learn: a batch of events with the examples between them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from worker.contracts.records import Float64, Int64
+from worker.models.versioned import ModelSet
+
+
+class Examples(Protocol):
+    """Examples in the order of learning; `worker.arrow.Examples` is it."""
+
+    X: Float64
+    y: Int64
+    weight: Float64
+    raw: Float64
+    before: Int64
+
+
+def advance(
+    models: ModelSet, X: Float64, examples: Examples, rows: Int64
+) -> tuple[Float64, Float64]:
+    """Return raw and calibrated scores, each (n, models), learning the examples in between.
+
+    The steward of the models reviews them between two examples, wherever it is time. The result is
+    the same bit for bit however a stream is cut into batches.
+
+    Parameters
+    ----------
+    X
+        (n, features), events in log order; may be empty.
+    examples
+        Example j is learned before event ``before[j]`` is scored. The raw scores of those whose
+        event is in this batch are filled in.
+    rows
+        Which event of this batch each example is of, -1 for an earlier one.
+    """
+    raw = np.empty((len(X), len(models.names)))
+    calibrated = np.empty_like(raw)
+    count, scored, start = len(rows), 0, 0
+    while True:
+        stop = min(count, start + models.steward.until_review())
+        # Behind the last example come the events that are left.
+        until = int(examples.before[stop - 1]) if stop < count else len(X)
+        part, learn = slice(scored, until), slice(start, stop)
+        y, weight = examples.y[learn].astype(np.int8), examples.weight[learn]
+        before = examples.before[learn] - scored
+        raw[part] = models.score_learn(X[part], examples.X[learn], y, weight, before)
+        here = start + np.flatnonzero(rows[learn] >= 0)
+        examples.raw[here] = raw[rows[here]]
+        calibrated[part] = models.calibrate_learn(raw[part], examples.raw[learn], y, weight, before)
+        models.steward.learn(examples.X[learn], examples.raw[learn], examples.y[learn])
+        scored, start = until, stop
+        if start == count:
+            break
+    return raw, calibrated
