@@ -92,6 +92,8 @@ def test_every_section_of_the_file_has_a_table() -> None:
         "store (kind: memory)",
         "runner",
         "snapshots",
+        "drift",
+        "guard",
     ]
 
 

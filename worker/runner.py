@@ -90,6 +90,7 @@ class Runner:
         )
         self._training: TrainingFollower | None = None
         self._has_learned = False
+        self._notices_told = 0
         self._version = 0
         self._live: dict[int, Live] = {}
         self._listening = Listening(parts.settings.events.topic, self._topics().labels)
@@ -187,6 +188,7 @@ class Runner:
             )
         self._training.catch_up(self._patience.tick)
         self._has_learned = True
+        self._notices_told = self._parts.models.steward.said
         learned, version = self._training.learned, self._training.version
         self._telemetry.learned.inc(learned)
         self._telemetry.log.info("training_log_learned", examples=learned, version=version)
@@ -267,6 +269,7 @@ class Runner:
             self._telemetry.learned.inc(self._training.follow())
             self._version = self._training.version
             self._telemetry.model_version.set(self._version)
+            self._tell_notices()
         if self._dirty() >= self._bounds.dirty_max and not self._flush_all():
             self._patience.pause()
             return 0  # at the cap nothing is taken on; full inboxes pause the input
@@ -274,6 +277,11 @@ class Runner:
         if done:
             self._commit(polled, done)
         return sum(len(o.rows) for _, o in done)
+
+    def _tell_notices(self) -> None:
+        steward = self._parts.models.steward
+        self._telemetry.noticed(n for n in steward.notices if n.number >= self._notices_told)
+        self._notices_told = steward.said
 
     def _process(self, partition: int) -> tuple[int, Outcome] | None:
         live = self._live[partition]

@@ -6,7 +6,8 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -14,6 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from worker.contracts.records import Float64
+from worker.models.steward import Notice
 from worker.outputs import Outcome
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -82,6 +84,12 @@ class Telemetry:
         self.learned = Counter(
             "riverwatch_examples_learned_total", "examples the models learned", registry=registry
         )
+        self.notices = Counter(
+            "riverwatch_notices_total",
+            "what befell models: drift, guards, orders",
+            ["kind", "action"],
+            registry=registry,
+        )
         self.flushed = Counter(
             "riverwatch_flushed_keys_total", "keys written to the store", registry=registry
         )
@@ -117,6 +125,12 @@ class Telemetry:
         return Histogram(
             f"riverwatch_{name}_seconds", text, buckets=_SECONDS, registry=self.registry
         )
+
+    def noticed(self, notices: Iterable[Notice]) -> None:
+        """Log and count what befell models."""
+        for notice in notices:
+            self.notices.labels(notice.kind, notice.action).inc()
+            self.log.warning("model_notice", **asdict(notice))
 
     def committed(self, outcome: Outcome) -> None:
         """Count one committed batch of one shard."""

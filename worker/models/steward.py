@@ -92,6 +92,11 @@ class Steward:
         As built: they have learned nothing yet.
     features
         Names of the columns of X.
+
+    Attributes
+    ----------
+    notices
+        The last of what reviews and orders did; ``said`` counts all there ever were.
     """
 
     def __init__(
@@ -116,7 +121,7 @@ class Steward:
         self._good_at = np.zeros(k, np.int64)
         self._champions: list[int] = []
         self.notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
-        self._said = 0
+        self.said = 0
         resets = [self._place(one) for one in self._drift if one.do == "reset"]
         self._fresh = {i: pack(models.state_of(i)) for i in resets}
 
@@ -194,14 +199,14 @@ class Steward:
             "champion": self._models.champion,
             "champions": list(self._champions),
             "notices": [asdict(notice) for notice in self.notices],
-            "said": self._said,
+            "said": self.said,
             "metrics": [one.to_state() for one in self._metrics],
             "monitors": [one.to_state() for one in self._monitors],
         }
 
     def restore(self, state: State) -> None:
         """Take what `to_state` gave under the same settings; monitors that are new start anew."""
-        self.learned, self._said = state["learned"], state["said"]
+        self.learned, self.said = state["learned"], state["said"]
         self._rows, self._raw, self._y = state["rows"], state["raw"], state["y"]
         fit(state["rates"], self._models.rates)
         fit(state["raised_until"], self._raised_until)
@@ -303,8 +308,8 @@ class Steward:
         return self._models.names.index(settings.model)
 
     def _notice(self, kind: str, model: str, action: str, text: str) -> None:
-        self.notices.append(Notice(self._said, self.learned, kind, model, action, text))
-        self._said += 1
+        self.notices.append(Notice(self.said, self.learned, kind, model, action, text))
+        self.said += 1
 
 
 def _monitor(settings: DriftSettings, features: Sequence[str]) -> Monitor:
