@@ -50,7 +50,8 @@ def advance(
         before = examples.before[learn] - scored
         raw[part] = models.score_learn(X[part], examples.X[learn], y, weight, before)
         here = start + np.flatnonzero(rows[learn] >= 0)
-        examples.raw[here] = raw[rows[here]]
+        if len(here):  # examples that were read from the log are read-only
+            examples.raw[here] = raw[rows[here]]
         calibrated[part] = models.calibrate_learn(raw[part], examples.raw[learn], y, weight, before)
         models.steward.learn(examples.X[learn], examples.raw[learn], examples.y[learn])
         scored, start = until, stop

@@ -72,7 +72,7 @@ class FeatureMonitor:
     >>> calm = np.arange(100.0).reshape(-1, 1)
     >>> none, none = np.full(100, np.nan), np.full(100, -1)
     >>> [monitor.feed(X, none, none) for X in (calm, calm, calm + 80)]
-    [[], [], ['features drifted: amount (PSI 6.45)']]
+    [[], [], ['features drifted: amount (PSI 7.28)']]
     """
 
     def __init__(self, names: Sequence[str], threshold: float, window: int) -> None:
