@@ -19,9 +19,9 @@ EDGES = ("worker.streams", "worker.stores")
 SHELL = tuple(
     f"worker.{name}"
     for name in (
-        "acquire", "checkpoint", "cli", "commands", "commands_data", "commands_models", "config",
-        "dataset", "describe", "features.reader", "flushing", "listening", "patience", "progress",
-        "replay", "runner", "snapshots", "telemetry", "testing", "training",
+        "acquire", "backfill", "checkpoint", "cli", "commands", "commands_data", "commands_models",
+        "config", "dataset", "describe", "features.reader", "flushing", "listening", "patience",
+        "progress", "replay", "runner", "snapshots", "telemetry", "testing", "training",
     )
 )  # fmt: skip
 SHARED = ("worker.contracts", "worker.errors")

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from worker.contracts.settings import Settings
 from worker.errors import StateDamagedError
 from worker.features.blob import CRC_RESIDUE
 from worker.features.packing import CRC_LENGTH
 from worker.features.spec import FeatureSpec
 from worker.shard import PENDING_PREFIX, SHARD_KEY
 from worker.stores import Meta, StateStore, Write
+
+_DAY_MS = 86_400_000
 
 
 def space_of(group: str, spec: FeatureSpec, partition: int) -> str:
@@ -24,6 +27,12 @@ def space_of(group: str, spec: FeatureSpec, partition: int) -> str:
 def updates_space_of(group: str, spec: FeatureSpec, partition: int) -> str:
     """Return the name of the keys of secondary entities, by partition of `entity-updates`."""
     return f"{group}.{spec.state_hash[:16]}.updates-{partition}"
+
+
+def ttls_ms_of(settings: Settings, spec: FeatureSpec) -> tuple[int, int]:
+    """Return how long the store keeps entities and pending events: twice the need."""
+    horizon_ms = 0 if settings.labels is None else settings.labels.horizon
+    return 2 * spec.forget_ms + _DAY_MS, 2 * horizon_ms + _DAY_MS
 
 
 class Folded(Protocol):

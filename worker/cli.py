@@ -177,6 +177,19 @@ def dataset(
     _exit(lambda: run_dataset(config, sources, known_by, out))
 
 
+@app.command(epilog="Example: riverwatch backfill -c cards-new.yaml")
+def backfill(config: ConfigFile) -> None:
+    """Build the state of changed features from the log, while workers serve with the old file.
+
+    The new file has the same name and topics. It writes only the new state's own keys, and goes on
+    where it was when it is run again. Then restart the workers with the new file: they fold what
+    has come since. Models start untaught: examples of other features mean nothing to them.
+    """
+    from worker.commands_data import run_backfill
+
+    _exit(lambda: run_backfill(config))
+
+
 @app.command(epilog="Example: riverwatch drop -c cards.yaml --partition 0 --partition 1 --yes")
 def drop(
     config: ConfigFile,

@@ -1,4 +1,4 @@
-"""Commands that read what workers keep and wrote: ``features``, ``dataset``."""
+"""Commands about what workers keep and wrote: ``features``, ``dataset``, ``backfill``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from worker.checkpoint import ttls_ms_of
 from worker.commands import delay_ms_of, kafka_of, load, redis_of
 from worker.contracts.records import Records
 from worker.contracts.settings import LabelSettings, Settings
@@ -83,6 +84,35 @@ def run_dataset(path: Path, sources: Sources, known_by: str | None, out: Path) -
             hint="give the file that the worker had; riverwatch check prints its spec hash",
         )  # fmt: skip
     print(json.dumps(asdict(counts), indent=2))
+    return 0
+
+
+def run_backfill(path: Path) -> int:
+    """Build the state of a configuration from the log; print where each partition stands."""
+    from worker.backfill import Backfill
+    from worker.models.catalogue import build_models
+    from worker.stores.redis import RedisStore
+
+    settings = load(path)
+    spec = compile_features(settings)
+    models = build_models(settings, spec.names)
+    with ExitStack() as opened:
+        store = RedisStore(redis_of(path, settings))
+        opened.callback(store.close)
+        view, _ = _view(settings, opened)
+        bar = opened.enter_context(ProgressBar("folding", "folded"))
+
+        def progress(partition: int, done: int, total: int) -> None:
+            bar.update(done, total, f"events of partition {partition}", done)
+
+        ttls_ms = ttls_ms_of(settings, spec)
+        built = Backfill(view, store, settings, spec, models, ttls_ms, progress).run()
+    for one in built:
+        print(
+            f"partition {one.partition}: {one.events_folded} events folded, "
+            f"stands at events {one.events_offset}, labels {one.labels_offset}"
+        )
+    print(f"state {spec.state_hash[:16]} is there: restart the workers with {path}")
     return 0
 
 

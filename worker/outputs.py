@@ -61,6 +61,7 @@ class Emitter:
         self._stamps = {
             "schema_version": str(SCHEMA_VERSION),
             "spec_hash": spec.spec_hash,
+            "state_hash": spec.state_hash,
             "models": json.dumps(list(models.names)),
             "model": settings.decision.model,
             "transactional_id": f"{settings.name}-{slot}",

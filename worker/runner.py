@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.acquire import Live, Topics, acquire
-from worker.checkpoint import space_of
+from worker.checkpoint import space_of, ttls_ms_of
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import RiverwatchError, StateLostError, TransientError
@@ -37,7 +37,6 @@ from worker.telemetry import Telemetry
 from worker.training import TrainingFollower
 
 _TURNS_MAX = 2  # of all input partitions, before what is ready is processed
-_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +249,7 @@ class Runner:
         )
 
     def _ttls_ms(self) -> tuple[int, int]:
-        """Return how long the store keeps entities and pending events: twice the need."""
-        horizon_ms = 0 if self._settings.labels is None else self._settings.labels.horizon
-        return 2 * self._parts.spec.forget_ms + _DAY_MS, 2 * horizon_ms + _DAY_MS
+        return ttls_ms_of(self._settings, self._parts.spec)
 
     def _pause_full(self) -> None:
         """Take no more records of topics whose inbox holds two batches."""
