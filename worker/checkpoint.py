@@ -105,9 +105,9 @@ class Checkpoint:
         of the log.
         """
         self._settle()
-        ttl_ms, entity_ttl_ms = self._ttl_ms.get, self._entity_ttl_ms
+        ttl_ms = self._entity_ttl_ms
         writes = [
-            Write(key, self._sealed(key, value), ttl_ms(key.partition(":")[0], entity_ttl_ms))
+            self._sealed(key, value) if _is_plain(key) else Write(key, value, ttl_ms)
             for key, value in state.take_writes()
         ]
         positions = (state.events_next, state.labels_next, journal_next)
@@ -117,14 +117,13 @@ class Checkpoint:
         state.evict()
         return len(writes)
 
-    def _sealed(self, key: str, value: bytes) -> bytes:
+    def _sealed(self, key: str, value: bytes) -> Write:
         """Add a checksum to what has none of its own, as blobs of entities do."""
-        if key.partition(":")[0] not in self._ttl_ms:
-            return value
-        return value + zlib.crc32(value).to_bytes(CRC_LENGTH, "little")
+        sealed = value + zlib.crc32(value).to_bytes(CRC_LENGTH, "little")
+        return Write(key, sealed, self._ttl_ms[key.partition(":")[0]])
 
     def _opened(self, key: str, value: bytes | None) -> bytes | None:
-        if value is None or key.partition(":")[0] not in self._ttl_ms:
+        if value is None or not _is_plain(key):
             return value
         if zlib.crc32(value) != CRC_RESIDUE:
             raise StateDamagedError(
@@ -139,3 +138,8 @@ class Checkpoint:
             self._store.flush(self._space, self._version, meta, writes)
             self._version = meta.version
             self._unsettled = None
+
+
+def _is_plain(key: str, prefix: str = f"{PENDING_PREFIX}:") -> bool:
+    """Return whether a value has no checksum of its own: it is not the blob of an entity."""
+    return key.startswith(prefix) or key == SHARD_KEY

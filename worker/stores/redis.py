@@ -308,7 +308,7 @@ def _grouped(prefix: bytes, writes: Sequence[Write]) -> tuple[list[bytes], list[
     """
     groups: dict[bytes, tuple[list[bytes], list[bytes | int]]] = {}
     ttl_ms: int | None = -1  # of the group in hand: neighbours mostly share it
-    for key, (value, ttl) in {key: (value, ttl) for key, value, ttl in writes}.items():
+    for key, value, ttl in {write[0]: write for write in writes}.values():
         assert key != _META
         if value is None or ttl != ttl_ms:
             names, values = groups.setdefault(_how(value, ttl), ([], []))
