@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_end_to_end import PARTITIONS, World, certain, lines, stop
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -32,9 +32,10 @@ from tests.worlds import drain, events, fill, journal, new_log, worker
 from tests.worlds import settings as world_settings
 from worker.contracts.settings import RedisSettings, Settings
 from worker.errors import ConfigError, StateLostError, TransientError
+from worker.features.aggregations import AGGREGATIONS
 from worker.features.reader import Reader
 from worker.features.spec import compile_features
-from worker.features.standing import Standing
+from worker.features.standing import Standing, before_the_event
 from worker.stores.redis import RedisStore
 
 WINDOWS = ["5s", "1m", "1d"]
@@ -71,6 +72,32 @@ def test_a_reading_is_what_an_event_of_that_instant_would_read(
     standing = Standing(settings_of(AFTER, ring), spec_of(AFTER, ring))
     found = standing.read("card", [blobs.get(card) for card in "ab"], START_MS + at)
     assert found.tolist() == X[:, 1:].tolist()
+
+
+EACH: dict[str, Any] = {
+    "windows": ["1m", "1d"], "ring": {}, "nothing": {}, "last": {"last": [2]},
+    "half_life": {"half_life": ["1h"]}, "gap": {"gap": ["1h"]},
+}  # fmt: skip
+TYPED = {"decimal": "amount", "integer": "items", "boolean": "present", "category": "channel",
+         "float": "score", "string": "terminal_id"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n, kind in AGGREGATIONS.items() if not kind.compares])
+def test_an_aggregation_that_does_not_compare_needs_nothing_of_the_event(name: str) -> None:
+    """Two events of one instant, as different as can be, read the same before they are in."""
+    kind = AGGREGATIONS[name]
+    field = next((TYPED[t] for t in kind.types if t in TYPED), "")
+    declared = f"{name}({', '.join([field] * kind.field_count)})" if kind.field_count else name
+    spec = before_the_event(spec_of({"card": {declared: EACH[kind.each]}}, 4))
+    read = []
+    for probe in (
+        Row("probe", 900_000, amount=1, items=1, present=False, channel=0, terminal="x"),
+        Row("probe", 900_000, amount=9, items=7, present=True, channel=1, score=8.5, terminal="y"),
+    ):
+        tables = tables_of(spec)
+        step(tables, [Row(f"e{i}", i * 100_000, amount=i, items=i % 3) for i in range(8)])
+        read.append(step(tables, [probe])[0].tolist())
+    assert read[0] == read[1]
 
 
 def test_windows_slide_to_the_instant_and_stop_at_the_newest_event() -> None:

@@ -37,7 +37,7 @@ class Standing:
 
     def __init__(self, settings: Settings, spec: FeatureSpec) -> None:
         self._settings = settings
-        self._spec = _before_the_event(spec)
+        self._spec = before_the_event(spec)
         self._tables: dict[str, Table] = {}
 
     def names(self, entity: str) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class Standing:
         return [
             column
             for column in self._entity(entity)[1].columns
-            if not AGGREGATIONS[features[column].aggregation].reads_event
+            if not AGGREGATIONS[features[column].aggregation].compares
         ]
 
     def _entity(self, name: str) -> tuple[int, EntitySpec]:
@@ -118,7 +118,7 @@ class Standing:
         )
 
 
-def _before_the_event(spec: FeatureSpec) -> FeatureSpec:
+def before_the_event(spec: FeatureSpec) -> FeatureSpec:
     """Return the spec of the same state whose every window leaves the current event out."""
     return replace(
         spec,

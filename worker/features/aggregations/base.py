@@ -120,12 +120,12 @@ class Aggregation:
         Other options that it takes, of `Options`.
     include_current
         Whether the event itself is inside where nothing is said.
-    reads_event
-        Whether it holds the event's own value against the history: no reader has it without one.
     keeps
         What tiles keep besides sums: ``squares``, ``extremes``, ``bits``.
     in_units
         Whether it is in the units of its field.
+    compares
+        Whether it is about the event's own value, so that there is none without an event.
     empty
         Its value where there is nothing to read.
     tolerance
@@ -140,9 +140,9 @@ class Aggregation:
     field_count: ClassVar[int] = 1
     options: ClassVar[tuple[str, ...]] = ("delay", "include_current")
     include_current: ClassVar[bool] = True
-    reads_event: ClassVar[bool] = False
     keeps: ClassVar[tuple[str, ...]] = ()
     in_units: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
     empty: ClassVar[float] = 0.0
     tolerance: ClassVar[float] = 0.0
     words: ClassVar[str]
