@@ -166,6 +166,23 @@ def test_an_event_without_the_entity_folds_into_nobody() -> None:
     assert [row["device_count_1d"] for row in found] == [0.0, 0.0, 0.0]
 
 
+def test_a_category_names_an_entity_by_its_values() -> None:
+    """Undeclared values are one entity, a missing one is none; the order of values is no matter."""
+    for values in (["web", "pos"], ["pos", "web"]):
+        channel = {"type": "category", "values": values, "optional": True}
+        entities = {"card": {"key": "card"}, "channel": {"key": "channel", "optional": True}}
+        settings = settings_of(events__fields__channel=channel, entities=entities, features={})
+        assert semantic_problems(settings) == []
+        events = [event(channel=c) for c in ("web", "pos", "fax", "post", None)]
+        raw: list[bytes | None] = [json.dumps(one).encode() for one in events]
+        batch = Records("t", 0, list(range(5)), [-1] * 5, [None] * 5, raw, 5)
+        found = Decoder(settings).decode(batch, EventClock(10**12)).events
+        assert found.entity_ids["channel"] == ["web", "pos", "*", "*", ""]
+    starred = {"type": "category", "values": ["*"], "optional": True}
+    wrong = settings_of(events__fields__channel=starred, entities=entities, features={})
+    assert [p.path for p in semantic_problems(wrong)] == [("entities", "channel", "key")]
+
+
 PARTS = st.text("ab|,1\\:", min_size=1, max_size=6)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 from worker.config_problems import near, shown
+from worker.contracts.entity_ids import OTHER
 from worker.contracts.settings import (
     EntitySettings,
     FieldSettings,
@@ -24,6 +25,7 @@ RESERVED_ENTITIES = ("pend", "shard", "meta")
 SEVERITIES = ("low", "medium", "high", "critical")
 
 _ID_TYPES = ("string", "integer")
+_ENTITY_TYPES = (*_ID_TYPES, "category")
 _NUMBER_TYPES = ("integer", "float", "decimal")
 _RESOLUTIONS = tuple(float(f"1e-{digits}") for digits in range(10))
 _KEY_BYTES_MIN = 16  # of the key that signs snapshots
@@ -177,8 +179,11 @@ def _entity_key(settings: Settings, name: str, entity: EntitySettings) -> Iterat
         yield Problem(path, "a field, or several different ones", shown(list(entity.keys)))
         return
     for key in entity.keys:
-        yield from _reference(settings, path, key, _ID_TYPES, is_required=False)
+        yield from _reference(settings, path, key, _ENTITY_TYPES, is_required=False)
     declared = [settings.events.fields.get(key) for key in entity.keys]
+    if any(OTHER in (field.values or ()) for field in declared if field is not None):
+        expected = f"a category without the value {OTHER}"
+        yield Problem(path, expected, shown(entity.key), "it stands for undeclared values")
     missing = [
         key for key, field in zip(entity.keys, declared, strict=True)
         if field is not None and field.may_be_missing

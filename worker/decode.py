@@ -10,7 +10,7 @@ import xxhash
 from msgspec.structs import astuple
 
 from worker.contracts.clock import EventClock
-from worker.contracts.entity_ids import NO_ENTITY, joined_ids
+from worker.contracts.entity_ids import NO_ENTITY, OTHER, joined_ids
 from worker.contracts.records import MISSING, Bool, Decoded, Events, Records, Rejected
 from worker.contracts.rejections import RejectCode
 from worker.contracts.settings import Settings
@@ -54,6 +54,7 @@ class Decoder:
         self._id, self._key = settings.events.id, settings.events.key
         self._time = settings.events.time.field
         self._entities = {name: entity.keys for name, entity in settings.entities.items()}
+        self._values = {c.name: [*c.categories, OTHER] for c in self._columns if c.categories}
 
     def decode(self, records: Records, clock: EventClock) -> Decoded:
         """Return the events and the rejected of one batch, each in log order; advance the clock."""
@@ -118,7 +119,11 @@ class Decoder:
         )
 
     def _entity_ids(self, columns: dict[str, Values]) -> dict[str, list[str]]:
-        texts = {key: _texts(columns[key]) for keys in self._entities.values() for key in keys}
+        texts = {
+            key: _texts(columns[key], self._values.get(key))
+            for keys in self._entities.values()
+            for key in keys
+        }
         return {
             name: texts[keys[0]] if len(keys) == 1 else joined_ids([texts[key] for key in keys])
             for name, keys in self._entities.items()
@@ -154,10 +159,12 @@ class Decoder:
         )
 
 
-def _texts(values: Values) -> list[str]:
-    """Return ids as texts; a missing one is empty."""
+def _texts(values: Values, names: list[str] | None = None) -> list[str]:
+    """Return ids as texts, those of a category by its names; a missing one is empty."""
     if isinstance(values, list):
         return values
+    if names is not None:
+        return [names[value] if value != MISSING else NO_ENTITY for value in values.tolist()]
     return [str(value) if value != MISSING else NO_ENTITY for value in values.tolist()]
 
 

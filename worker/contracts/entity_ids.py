@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+OTHER = "*"
+"""The id that all undeclared values of a category share."""
+
 NO_ENTITY = ""
 """The id of an event that has no such entity."""
 
