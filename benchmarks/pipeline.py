@@ -31,7 +31,7 @@ from tests.services.valkey import ValkeyServer
 ROUNDS = 3
 # Events a run: about three seconds of each variant.
 OBVIOUS, IN_PROCESS, COMPILED, RIVER = 5_000, 10_000, 100_000, 20_000
-WORKER_TOPICS = ("journal", "alerts", "dead_letters", "scores", "training")
+WORKER_TOPICS = ("journal", "alerts", "dead_letters", "scores", "training", "entity_updates")
 Figures = dict[str, Any]
 Row = dict[str, Any]
 

@@ -23,6 +23,7 @@ from worker.features.spec import compile_features
 from worker.models.catalogue import build_models
 from worker.outputs import Outcome
 from worker.runner import Parts, Runner
+from worker.secondary import secondary_entities
 from worker.stores.redis import RedisStore
 from worker.streams.kafka import KafkaStream
 from worker.telemetry import Telemetry, configure_logging
@@ -136,13 +137,14 @@ def _parts(settings: Settings, seconds: Seconds, stack: ExitStack) -> Any:
         events_topic=settings.events.topic,
         labels_topic=settings.labels.topic,
         outputs=settings.outputs,
+        shared=bool(secondary_entities(spec)),
     )
     stack.callback(stream.close)
     models: Any = Timed(
         build_models(settings, spec.names), seconds, score="model", score_learn="model"
     )
     timed_stream: Any = TimedStream(stream, seconds)
-    timed_store: Any = Timed(store, seconds, load="load", flush="flush")
+    timed_store: Any = Timed(store, seconds, load="load", peek="load", flush="flush")
     return Parts(settings, spec, models, timed_stream, timed_store, Telemetry(time.time))
 
 

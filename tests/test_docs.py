@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import docs_tables
-from worker.checkpoint import space_of
+from worker.checkpoint import space_of, updates_space_of
 from worker.config import load_settings
 from worker.contracts.settings import RedisSettings
 from worker.features.spec import compile_features
@@ -141,7 +141,8 @@ def test_the_way_to_delete_a_space_works_as_written(tmp_path: Path, redis_url: s
         [sys.executable, "-m", "worker.cli", *words.replace("cards.yaml", str(config)).split()],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stdout == f"{spaces[0]}: 2 keys deleted\n"
+    shared = updates_space_of(settings.name, spec, 3)
+    assert done.stdout == f"{spaces[0]}: 2 keys deleted\n{shared}: 0 keys deleted\n"
     assert [store.meta(space) is None for space in spaces] == [True, False]
     store.drop(spaces[1])
     store.close()

@@ -106,7 +106,8 @@ def _label(log: MemoryLog, event: dict[str, Any], time_ms: int) -> None:
 
 def new_log(partitions: int = 1) -> MemoryLog:
     """Return an empty log with the topics of the configuration."""
-    shared = ("transactions", "labels", "journal", "alerts", "dead-letters", "scores")
+    shared = ("transactions", "labels", "journal", "alerts", "dead-letters", "scores",
+              "entity-updates")  # fmt: skip
     return MemoryLog({**dict.fromkeys(shared, partitions), "training": 1})
 
 

@@ -76,7 +76,7 @@ def acquire(
     """
     partition = shard.partition
     committed = _committed(stream, topics, partition)
-    meta = _standing(store, space)
+    meta = standing(store, space)
     start = _start(stream, topics, partition, committed, meta, tick)
     checkpoint = Checkpoint(store, space, meta, *ttls_ms, stream.partitions)
     if meta is not None:
@@ -95,7 +95,7 @@ def acquire(
 _REBUILD = "riverwatch drop -c FILE --partition P rebuilds it from the log; docs/operations.md"
 
 
-def _standing(store: StateStore, space: str) -> Meta | None:
+def standing(store: StateStore, space: str) -> Meta | None:
     """Return where a space stands; a drop that was interrupted is ended first."""
     try:
         return store.meta(space)

@@ -72,6 +72,11 @@ class Checkpoint:
         self._entity_ttl_ms = entity_ttl_ms
         self._partitions = partitions
 
+    @property
+    def is_settled(self) -> bool:
+        """Return whether no flush waits for its answer."""
+        return self._unsettled is None
+
     def load(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of keys at the version this worker last saw; see `StateStore.load`.
 

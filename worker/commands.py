@@ -67,20 +67,22 @@ def run_schema(what: str, path: Path | None) -> int:
 
 def run_topics(path: Path, create: bool, partitions: int, replication: int) -> int:
     """Show the topics, or create the missing ones. Returns 1 while any does not fit."""
+    from worker.secondary import secondary_entities
     from worker.streams import topics
 
     settings = load(path)
     kafka = kafka_of(settings)
+    wanted = topics.contracts(settings, bool(secondary_entities(compile_features(settings))))
     if create:
-        topics.create(kafka, topics.contracts(settings), partitions, replication)
-    rows = topics.describe(kafka, topics.contracts(settings))
+        topics.create(kafka, wanted, partitions, replication)
+    rows = topics.describe(kafka, wanted)
     print(topics.table(rows))
     return 0 if all(row.fits for row in rows) else 1
 
 
 def run_drop(path: Path, partitions: list[int], yes: bool) -> int:
     """Delete the spaces of partitions, or say what would be deleted."""
-    from worker.checkpoint import space_of
+    from worker.checkpoint import space_of, updates_space_of
     from worker.stores.redis import RedisStore
 
     settings = load(path)
@@ -88,9 +90,10 @@ def run_drop(path: Path, partitions: list[int], yes: bool) -> int:
     store = RedisStore(redis_of(path, settings))
     try:
         for partition in partitions:
-            space = space_of(settings.name, spec, partition)
-            said = f"{store.drop(space)} keys deleted" if yes else _standing(store, space)
-            print(f"{space}: {said}")
+            for name in (space_of, updates_space_of):
+                space = name(settings.name, spec, partition)
+                said = f"{store.drop(space)} keys deleted" if yes else _standing(store, space)
+                print(f"{space}: {said}")
     finally:
         store.close()
     return 0
@@ -126,6 +129,7 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
     """Run one worker until a signal."""
     from worker.models.catalogue import build_models
     from worker.runner import Parts, Runner
+    from worker.secondary import secondary_entities
     from worker.stores.redis import RedisStore
     from worker.streams.kafka import KafkaStream
     from worker.telemetry import configure_logging
@@ -149,6 +153,7 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
             events_topic=settings.events.topic,
             labels_topic=None if settings.labels is None else settings.labels.topic,
             outputs=settings.outputs,
+            shared=bool(secondary_entities(spec)),
         )
         stack.callback(stream.close)
         models = build_models(settings, spec.names)

@@ -20,6 +20,7 @@ from worker.contracts.settings import (
 from worker.decode_fields import ID_BYTES_MAX
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec
+from worker.secondary import secondary_entities
 
 _CONTRACTS: dict[str, type[BaseModel]] = {
     "config": Settings,
@@ -51,7 +52,7 @@ def describe(settings: Settings, spec: FeatureSpec) -> str:
     hashes = f"spec {spec.spec_hash[:12]}, state {spec.state_hash[:16]}"
     summary = f"{settings.name}: {len(spec.names)} features, {hashes}"
     tables = (
-        _table("topics", ("topic", "what", "key"), _topics(settings)),
+        _table("topics", ("topic", "what", "key"), _topics(settings, spec)),
         _table("fields", ("field", "type", "use", "rules"), _fields(settings)),
         _table("features", ("#", "feature", "meaning"), _features(spec)),
         _table(
@@ -103,7 +104,7 @@ def _table(title: str, header: Sequence[str], rows: Iterator[tuple[str, ...]]) -
     return "\n".join([title, *(line.rstrip() for line in lines)])
 
 
-def _topics(settings: Settings) -> Iterator[tuple[str, ...]]:
+def _topics(settings: Settings, spec: FeatureSpec) -> Iterator[tuple[str, ...]]:
     entity, outputs = settings.primary_entity, settings.outputs
     yield settings.events.topic, "events in", f"{entity} ({settings.events.key})"
     if settings.labels is not None:
@@ -112,6 +113,10 @@ def _topics(settings: Settings) -> Iterator[tuple[str, ...]]:
     yield outputs.alerts, "out: alerts", entity
     if outputs.scores.publish != "none":
         yield outputs.scores.topic, f"out: {_published(settings)}", entity
+    shared = secondary_entities(spec)
+    if shared:
+        what = f"out and in: rows of {', '.join(shared)}, for their owners; not with 1 partition"
+        yield outputs.entity_updates, what, "none"
     yield outputs.dead_letters, "out: rejected records, unchanged", "as it came"
     yield outputs.training, "out and in: examples, 1 partition", "none"
 

@@ -121,6 +121,7 @@ class Emitter:
             "partition": str(shard.partition),
             "next_events": str(shard.events_next),
             "next_labels": str(shard.labels_next),
+            **shard.stamps,
         }
         time_ms = max(0, shard.clock.now_ms)
         return [

@@ -3,9 +3,11 @@
 One step, and what if the worker dies in it:
 
 1. poll: nothing happened yet.
-2. apply the training records that are there: models are rebuilt from the log.
+2. apply the training records that are there: models are rebuilt from the log. With several
+   partitions, fold what is new of secondary entities (`worker.exchange` tells its own steps).
 3. per shard: decode, load missing state, process. All of it is in memory: redone from the log.
-4. one transaction: journal, alerts, scores, dead letters, examples, input positions. Before the
+4. one transaction: journal, alerts, scores, dead letters, examples, rows of secondary entities,
+   input positions. Before the
    commit nobody sees any of it; a successor starts at the committed positions and writes it once.
    After the commit everybody sees all of it.
 5. after the commit, one guarded write per shard to the store. If it is lost, the store lags behind
@@ -23,13 +25,14 @@ from worker.checkpoint import space_of, ttls_ms_of
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import RiverwatchError, StateLostError, TransientError
+from worker.exchange import exchange_for
 from worker.features.spec import FeatureSpec
 from worker.flushing import Dirty, Flusher
 from worker.listening import Listening
 from worker.models.catalogue import ModelSet
 from worker.outputs import Emitter, Outcome
 from worker.patience import Patience, Stopped
-from worker.shard import Shard
+from worker.shard import Batch, Shard
 from worker.snapshots import Snapshots
 from worker.stores import StateStore
 from worker.streams import Polled, Stream, TopicPartition
@@ -87,15 +90,19 @@ class Runner:
         self._emitter = Emitter(
             parts.settings, parts.spec, parts.models, parts.slot, trains=not inline
         )
+        self._patience = Patience(parts.stream, parts.telemetry, stop, sleep)
+        self._flusher = Flusher(parts.telemetry, clock_s, flush_every_s)
         self._training: TrainingFollower | None = None
         self._has_learned = False
         self._notices_told = 0
         self._version = 0
         self._live: dict[int, Live] = {}
+        self._exchange = exchange_for(
+            parts.stream, parts.store, self._settings, parts.spec, parts.slot, self._ttls_ms(),
+            self._patience, self._telemetry,
+        )  # fmt: skip
         self._listening = Listening(parts.settings.events.topic, self._topics().labels)
         self._has_more = False
-        self._patience = Patience(parts.stream, parts.telemetry, stop, sleep)
-        self._flusher = Flusher(parts.telemetry, clock_s, flush_every_s)
 
     @property
     def parts(self) -> Parts:
@@ -125,6 +132,8 @@ class Runner:
             self._telemetry.ready = False
             if self._training is not None:
                 self._training.close()
+            if self._exchange is not None:
+                self._exchange.release_all()
 
     def step(self) -> int:
         """Do one poll and at most one transaction; return the number of input records processed."""
@@ -196,6 +205,8 @@ class Runner:
         """Make the live shards those that are assigned, and hand each its records."""
         for partition in [p for p in self._live if p not in polled.assigned]:
             del self._live[partition]
+            if self._exchange is not None:
+                self._exchange.release(partition)
             self._telemetry.log.info("shard_released", partition=partition)
         # Before anything is acquired: what a live shard was given must not be lost by an error, and
         # what was polled before a seek must not reach the shard that sought.
@@ -203,8 +214,11 @@ class Runner:
             live = self._live.get(records.partition)
             if live is not None and len(records):
                 live.inbox.add(records)
-        for partition in sorted(polled.assigned - self._live.keys()):
+        new = sorted(polled.assigned - self._live.keys())
+        for partition in new:
             self._live[partition] = self._acquire(partition)
+        if new and self._exchange is not None:
+            self._exchange.acquire(new)
         for partition, live in self._live.items():
             self._telemetry.lag.labels(str(partition)).set(len(live.inbox))
         self._listening.hear(polled, {p: live.inbox for p, live in self._live.items()})
@@ -216,7 +230,10 @@ class Runner:
         parts, settings = self._parts, self._settings
         self._telemetry.ready, self._telemetry.reason = False, f"acquiring partition {partition}"
         started_s = self._clock_s()
-        shard = Shard(settings, parts.spec, parts.models, partition, parts.stream.learns_inline)
+        foreign = () if self._exchange is None else self._exchange.names
+        shard = Shard(
+            settings, parts.spec, parts.models, partition, parts.stream.learns_inline, foreign
+        )
         live = acquire(
             parts.stream,
             parts.store,
@@ -267,10 +284,14 @@ class Runner:
             self._version = self._training.version
             self._telemetry.model_version.set(self._version)
             self._tell_notices()
-        if self._dirty() >= self._bounds.dirty_max and not self._flush_all():
+        x = self._exchange
+        if self._is_full() or not (x is None or x.catch_up(self._is_full)):
             self._patience.pause()
-            return 0  # at the cap nothing is taken on; full inboxes pause the input
-        done = [o for p in list(self._live) if (o := self._process(p)) is not None]
+            return 0  # nothing is taken on; full inboxes pause the input
+        ready = [(p, batch) for p in list(self._live) if (batch := self._prepare(p)) is not None]
+        if ready and x is not None:
+            x.recall([(self._live[p].shard, batch.decoded.events) for p, batch in ready])
+        done = [(p, self._process(p, batch)) for p, batch in ready]
         if done:
             self._commit(polled, done)
         return sum(len(o.rows) for _, o in done)
@@ -280,9 +301,13 @@ class Runner:
         self._telemetry.noticed(n for n in steward.notices if n.number >= self._notices_told)
         self._notices_told = steward.said
 
-    def _process(self, partition: int) -> tuple[int, Outcome] | None:
+    def _is_full(self) -> bool:
+        """Return whether the store does not take what is dirty, at the cap."""
+        return self._dirty() >= self._bounds.dirty_max and not self._flush_all()
+
+    def _prepare(self, partition: int) -> Batch | None:
+        """Return the next records of a shard, with the state that they need in memory."""
         live = self._live[partition]
-        started_s = self._clock_s()
         events, labels, before = live.inbox.take(
             self._bounds.batch_records_max,
             events_end=self._listening.has_ended(self._settings.events.topic, partition),
@@ -295,16 +320,22 @@ class Runner:
         if keys:
             with live.checkpoint.guarding():
                 live.shard.load(keys, self._patience.insist(lambda: live.checkpoint.load(keys)))
+        return batch
+
+    def _process(self, partition: int, batch: Batch) -> Outcome:
+        live, started_s = self._live[partition], self._clock_s()
         result = live.shard.process(batch, self._version)
         if self._parts.stream.learns_inline:
             self._version += len(result.join.examples)
         outcome = self._emitter.outcome(live.shard, result)
         self._telemetry.batch_seconds.observe(self._clock_s() - started_s)
-        return partition, outcome
+        return outcome
 
     def _commit(self, polled: Polled, done: list[tuple[int, Outcome]]) -> None:
         started_s = self._clock_s()
         outputs: list[Output] = [output for _, o in done for output in o.outputs]
+        if self._exchange is not None:
+            outputs += self._exchange.outputs([(self._live[p].shard, o.result) for p, o in done])
         positions: dict[TopicPartition, int] = {}
         for partition, _ in done:
             shard = self._live[partition].shard
@@ -317,23 +348,30 @@ class Runner:
         for output, offset in zip(outputs, offsets, strict=True):
             if output.topic == journal:
                 self._live[output.partition].journal_next = offset + 1
+        if self._exchange is not None:
+            self._exchange.committed(outputs, offsets)
         for _, outcome in done:
             self._telemetry.committed(outcome)
             self._on_commit(outcome)
 
     def _dirty(self) -> int:
-        return sum(live.shard.dirty_count for live in self._live.values())
+        mine = 0 if self._exchange is None else self._exchange.dirty_count
+        return mine + sum(live.shard.dirty_count for live in self._live.values())
 
     def _flush_all(self) -> bool:
         """Flush everything that is dirty; return whether the store took all of it."""
         return self._flusher.flush(self._unflushed())
 
     def _unflushed(self) -> list[Dirty]:
+        owned = {} if self._exchange is None else self._exchange.owned
         return [
-            Dirty(p, live.shard, live.checkpoint, live.journal_next)
-            for p, live in self._live.items()
-            if live.shard.dirty_count
-        ]
+            *(Dirty(p, live.shard, live.checkpoint, live.journal_next)
+              for p, live in self._live.items()
+              if live.shard.dirty_count),
+            *(Dirty(q, one.owner, one.checkpoint, 0)
+              for q, one in owned.items()
+              if not one.is_flushed),
+        ]  # fmt: skip
 
     def _flush_last(self) -> None:
         """Flush before leaving; what the store does not take, the next owner folds."""
@@ -348,6 +386,8 @@ class Runner:
         self._telemetry.log.warning("state_lost", error=str(error))
         self._telemetry.ready, self._telemetry.reason = False, str(error)
         self._live.clear()
+        if self._exchange is not None:
+            self._exchange.release_all()
         while True:
             try:
                 self._parts.stream.recover()

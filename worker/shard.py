@@ -8,7 +8,7 @@ not hold), `process` (features, scores, decisions, what to write). On recovery `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -83,6 +83,9 @@ class Shard:
         The worker's models: shared by its shards, changed by the training log only.
     learns_inline
         True where `process` itself teaches the models (the embedded run: one shard, zero lag).
+    foreign
+        Entity types whose state is kept elsewhere, see `worker.secondary`; whoever brings it in
+        may set ``stamps``, which every journal record then carries.
     """
 
     def __init__(
@@ -92,13 +95,17 @@ class Shard:
         models: ModelSet,
         partition: int,
         learns_inline: bool,
+        foreign: Collection[str] = (),
     ) -> None:
         self.partition = partition
+        self.stamps: dict[str, str] = {}
         self.events_next = 0
         self.labels_next = 0
         self.clock = EventClock(settings.events.ahead_max)
         self.decider = Decider(settings.decision)
-        self.tables = FeatureTables(spec, settings.primary_entity, settings.runner.entities_max)
+        self.tables = FeatureTables(
+            spec, settings.primary_entity, settings.runner.entities_max, foreign
+        )
         self.statistics = FeatureStatistics(len(spec.names))
         self.pending = _pending(settings, spec.spec_hash)
         self._spec_hash = spec.spec_hash
@@ -169,7 +176,8 @@ class Shard:
             Per valid event, whether the journal says it was scored.
         scores, raw, X
             The deciding model's score, every model's and the features of the scored ones, from the
-            journal; X is None where its rows are of another feature spec.
+            journal; X is None where its rows are of another feature spec. Columns of entities that
+            are kept elsewhere are taken from there as they are.
 
         Raises
         ------
@@ -177,13 +185,12 @@ class Shard:
             The features differ from the recorded ones: log, journal and code contradict each other.
         """
         events = batch.decoded.events
-        again, duplicate = self.tables.process(events)
+        again, duplicate = self.tables.process_own(events)
         scored = np.flatnonzero(~duplicate)
+        own = self.tables.own_columns
         same = np.array_equal(~duplicate, recorded)
-        if X is None:
-            X = again[scored]
-        else:
-            same = same and np.array_equal(again[scored], X)
+        if X is not None:
+            same = same and np.array_equal(again[scored][:, own], X[:, own])
         if not same:
             raise FatalError(
                 f"partition {self.partition}, events up to {batch.records.next_offset}",
@@ -192,6 +199,11 @@ class Shard:
                 "the log, the journal or the features' code has changed; see docs/operations.md",
             )
         self.decider.decide(scores)
+        if X is None and self.tables.has_foreign:
+            # What other shards' events made of it is not known: it teaches nothing.
+            self._advance(batch.records, batch.label_records)
+            return
+        X = again[scored] if X is None else X
         self.statistics.update(X, np.empty(0, np.int64))
         part = self._part(events, scored, X)
         early: set[int] = set()

@@ -40,6 +40,23 @@ def test_a_load_of_no_keys_still_checks_the_version(store: StateStore, space: st
         store.load(space, b"v0", [])
 
 
+def test_spaces_are_peeked_at_together_at_any_version(
+    store: StateStore, space: str, open_store: Callable[[], StateStore]
+) -> None:
+    """Meta and values of each space in the order asked, also of a space that nobody wrote."""
+    other = f"{space}-other"
+    store.flush(space, None, _FIRST, [Write("card:1", b"one"), Write("card:2", b"two")])
+    store.flush(other, None, _SECOND, [Write("card:1", b"three")])
+    try:
+        asked = [(other, ["card:1"]), (space, ["card:2", "card:9", "card:1"]), (f"{space}-no", [])]
+        expected = [(_SECOND, [b"three"]), (_FIRST, [b"two", None, b"one"]), (None, [])]
+        assert open_store().peek(asked) == expected
+        assert store.peek(asked[1:2]) == expected[1:2]
+        assert store.peek([]) == []
+    finally:
+        store.drop(other)
+
+
 def test_a_value_of_none_deletes_and_an_absent_key_is_no_error(
     store: StateStore, space: str
 ) -> None:

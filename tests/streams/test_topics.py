@@ -28,9 +28,10 @@ def wanted() -> list[topics.TopicContract]:
         alerts=f"{name}-alerts",
         dead_letters=f"{name}-dead",
         training=f"{name}-training",
+        entity_updates=f"{name}-updates",
         scores=ScoreSettings(topic=f"{name}-scores", publish="all"),
     )
-    return topics.stream_contracts(f"{name}-events", f"{name}-labels", outputs, "card")
+    return topics.stream_contracts(f"{name}-events", f"{name}-labels", outputs, True, "card")
 
 
 def test_missing_topics_are_described_as_missing(
@@ -38,7 +39,7 @@ def test_missing_topics_are_described_as_missing(
 ) -> None:
     """No row fits, and the table says why."""
     rows = topics.describe(settings, wanted)
-    assert [(row.fits, row.note) for row in rows] == [(False, "missing")] * 7
+    assert [(row.fits, row.note) for row in rows] == [(False, "missing")] * 8
     assert "missing" in topics.table(rows)
 
 
@@ -54,6 +55,15 @@ def test_created_topics_fit_and_creating_them_again_changes_nothing(
     assert all(row.fits for row in rows)
     assert topics.create(settings, wanted, 5, 1) == []
     assert topics.describe(settings, wanted) == rows
+
+
+def test_with_one_partition_nothing_has_to_be_joined(
+    settings: KafkaSettings, wanted: list[topics.TopicContract]
+) -> None:
+    """The topic of entity updates is neither made nor missed."""
+    names = [contract.name for contract in wanted if not contract.several]
+    assert topics.create(settings, wanted, 1, 1) == names
+    assert [row.contract.name for row in topics.describe(settings, wanted)] == names
 
 
 def test_missing_topics_take_the_partition_count_of_the_events(

@@ -234,6 +234,10 @@ class OutputSettings(Section):
     training: Topic = Field(
         default="training", description="examples: the models' only way to learn"
     )
+    entity_updates: Topic = Field(
+        default="entity-updates",
+        description="rows of secondary entities for their owners; not used with one partition",
+    )
     scores: ScoreSettings = ScoreSettings()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worker.contracts.settings import EntitySettings
 from worker.features.aggregations import AGGREGATIONS, Register, Source
 from worker.features.codes import HASHED, OPTIONAL, SIGNED
 from worker.features.feature import Feature
@@ -76,12 +77,14 @@ class EntitySpec:
     """What is kept of each entity of one type, and which columns of X are read from it.
 
     ``columns`` are ascending; recorded columns that tiles keep come first; ``windows`` are sorted,
-    so that those with one end are together.
+    so that those with one end are together. Events of a ``shared`` one come through any partition:
+    its id does not hold the primary entity's, which chooses the partition.
     """
 
     name: str
     ring: int
     primary: bool
+    shared: bool
     optional: bool
     recorded: tuple[Recorded, ...]
     registers: tuple[Register, ...]
@@ -100,9 +103,9 @@ class EntitySpec:
 
 
 def entity_spec(
-    name: str, ring: int, primary: bool, optional: bool, features: Sequence[Feature]
+    name: str, entity: EntitySettings, key: str, features: Sequence[Feature]
 ) -> EntitySpec:
-    """Return what features need to have kept of the entities of one type."""
+    """Return what features need to have kept of one type; ``key`` is the field of Kafka's key."""
     columns = [i for i, feature in enumerate(features) if feature.entity == name]
     own = [features[i] for i in columns]
     windows = {
@@ -110,9 +113,10 @@ def entity_spec(
     }
     return EntitySpec(
         name,
-        ring,
-        primary,
-        optional,
+        entity.ring,
+        entity.key == key,
+        key not in entity.keys,
+        entity.optional,
         _recorded(own),
         _registers(own),
         tuple(sorted(windows)),

@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.checkpoint import space_of
+from worker.checkpoint import space_of, updates_space_of
 from worker.contracts.settings import Settings
 from worker.errors import StateLostError
 from worker.features.spec import FeatureSpec, compile_features
 from worker.features.standing import Standing
+from worker.secondary import secondary_entities
 from worker.stores.redis_view import RedisView
 
 _PARTITIONS_MAX = 1_024  # asked once for any space that says how many there are
@@ -35,7 +36,8 @@ class Reading:
 
     ``stored`` is False for an entity that the store does not hold: never seen, or silent for so
     long that it was forgotten; its features are those of a new one. ``position`` is the offset of
-    the first event of its partition that is not in them.
+    the first event of its partition that is not in them; of a secondary entity in a stream of
+    several partitions, that of the first row of `entity-updates`.
     """
 
     features: dict[str, float]
@@ -74,6 +76,7 @@ class Reader:
         self._standing = Standing(settings, self._spec)
         self._view = RedisView(client)
         self._clock_ms = clock_ms
+        self._shared = secondary_entities(self._spec)
         self._spaces: list[str] = []
 
     def names(self, entity: str) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ class Reader:
     def look_up(self, entity: str, ids: Sequence[str], at_ms: int | None = None) -> list[Reading]:
         """Return what `read` returns of each id, with whether and where it is stored."""
         names = self._standing.names(entity)
-        spaces = self._known_spaces()
+        spaces = self._spaces_of(entity)
         keys = [f"{entity}:{id_}" for id_ in ids]
         count = len(spaces)
         places = [(s, key) for key in keys for s in range(count)]
@@ -129,6 +132,13 @@ class Reader:
             )
             for x, (partition, blob) in zip(X.tolist(), held, strict=True)
         ]
+
+    def _spaces_of(self, entity: str) -> list[str]:
+        """Return where an entity type may be: with several partitions others own what is shared."""
+        spaces = self._known_spaces()
+        if len(spaces) == 1 or entity not in self._shared:
+            return spaces
+        return [updates_space_of(self._name, self._spec, p) for p in range(len(spaces))]
 
     def _known_spaces(self) -> list[str]:
         """Return the spaces of all partitions; the first question learns how many there are."""

@@ -87,7 +87,7 @@ def compile_features(settings: Settings) -> FeatureSpec:
         raise ConfigError("features", grammar.problems)
     features = [replace(f, typical=_typical(settings, features, f)) for f in features]
     entities = tuple(
-        entity_spec(name, entity.ring, _is_primary(settings, name), entity.optional, features)
+        entity_spec(name, entity, settings.events.key, features)
         for name, entity in settings.entities.items()
     )
     spec = FeatureSpec(tuple(features), entities, _hash(settings, features))
@@ -134,7 +134,7 @@ def _hash(settings: Settings, features: list[Feature]) -> str:
     return _digest(meaning)
 
 
-_READ_ONLY = ("name", "optional", "columns", "windows")
+_READ_ONLY = ("name", "shared", "optional", "columns", "windows")
 """What an `EntitySpec` says of reading only; all else, also what it may get one day, is state."""
 
 

@@ -94,15 +94,33 @@ def with_free_tiles(plan: Plan, rows: Rows, count: int) -> Rows:
     return rows._replace(tiles=_extended(rows.tiles, more * length), free=free)
 
 
-def clear_slot(plan: Plan, rows: Rows, slot: int) -> None:
-    """Make a slot empty and give back its tiles."""
-    row, length = int(rows.meta[slot, TILE_ROW]), int(plan.limits[TILES_ROW])
-    if row >= 0:
-        rows.tiles[row * length : (row + 1) * length] = 0
-        rows.free[rows.free_count[0]] = row
-        rows.free_count[0] += 1
-    rows.meta[slot] = _empty_meta(1)[0]
-    rows.dirty[slot] = False
+def clear_slots(plan: Plan, rows: Rows, slots: Int64) -> None:
+    """Make slots empty and give back their tiles."""
+    tiled = rows.meta[slots, TILE_ROW]
+    tiled, first = tiled[tiled >= 0], int(rows.free_count[0])
+    length = int(plan.limits[TILES_ROW])
+    if len(tiled):
+        rows.tiles.reshape(-1, length, rows.tiles.shape[1])[tiled] = 0
+    rows.free[first : first + len(tiled)] = tiled
+    rows.free_count[0] += len(tiled)
+    rows.meta[slots] = _empty_meta(1)[0]
+    rows.dirty[slots] = False
+
+
+def copy_slots(plan: Plan, source: Rows, these: Int64, target: Rows, places: Int64) -> None:
+    """Copy slots into empty slots of other rows, which have a free tile row for each."""
+    target.meta[places] = source.meta[these]
+    target.ring[places] = source.ring[these]
+    target.registers[places] = source.registers[these]
+    old = source.meta[these, TILE_ROW]
+    tiled = np.flatnonzero(old >= 0)
+    if len(tiled):
+        end, shape = int(target.free_count[0]), (-1, int(plan.limits[TILES_ROW]))
+        new = target.free[end - len(tiled) : end].copy()
+        target.free_count[0] -= len(tiled)
+        target.meta[places[tiled], TILE_ROW] = new
+        width = source.tiles.shape[1]
+        target.tiles.reshape(*shape, width)[new] = source.tiles.reshape(*shape, width)[old[tiled]]
 
 
 def _empty_meta(slots: int) -> Int64:

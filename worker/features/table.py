@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import repeat
 
 import numpy as np
@@ -17,7 +17,8 @@ from worker.features.recording import recorded_values
 from worker.features.rows import RowFeatures
 from worker.features.spec import FeatureSpec
 from worker.features.state import (
-    clear_slot,
+    clear_slots,
+    copy_slots,
     grow_slots,
     make_rows,
     with_free_tiles,
@@ -106,22 +107,40 @@ class FeatureTables:
             for name in self._foreign
         }
 
+    def check_foreign(self, name: str, blobs: Mapping[str, bytes | None]) -> None:
+        """Refuse states that are damaged or of another spec.
+
+        Raises
+        ------
+        StateDamagedError
+            Drop the space that they come from: its owner rebuilds it from the log.
+        """
+        self._foreign[name].check(blobs)
+
     def recall(
-        self, states: Mapping[str, Mapping[str, bytes | None]], later: Mapping[str, EntityRows]
+        self,
+        blobs: Mapping[str, Mapping[str, bytes | None]],
+        near: Sequence[tuple[Mapping[str, Table], Mapping[str, list[str]]]],
+        later: Mapping[str, EntityRows],
     ) -> None:
         """Take the states of `foreign_ids` and fold the rows that came later on top of them.
 
         Whatever was recalled for an earlier batch is forgotten. Rows of other entities are skipped.
 
-        Raises
-        ------
-        StateLostError
-            A blob is damaged or of another spec.
+        Parameters
+        ----------
+        blobs
+            By entity type and id, of a store; they have passed `check_foreign`.
+        near
+            Tables in this process that hold entities, and the ids.
         """
-        for name, table in self._foreign.items():
+        for table in self._foreign.values():
             table.clear()
-            table.check(states[name])
-            table.load(states[name])
+        for tables, ids in near:
+            for name, part in ids.items():
+                self._foreign[name].adopt(tables[name], part)
+        for name, table in self._foreign.items():
+            table.load(blobs.get(name, {}))
             if name in later:
                 table.fold_rows(later[name])
 
@@ -199,6 +218,11 @@ class Table:
         self._batch = 0
         self.dirty_count = 0
 
+    @property
+    def recorded_count(self) -> int:
+        """Return how many columns of an event it records: the width of `EntityRows.values`."""
+        return len(self._sources)
+
     def missing(self, ids: list[str]) -> list[str]:
         return [id_ for id_ in dict.fromkeys(ids) if id_ and id_ not in self._slots]
 
@@ -209,17 +233,19 @@ class Table:
 
     def load(self, part: Mapping[str, bytes | None]) -> None:
         new = {id_: blob for id_, blob in part.items() if id_ not in self._slots}
-        self._make_room(len(new))
-        for id_ in new:
-            slot = self._free.pop()
-            self._slots[id_] = slot
-            self._ids[slot] = id_
-            self._used[slot] = self._batch
+        self._places_for(new)
         stored = [(self._slots[id_], blob) for id_, blob in new.items() if blob is not None]
         if stored:
             self._rows = with_free_tiles(self._plan, self._rows, len(stored))
             slots = np.array([slot for slot, _ in stored], np.int64)
             self._codec.decode(self._rows, slots, [blob for _, blob in stored])
+
+    def adopt(self, other: Table, ids: list[str]) -> None:
+        """Take the present states of entities, which are not here, from another table."""
+        self._rows = with_free_tiles(self._plan, self._rows, len(ids))
+        places = self._places_for(ids)
+        these = np.array([other._slots[id_] for id_ in ids], np.int64)
+        copy_slots(self._plan, other._rows, these, self._rows, places)
 
     def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> None:
         slots = self._slots_of(ids, X)
@@ -255,16 +281,11 @@ class Table:
             return rows
         return rows.take(np.flatnonzero(~duplicate & np.array(list(map(bool, ids)), np.bool_)))
 
-    def blobs(self, ids: list[str]) -> list[bytes]:
-        """Return the present states of entities that are here; nothing becomes clean."""
-        return self._codec.encode(self._rows, np.array([self._slots[i] for i in ids], np.int64))
-
     def clear(self) -> None:
         """Forget every entity, whatever the store has of it."""
-        for slot in self._slots.values():
-            self._ids[slot] = ""
-            clear_slot(self._plan, self._rows, slot)
-        self._free += reversed(self._slots.values())
+        slots = list(self._slots.values())
+        clear_slots(self._plan, self._rows, np.array(slots, np.int64))
+        self._free += reversed(slots)
         self._slots.clear()
         self.dirty_count = 0
 
@@ -300,11 +321,22 @@ class Table:
         slots = np.array(list(self._slots.values()), np.int64)
         clean = slots[~self._rows.dirty[slots]]
         oldest = clean[np.lexsort((clean, self._used[clean]))][:excess]
+        clear_slots(self._plan, self._rows, oldest)
         for slot in oldest.tolist():
             del self._slots[self._ids[slot]]
             self._ids[slot] = ""
-            clear_slot(self._plan, self._rows, slot)
             self._free.append(slot)
+
+    def _places_for(self, ids: Collection[str]) -> Int64:
+        """Return a new slot for each id."""
+        self._make_room(len(ids))
+        places = [self._free.pop() for _ in ids]
+        self._slots.update(zip(ids, places, strict=True))
+        for id_, slot in zip(ids, places, strict=True):
+            self._ids[slot] = id_
+        slots = np.array(places, np.int64)
+        self._used[slots] = self._batch
+        return slots
 
     def _make_room(self, count: int) -> None:
         have = len(self._ids)

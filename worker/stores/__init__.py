@@ -64,6 +64,14 @@ class StateStore(Protocol):
             The space is at another version: somebody else wrote, or writes were lost.
         """
 
+    def peek(
+        self, asked: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[tuple[Meta | None, list[bytes | None]]]:
+        """Return meta and the values of keys of several spaces, whoever writes them.
+
+        One round trip; what is of one space is of one moment.
+        """
+
     def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
         """Apply all writes and ``meta`` atomically if the space is still at ``version``.
 

@@ -49,6 +49,17 @@ class MemoryStore:
         self._expire(held)
         return [held.values.get(key) for key in keys]
 
+    def peek(
+        self, asked: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[tuple[Meta | None, list[bytes | None]]]:
+        """Return meta and values of several spaces; see `StateStore.peek`."""
+        found = []
+        for space, keys in asked:
+            held = self._space(space)
+            self._expire(held)
+            found.append((held.meta, [held.values.get(key) for key in keys]))
+        return found
+
     def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
         """Apply all writes and ``meta``, or none; see `StateStore.flush`."""
         assert meta.version != version, "every flush has a new version"

@@ -33,7 +33,7 @@ from worker.streams.kafka_client import make_admin
 from worker.streams.kafka_log import KafkaLog
 from worker.streams.kafka_member import Member
 from worker.streams.kafka_transactions import Transactions
-from worker.streams.topics import TopicState, inspect, rows, stream_contracts
+from worker.streams.topics import TopicState, inspect, needed, rows, stream_contracts
 
 _CREATE = "riverwatch topics -c FILE --create"
 _COMMITTED_MS = 1_000
@@ -54,6 +54,8 @@ class KafkaStream:
         None where no labels are declared; label offsets are 0 then.
     outputs
         Checked at the start like the inputs.
+    shared
+        Whether there are entities whose events come through every partition.
 
     Raises
     ------
@@ -74,11 +76,12 @@ class KafkaStream:
         events_topic: str,
         labels_topic: str | None,
         outputs: OutputSettings,
+        shared: bool = False,
     ) -> None:
         self._settings = settings
         self._events = events_topic
         self._labels = labels_topic
-        self._contracts = stream_contracts(events_topic, labels_topic, outputs)
+        self._contracts = stream_contracts(events_topic, labels_topic, outputs, shared)
         inputs = [events_topic] if labels_topic is None else [events_topic, labels_topic]
         with ExitStack() as opened:
             self._admin = make_admin(settings)
@@ -229,6 +232,7 @@ class KafkaStream:
     def _start_check(self) -> dict[str, TopicState]:
         """Return the state of every topic, all of which fit their contracts."""
         states = self._inspect()
+        self._contracts = needed(self._contracts, states)
         wrong = [row for row in rows(self._contracts, states) if not row.fits]
         if wrong:
             got = "; ".join(f"{row.contract.name}: {row.note}" for row in wrong)

@@ -21,7 +21,10 @@ _HEADINGS = ("topic", "role", "partitions", "expected", "key", "note")
 
 @dataclass(frozen=True, slots=True)
 class TopicContract:
-    """What a topic must be. ``sharded`` topics have P partitions, the others at least one."""
+    """What a topic must be. ``sharded`` topics have P partitions, the others at least one.
+
+    One that joins what came through ``several`` partitions is not needed where P is 1.
+    """
 
     name: str
     role: str
@@ -29,6 +32,7 @@ class TopicContract:
     sharded: bool
     reads: bool
     writes: bool
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +62,22 @@ class TopicRow:
         return not self.note
 
 
-def contracts(settings: Settings) -> list[TopicContract]:
-    """Return the contracts of every topic that a worker reads or writes, the events first."""
+def contracts(settings: Settings, shared: bool) -> list[TopicContract]:
+    """Return the contracts of every topic that a worker reads or writes, the events first.
+
+    ``shared`` says whether there are entities whose events come through every partition.
+    """
     labels = None if settings.labels is None else settings.labels.topic
-    return stream_contracts(settings.events.topic, labels, settings.outputs, settings.events.key)
+    events = settings.events
+    return stream_contracts(events.topic, labels, settings.outputs, shared, events.key)
 
 
 def stream_contracts(
-    events: str, labels: str | None, outputs: OutputSettings, key: str = "primary entity"
+    events: str,
+    labels: str | None,
+    outputs: OutputSettings,
+    shared: bool,
+    key: str = "primary entity",
 ) -> list[TopicContract]:
     """Return the contracts by the names of the topics; ``key`` is what the Kafka key holds."""
     found = [TopicContract(events, "events", key, True, True, False)]
@@ -77,11 +89,22 @@ def stream_contracts(
     ]
     if outputs.scores.publish != "none":
         found.append(TopicContract(outputs.scores.topic, "scores", key, True, False, True))
+    if shared:
+        topic = outputs.entity_updates
+        found.append(TopicContract(topic, "entity updates", "-", True, True, True, several=True))
     return [
         *found,
         TopicContract(outputs.dead_letters, "dead letters", "as input", True, False, True),
         TopicContract(outputs.training, "training", "-", False, True, True),
     ]
+
+
+def needed(
+    wanted: Sequence[TopicContract], states: dict[str, TopicState], partitions: int = 0
+) -> list[TopicContract]:
+    """Return the contracts that matter with as many partitions as the events have, or get."""
+    shards = states[wanted[0].name].partitions or partitions
+    return [contract for contract in wanted if shards != 1 or not contract.several]
 
 
 def describe(settings: KafkaSettings, wanted: Sequence[TopicContract]) -> list[TopicRow]:
@@ -121,7 +144,7 @@ def create(
                 "replication_factor": replication,
                 "configs": _CONFIGS,
             }
-            for contract in wanted
+            for contract in needed(wanted, present, partitions)
             if not present[contract.name].partitions
         }
         if missing:
@@ -158,9 +181,9 @@ def inspect(admin: Any, names: Iterable[str]) -> dict[str, TopicState]:
 
 
 def rows(wanted: Sequence[TopicContract], states: dict[str, TopicState]) -> list[TopicRow]:
-    """Return contracts and states side by side, each with what is wrong."""
+    """Return what is needed beside what there is, each with what is wrong."""
     shards = states[wanted[0].name].partitions
-    return [_row(contract, states[contract.name], shards) for contract in wanted]
+    return [_row(one, states[one.name], shards) for one in needed(wanted, states)]
 
 
 def _row(contract: TopicContract, state: TopicState, shards: int) -> TopicRow:

@@ -1,0 +1,301 @@
+"""Secondary entities across workers: re-key, own, read; the shell around `worker.secondary`.
+
+Partition q of `entity-updates` belongs to the owner of shard q: as many partitions as the events
+have, one assignment, one Acquire. Its state is a fold of that partition alone.
+
+1. *Re-key.* A shard's processed events become rows, sorted by target partition (`Rekeyed`); one
+   record per target and commit goes out in the transaction of the journal rows. Dies before the
+   commit: nobody sees a row. After it: every row is in the log once, as its event is.
+2. *Keep.* The shard keeps its committed rows with their offsets (`Overlay`). Dies: the overlay is
+   lost, and not needed, see 6.
+3. *Own.* Each step the owner of q folds what is new in partition q, read_committed, and every flush
+   writes changed blobs and the position by the same guarded write as a shard's. Dies: the next
+   owner goes on from the stored position. A zombie folds the same rows; its write is refused.
+4. *Read.* Per step one MGET per target partition of the blobs that the step's events touch, with
+   the space's meta: a flush is atomic, so position and blobs agree. All go in one round trip. A
+   target that this worker owns is read from memory. Rows of the overlay before that position are
+   dropped, the others folded on top: each own row is seen exactly once.
+5. *Never back.* A position before one that was seen means that the store lost writes, and the
+   overlay no longer has the rows: everything is acquired again. No score comes of such a state.
+6. *Acquire.* The end of every partition is taken when no transaction is open on it: all rows of the
+   shard before C lie before these ends. The shard is live when every owner's position has reached
+   them; so it needs no overlay of old rows, and nothing committed before is ever missing. Owners
+   fold whether their shards are live or not: nobody waits in a circle. Refused: a log that begins
+   after the stored position, a position beyond the end.
+
+How old may be what is read: the rows of other shards that their owners have not flushed, one flush
+interval, a commit and a poll. The positions that were read are stamped on the journal's records. A
+worker whose overlays hold ``dirty_max`` rows waits for the owners.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from worker.checkpoint import updates_space_of
+from worker.contracts.records import Events, Output
+from worker.contracts.settings import KafkaSettings, Settings
+from worker.errors import StateDamagedError, StateLostError
+from worker.features.spec import FeatureSpec
+from worker.owned import Owned
+from worker.patience import Patience
+from worker.secondary import Overlay, Rekeyed, Targets, secondary_entities
+from worker.shard import Result, Shard
+from worker.stores import Meta, StateStore
+from worker.streams import Stream
+from worker.telemetry import Telemetry
+from worker.updates import update_records
+
+Peeked = tuple[int, Meta | None, list[bytes | None]]
+"""A target partition, where its state stands, and the values that were asked for."""
+
+_STAMP = "entity_updates"
+_RECORD_BYTES_MAX = 900_000
+
+
+def exchange_for(
+    stream: Stream,
+    store: StateStore,
+    settings: Settings,
+    spec: FeatureSpec,
+    slot: str,
+    ttls_ms: tuple[int, int],
+    patience: Patience,
+    telemetry: Telemetry,
+) -> Exchange | None:
+    """Return an `Exchange`; None with one partition, or where no entity is shared."""
+    if stream.partitions == 1 or not secondary_entities(spec):
+        return None
+    return Exchange(stream, store, settings, spec, slot, ttls_ms, patience, telemetry)
+
+
+class Exchange:
+    """All that a worker has of secondary entities: what it owns, what it reads, what it sends."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        store: StateStore,
+        settings: Settings,
+        spec: FeatureSpec,
+        slot: str,
+        ttls_ms: tuple[int, int],
+        patience: Patience,
+        telemetry: Telemetry,
+    ) -> None:
+        self._stream, self._store, self._settings, self._spec = stream, store, settings, spec
+        self._ttls_ms, self._patience, self._telemetry = ttls_ms, patience, telemetry
+        self._topic = settings.outputs.entity_updates
+        self.names = secondary_entities(spec)
+        self._targets = Targets(stream.partitions)
+        self._stamps = {
+            "schema_version": "1",
+            "state_hash": spec.state_hash,
+            "transactional_id": f"{settings.name}-{slot}",
+        }
+        kafka = settings.stream
+        self._bytes_max = (
+            kafka.message_bytes_max if isinstance(kafka, KafkaSettings) else _RECORD_BYTES_MAX
+        )
+        self.owned: dict[int, Owned] = {}
+        self._overlays: dict[int, Overlay] = {}
+        self._positions = np.zeros(stream.partitions, np.int64)
+        self._floors = np.zeros(stream.partitions, np.int64)
+        self._sent: Rekeyed | None = None
+        self._sent_counts: list[int] = []
+
+    def acquire(self, partitions: Sequence[int]) -> None:
+        """Bring up what these shards own, and take the ends that must be reached, see step 6.
+
+        Every transaction of the shards' former owners has ended.
+
+        Raises
+        ------
+        FatalError
+            Positions contradict each other; the message names the remedy.
+        TransientError
+            Stream or store are away; try again.
+        """
+        for q in range(self._targets.partitions):
+            end = self._stream.settle(self._topic, q)
+            if q in partitions:
+                self.owned[q] = Owned(
+                    self._stream, self._store, self._settings, self._spec, q, end,
+                    self._ttls_ms, self._patience,
+                )  # fmt: skip
+            self._floors[q] = max(self._floors[q], end)
+        self._overlays |= {p: Overlay() for p in partitions}
+
+    def release(self, partition: int) -> None:
+        """Forget a shard that is owned by somebody else now."""
+        self._overlays.pop(partition, None)
+        owned = self.owned.pop(partition, None)
+        if owned is not None:
+            owned.close()
+
+    def release_all(self) -> None:
+        """Forget everything; it is acquired again."""
+        for partition in list(self.owned):
+            self.release(partition)
+        self._overlays.clear()
+        self._positions[:] = 0
+        self._floors[:] = 0
+
+    def catch_up(self, is_full: Callable[[], bool]) -> bool:
+        """Fold what is new in the owned partitions; return whether shards may go on.
+
+        They may when every state has reached what was there when its readers began, and the
+        overlays are within their bound. ``is_full`` says that nothing more can be folded now.
+        """
+        while True:
+            count = sum(owned.follow() for owned in self.owned.values())
+            self._telemetry.updates.labels("in").inc(count)
+            if self._is_ready():
+                return True
+            self._telemetry.ready = False
+            self._telemetry.reason = "secondary entities are behind their log"
+            if not count or is_full():
+                return False
+            self._patience.tick()
+
+    def recall(self, batches: Sequence[tuple[Shard, Events]]) -> None:
+        """Give the shards the states that their next batches read, see step 4.
+
+        Raises
+        ------
+        StateLostError
+            A state is behind one that was read before, or a blob is damaged.
+        """
+        wanted = [self._by_target(shard.tables.foreign_ids(events)) for shard, events in batches]
+        keys: dict[int, dict[str, None]] = {}
+        for targets in wanted:
+            for q, ids in targets.items():
+                if q in self.owned:
+                    self.owned[q].bring(ids)
+                else:
+                    names = (f"{name}:{i}" for name, part in ids.items() for i in part)
+                    keys.setdefault(q, {}).update(dict.fromkeys(names))
+        blobs = self._read(batches[0][0], {q: list(part) for q, part in keys.items()})
+        self._drop()
+        stamp = json.dumps(self._positions.tolist())
+        for (shard, _), targets in zip(batches, wanted, strict=True):
+            near = [
+                (self.owned[q].owner.tables, targets.pop(q))
+                for q in sorted(self.owned.keys() & targets.keys())
+            ]
+            far: dict[str, dict[str, bytes | None]] = {}
+            for ids in targets.values():
+                for name, part in ids.items():
+                    far.setdefault(name, {}).update((i, blobs[f"{name}:{i}"]) for i in part)
+            later = self._overlays[shard.partition].later(self._positions)
+            shard.tables.recall(far, near, later)
+            shard.stamps[_STAMP] = stamp
+
+    def outputs(self, done: Sequence[tuple[Shard, Result]]) -> list[Output]:
+        """Return the records of one commit, see step 1; `committed` or `release_all` follows."""
+        time_ms = max(max(0, shard.clock.now_ms) for shard, _ in done)
+        parts = []
+        for shard, result in done:
+            events = result.batch.decoded.events
+            rows = shard.tables.foreign_rows(events, result.duplicate)
+            parts += [(shard.partition, name, part) for name, part in rows.items()]
+        self._sent, self._sent_counts, outputs = Rekeyed(parts, self._targets, self.names), [], []
+        for q, updates in self._sent.updates():
+            for count, value in update_records(updates, self._stamps, self._bytes_max):
+                self._sent_counts.append(count)
+                outputs.append(Output(self._topic, q, None, value, time_ms))
+        return outputs
+
+    def committed(self, outputs: Sequence[Output], offsets: Sequence[int]) -> None:
+        """Keep the rows of the records that were committed, among others, at these offsets."""
+        assert self._sent is not None
+        pairs = zip(outputs, offsets, strict=True)
+        mine = [offset for output, offset in pairs if output.topic == self._topic]
+        each = np.repeat(np.array(mine, np.int64), self._sent_counts)
+        self._sent.committed(each, self._overlays)
+        self._telemetry.updates.labels("out").inc(len(each))
+        self._telemetry.overlay.set(self._overlay_count)
+        self._sent = None
+
+    @property
+    def dirty_count(self) -> int:
+        """Return how many owned entities differ from the store."""
+        return sum(owned.owner.dirty_count for owned in self.owned.values())
+
+    @property
+    def _overlay_count(self) -> int:
+        return sum(map(len, self._overlays.values()))
+
+    def _by_target(self, wanted: Mapping[str, list[str]]) -> dict[int, dict[str, list[str]]]:
+        """Return the ids that are read by target partition and entity type."""
+        found: dict[int, dict[str, list[str]]] = {}
+        for name, ids in wanted.items():
+            for id_, q in zip(ids, self._targets.of(ids).tolist(), strict=True):
+                found.setdefault(q, {}).setdefault(name, []).append(id_)
+        return found
+
+    def _read(self, shard: Shard, keys: Mapping[int, Sequence[str]]) -> dict[str, bytes | None]:
+        """Return others' states by key; they are whole, and not behind those read before."""
+        found: dict[str, bytes | None] = {}
+        for q, meta, values in self._peek(keys):
+            self._advance(q, 0 if meta is None else meta.events_offset)
+            parts: dict[str, dict[str, bytes | None]] = {}
+            for key, value in zip(keys[q], values, strict=True):
+                name, _, id_ = key.partition(":")
+                parts.setdefault(name, {})[id_] = found[key] = value
+            with self._guarding(q, meta):
+                for name, part in parts.items():
+                    shard.tables.check_foreign(name, part)
+        return found
+
+    def _peek(self, keys: Mapping[int, Sequence[str]]) -> list[Peeked]:
+        """Return others' states, in one round trip."""
+        if not keys:
+            return []
+        name, spec = self._settings.name, self._spec
+        asked = [(updates_space_of(name, spec, q), part) for q, part in keys.items()]
+        answers = self._patience.insist(lambda: self._store.peek(asked))
+        return [(q, meta, values) for q, (meta, values) in zip(keys, answers, strict=True)]
+
+    @contextmanager
+    def _guarding(self, q: int, meta: Meta | None) -> Iterator[None]:
+        """Drop another's space that turns out to be damaged: its owner notices and rebuilds it."""
+        try:
+            yield
+        except StateDamagedError:
+            if meta is not None:
+                space = updates_space_of(self._settings.name, self._spec, q)
+                self._store.drop(space, meta.version)
+            raise
+
+    def _advance(self, q: int, position: int) -> None:
+        """Take note of a state's position; it never goes back."""
+        least = max(self._positions[q], self._floors[q])
+        if position < least:
+            where = f"state of {self._topic}/{q}"
+            raise StateLostError(where, f"one at {least} or later", f"one at {position}")
+        self._positions[q] = position
+
+    def _is_ready(self) -> bool:
+        for q, owned in self.owned.items():
+            self._positions[q] = owned.owner.events_next
+        if self._is_reached():
+            return True
+        far = [q for q in range(len(self._floors)) if q not in self.owned]
+        for q, meta, _ in self._peek({q: [] for q in far}):
+            position = 0 if meta is None else meta.events_offset
+            self._positions[q] = max(self._positions[q], position)
+        self._drop()
+        return self._is_reached()
+
+    def _is_reached(self) -> bool:
+        within = self._overlay_count < self._settings.runner.dirty_max
+        return within and bool((self._positions >= self._floors).all())
+
+    def _drop(self) -> None:
+        for overlay in self._overlays.values():
+            overlay.drop(self._positions)

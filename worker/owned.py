@@ -1,0 +1,96 @@
+"""One partition of `entity-updates` as its owner has it: where it stands, and what it folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from worker.acquire import standing
+from worker.checkpoint import Checkpoint, updates_space_of
+from worker.contracts.settings import Settings
+from worker.errors import FatalError
+from worker.features.spec import FeatureSpec
+from worker.patience import Patience
+from worker.secondary import Owner, joined, secondary_entities
+from worker.stores import StateStore
+from worker.streams import Stream
+from worker.updates import read_updates
+
+_RECORDS_MAX = 500
+_REBUILD = "riverwatch drop -c FILE --partition P rebuilds it from the log; docs/operations.md"
+
+
+class Owned:
+    """The fold of one partition of `entity-updates`, from the store's position on.
+
+    The only position is the one in the store, beside the blobs: the reader is in no group.
+
+    Parameters
+    ----------
+    end
+        Of the partition, when no transaction was open on it.
+
+    Raises
+    ------
+    FatalError
+        The log and the store contradict each other; the message names the remedy.
+    TransientError
+        Stream or store are away; try again.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        store: StateStore,
+        settings: Settings,
+        spec: FeatureSpec,
+        partition: int,
+        end: int,
+        ttls_ms: tuple[int, int],
+        patience: Patience,
+    ) -> None:
+        topic = settings.outputs.entity_updates
+        space = updates_space_of(settings.name, spec, partition)
+        self._where, self._state_hash = f"{topic}/{partition}", spec.state_hash
+        self._patience = patience
+        meta, first = standing(store, space), stream.log_range(topic, partition)[0]
+        position = 0 if meta is None else meta.events_offset
+        if not first <= position <= end:
+            raise FatalError(self._where, f"a log that has the offset {position}",
+                             f"one of [{first}, {end})", _REBUILD)  # fmt: skip
+        self.owner = Owner(spec, secondary_entities(spec), settings.runner.entities_max)
+        self.owner.events_next = position
+        self.checkpoint = Checkpoint(store, space, meta, *ttls_ms)
+        self._reader = stream.reader(topic, partition, position)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Return whether the store has everything up to the owner's position."""
+        return self.owner.is_taken and self.checkpoint.is_settled
+
+    def follow(self) -> int:
+        """Fold the records that are there; return the number of rows."""
+        records = self._reader.poll(0, _RECORDS_MAX)
+        if records is None:
+            # Markers and aborted records count too: others wait for the position.
+            self.owner.events_next = max(self.owner.events_next, self._reader.position)
+            return 0
+        found = joined(
+            [
+                read_updates(v or b"", f"{self._where}@{o}", self._state_hash, self.owner.widths)
+                for o, v in zip(records.offsets, records.values, strict=True)
+            ]
+        )
+        self.bring({name: rows.ids for name, rows in found.items()})
+        self.owner.fold(found, records.next_offset)
+        return sum(map(len, found.values()))
+
+    def close(self) -> None:
+        """Give back the reader."""
+        self._reader.close()
+
+    def bring(self, ids: Mapping[str, Sequence[str]]) -> None:
+        """Load the entities that memory lacks."""
+        keys = self.owner.missing(ids)
+        if keys:
+            with self.checkpoint.guarding():
+                self.owner.load(keys, self._patience.insist(lambda: self.checkpoint.load(keys)))
