@@ -110,6 +110,19 @@ class Telemetry:
         self.lag = Gauge(
             "riverwatch_lag_records", "polled and not processed", ["partition"], registry=registry
         )
+        self._count_exchange(registry)
+        self.dirty = Gauge("riverwatch_dirty_keys", "keys not in the store yet", registry=registry)
+        self.model_version = Gauge(
+            "riverwatch_model_version", "training offset learned", registry=registry
+        )
+        self.scores = Counter(
+            "riverwatch_scores_total",
+            "scores of the deciding model by the smallest bound they do not exceed",
+            ["at_most"],
+            registry=registry,
+        )
+
+    def _count_exchange(self, registry: CollectorRegistry) -> None:
         self.updates = Counter(
             "riverwatch_entity_updates_total",
             "rows of secondary entities, written for their owners and folded as one",
@@ -119,16 +132,6 @@ class Telemetry:
         self.overlay = Gauge(
             "riverwatch_overlay_rows",
             "own rows that the state of their secondary entities does not hold yet",
-            registry=registry,
-        )
-        self.dirty = Gauge("riverwatch_dirty_keys", "keys not in the store yet", registry=registry)
-        self.model_version = Gauge(
-            "riverwatch_model_version", "training offset learned", registry=registry
-        )
-        self.scores = Counter(
-            "riverwatch_scores_total",
-            "scores of the deciding model by the smallest bound they do not exceed",
-            ["at_most"],
             registry=registry,
         )
 
