@@ -202,21 +202,23 @@ def code(value: object) -> str:
     return f"`{value}`"
 
 
+_AFTER = {
+    "windows": "windows", "ring": "windows or `{}`", "last": "numbers of events",
+    "half_life": "half-lives", "gap": "gaps", "nothing": "`{}`",
+}  # fmt: skip
+
+
 def features_table() -> str:
-    """Return a row per aggregation, from the docstrings of its class."""
+    """Return a row per aggregation, from its class and its docstring."""
     rows = []
     for name, kind in AGGREGATIONS.items():
         fields = ", ".join(["FIELD"] * kind.field_count)
         form = f"{name}({fields})" if fields else name
-        words = inspect.cleandoc(kind.__doc__ or "").partition("\n>>>")[0]
-        rows.append(
-            (
-                code(form),
-                "yes" if kind.each in ("windows", "ring") else "no",
-                " ".join(words.split()),
-            )
-        )
-    return table(("aggregation", "windows", "what it is"), rows)
+        words = inspect.cleandoc(kind.__doc__ or "").partition("\n>>>")[0].replace("``", "`")
+        options = ", ".join(map(code, kind.options)) or "-"
+        types = ", ".join(kind.types) or "-"
+        rows.append((code(form), types, _AFTER[kind.each], options, " ".join(words.split())))
+    return table(("aggregation", "of fields", "of", "options", "what it is"), rows)
 
 
 def calibrations_table() -> str:

@@ -1,12 +1,10 @@
-"""Configurations, streams of events and a naive reading of windows, for tests of features."""
+"""Configurations and streams of events, for tests of features."""
 
 from __future__ import annotations
 
-from bisect import insort
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal, localcontext
-from fractions import Fraction
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 
 from worker.contracts.records import Events
 from worker.contracts.settings import Settings
+from worker.features.codes import MISSING
 from worker.features.spec import FeatureSpec, compile_features
 from worker.features.table import FeatureTables
 
@@ -27,13 +26,15 @@ FIELDS: dict[str, Any] = {
     "card_id": "string",
     "terminal_id": "string",
     "amount": {"type": "decimal", "resolution": 0.01},
-    "items": "integer",
+    "items": {"type": "integer", "optional": True},
     "present": "boolean",
     "score": "float",
     "channel": {"type": "category", "values": ["web", "pos"]},
+    "country": {"type": "string", "optional": True},
+    "latitude": "float",
+    "longitude": "float",
     "opened": "timestamp",
 }
-RESOLUTION = {"amount": Fraction(1, 100), "items": Fraction(1), "present": Fraction(1)}
 
 
 def settings_of(
@@ -70,10 +71,13 @@ class Row:
     card: str = "c"
     terminal: str = "t"
     amount: int = 0
-    items: int = 0
+    items: int | None = 0
     present: bool = True
     channel: int = 0
     score: float = 0.0
+    country: str = ""
+    latitude: float = math.nan
+    longitude: float = math.nan
 
     @property
     def time_ms(self) -> int:
@@ -93,10 +97,13 @@ def events_of(rows: Sequence[Row]) -> Events:
         entity_ids={"card": [r.card for r in rows], "terminal": [r.terminal for r in rows]},
         columns={
             "amount": np.array([row.amount for row in rows], np.int64),
-            "items": np.array([row.items for row in rows], np.int64),
+            "items": np.array([MISSING if r.items is None else r.items for r in rows], np.int64),
             "present": np.array([row.present for row in rows], np.int64),
             "channel": np.array([row.channel for row in rows], np.int64),
             "score": np.array([row.score for row in rows], np.float64),
+            "country": [row.country for row in rows],
+            "latitude": np.array([row.latitude for row in rows], np.float64),
+            "longitude": np.array([row.longitude for row in rows], np.float64),
         },
     )
 
@@ -121,52 +128,6 @@ def run(spec: FeatureSpec, rows: Sequence[Row]) -> list[dict[str, float]]:
     return [dict(zip(spec.names, x, strict=True)) for x in X.tolist()]
 
 
-@dataclass
-class Entity:
-    """Everything that one entity ever saw, as plain lists: the oracle's memory."""
-
-    now: int = -1
-    before: int = -1
-    events: list[tuple[int, int, Row]] = field(default_factory=list)  # time, arrival, row
-
-    def add(self, arrival: int, row: Row) -> None:
-        self.before, self.now = self.now, max(self.now, row.time_ms)
-        insort(self.events, (row.time_ms, arrival, row), key=lambda item: item[:2])
-
-    def within(self, start: int, end: int, leave_out: Row | None = None) -> list[Row]:
-        return [r for t, _, r in self.events if start < t <= end and r is not leave_out]
-
-    def ring_start(self, ring: int, leave_out: Row | None = None) -> int:
-        """Return the newest time that a ring of this size has lost, or -1."""
-        kept = [t for t, _, row in self.events if row is not leave_out]
-        return kept[-ring - 1] if len(kept) > ring else -1
-
-
-def exact(aggregation: str, name: str | None, rows: Sequence[Row]) -> float:
-    """Return an aggregation in exact arithmetic, rounded once at the end."""
-    if aggregation == "count":
-        return float(len(rows))
-    assert name is not None
-    values = [int(getattr(row, name)) * RESOLUTION[name] for row in rows]
-    if not values:
-        return 0.0
-    if aggregation in ("min", "max"):
-        return float(min(values) if aggregation == "min" else max(values))
-    if aggregation == "sum":
-        return float(sum(values))
-    mean = Fraction(sum(values)) / len(values)
-    return float(mean) if aggregation == "mean" else _exact_std(values, mean)
-
-
-def _exact_std(values: list[Fraction], mean: Fraction) -> float:
-    if len(values) < 2:
-        return 0.0
-    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    with localcontext() as context:
-        context.prec = 60
-        return float((Decimal(variance.numerator) / Decimal(variance.denominator)).sqrt())
-
-
 STEPS_MS = (
     0, 1, 700, 4_999, 5_000, 5_001, 9_999, 10_000, 10_001, 30_000, 59_999, 60_000, 60_001,
     86_399_999, 86_400_000, 86_400_001,
@@ -175,6 +136,9 @@ LATE_MS = (1, 5_000, 9_999, 10_000, 10_001, 45_000, 60_000, 120_000, 86_400_000)
 UNITS = st.one_of(
     st.integers(-300, 300), st.sampled_from((0, 0, 1, -1, 2**40, -(2**40), 2**31, 10_000))
 )
+
+LATITUDES = (52.52, 52.520001, -90.0, 89.9999999, 0.0, -33.45, math.nan, 1e300)
+LONGITUDES = (13.405, 13.4, -179.9, 179.9, 0.0, -70.66, math.nan, -1e300)
 
 
 @st.composite
@@ -193,8 +157,12 @@ def streams(draw: st.DrawFn, size_max: int = 40) -> list[Row]:
                 card=draw(st.sampled_from("ab")),
                 terminal=draw(st.sampled_from("xy")),
                 amount=draw(UNITS),
-                items=draw(st.integers(-3, 3)),
+                items=draw(st.one_of(st.none(), st.integers(-3, 3))),
                 present=draw(st.booleans()),
+                channel=draw(st.integers(0, 2)),
+                country=draw(st.sampled_from(("", "DE", "FR", "IT"))),
+                latitude=draw(st.sampled_from(LATITUDES)),
+                longitude=draw(st.sampled_from(LONGITUDES)),
             )
         )
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from types import ModuleType
 
 import pytest
@@ -15,8 +16,10 @@ from worker.features.compiling import digest_of, kernel
 def features_imported_by(module: ModuleType) -> set[str]:
     """Return the modules of worker.features from which a module takes names."""
     tree = ast.parse(inspect.getsource(module))
-    froms = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return {name for name in froms if name.startswith("worker.features.")}
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {(node.module or "", alias.name) for node in froms for alias in node.names}
+    full = {f"{a}.{b}" if f"{a}.{b}" in sys.modules else a for a, b in names}
+    return {name for name in full if name.startswith("worker.features.")}
 
 
 @pytest.mark.parametrize("module", [kernels, packing])

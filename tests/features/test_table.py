@@ -27,7 +27,7 @@ def test_any_split_into_batches_gives_the_same_features_and_bytes(
     rows: list[Row], cuts: set[int], ring: int
 ) -> None:
     """Batches are only a matter of speed."""
-    spec = SPECS["before", ring]
+    spec = SPECS["turned", ring]
     whole, parts = tables_of(spec), tables_of(spec)
     X, duplicate = step(whole, rows)
     edges = [0, *sorted(c for c in cuts if c < len(rows)), len(rows)]
@@ -37,7 +37,7 @@ def test_any_split_into_batches_gives_the_same_features_and_bytes(
     assert all_blobs(parts) == all_blobs(whole)
 
 
-@pytest.mark.parametrize("shape", ["plain", "long delay"])
+@pytest.mark.parametrize("shape", ["plain", "long"])
 @UNHURRIED
 @given(rows=streams(), ring=st.sampled_from((1, 5, 40)))
 def test_going_through_the_store_after_every_event_changes_nothing(

@@ -13,6 +13,8 @@ import numpy as np
 
 from worker.contracts.records import Float64, Int64
 from worker.features.codes import (
+    FORM,
+    HASHED,
     MISSING,
     PLACE_BITS,
     PLACE_COUNT,
@@ -120,7 +122,8 @@ def add_event(recorded: Int64, tiled: int, event: Int64, records: Int64, at: int
         v = event[f]
         if v == MISSING:
             continue
-        accumulate(recorded, f, records, at, v, v * v, high_square(v), v, v)
+        total = 0 if recorded[f, FORM] == HASHED else v
+        accumulate(recorded, f, records, at, total, v * v, high_square(v), v, v)
         if recorded[f, PLACE_COUNT] > 1:
             records[at, recorded[f, PLACE_COUNT]] += 1
         if recorded[f, PLACE_BITS]:

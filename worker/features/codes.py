@@ -5,12 +5,12 @@ from __future__ import annotations
 COUNT, SUM, MEAN, STD, MIN, MAX = range(6)
 """Ops on the moments of a window."""
 
-RATIO, ZSCORE, DISTINCT = range(6, 9)
+WINDOW_RATIO, WINDOW_ZSCORE, DISTINCT = range(6, 9)
 """Other ops on a window: with the event's own value, or with the values of the ring."""
 
 (
-    FIRST, LAST, MEAN_LAST, TOP_SHARE, FIRST_SEEN, RANK, MEDIAN_RATIO, MEDIAN_ZSCORE,
-    SINCE_LAST, STREAK, DISTANCE, SPEED, OUTLIERS_LAST,
+    FIRST, LAST, MEAN_LAST, TOP_SHARE, FIRST_SEEN, RANK, RATIO, ZSCORE, SINCE_LAST, STREAK,
+    DISTANCE, SPEED, SUM_LAST,
 ) = range(13)  # fmt: skip
 """Ops on the ring."""
 

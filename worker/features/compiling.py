@@ -27,9 +27,15 @@ F = TypeVar("F", bound=Callable[..., object])
 def helper(function: F) -> F:
     """Return a function that is compiled into each kernel that calls it.
 
-    A call costs 30 to 50 ns, most of it to hand over arrays; inlined, the arrays vanish.
+    A call costs 30 to 50 ns, most of it to hand over arrays; inlined, the arrays vanish. Only
+    kernels are cached: code of a helper on disk would not see edits of the helpers that it calls.
     """
-    return cast(F, njit(cache=True, error_model="numpy", forceinline=True)(function))
+    return cast(F, njit(error_model="numpy", forceinline=True)(function))
+
+
+def outlined(function: F) -> F:
+    """Return a function that kernels call: for what is long, and not for every spec."""
+    return cast(F, njit(error_model="numpy")(function))
 
 
 def kernel(function: F) -> F:

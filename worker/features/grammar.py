@@ -9,6 +9,7 @@ from typing import Any
 from worker.contracts.settings import Settings
 from worker.errors import Problem
 from worker.features.declared import Declared, Path, suggest
+from worker.features.expressions import Schema
 from worker.features.feature import Feature
 from worker.features.grammar_history import HistoryGrammar
 from worker.features.grammar_rows import RowGrammar
@@ -29,6 +30,11 @@ class Grammar:
     def problems(self) -> list[Problem]:
         """Return every mistake that was found so far."""
         return self._declared.problems
+
+    @property
+    def schema(self) -> Schema:
+        """Return what expressions may be about."""
+        return self._declared.schema
 
     def parse(self) -> list[Feature]:
         """Return the features in the order of the file; incomplete where there are problems."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from worker.errors import Problem
 from worker.features.aggregations import Aggregation, Options
 from worker.features.declared import Declared, Path, suggest
+from worker.features.expressions import ExpressionError, parse
 
 _KEYS = {"ring": "windows", "nothing": ""}
 _ATTRIBUTES = {"windows": "window_ms", "half_life": "half_life_ms", "gap": "gap_ms", "last": "last"}
@@ -32,7 +34,7 @@ class OptionsGrammar:
         value: Any,  # Any: raw YAML
     ) -> list[Options]:
         """Return the options of each feature; a problem for each that is wrong."""
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
             nested = enumerate(value)
             return [o for i, one in nested for o in self.of((*path, i), kind, entity, one)]
         key = _KEYS.get(kind.each, kind.each)
@@ -77,6 +79,21 @@ class OptionsGrammar:
 
     def _robust(self, path: Path, value: Any) -> dict[str, Any]:
         return {"robust": self._flag(path, value)}
+
+    def _where(self, path: Path, value: Any) -> dict[str, Any]:
+        """Return a condition, spelled its one way."""
+        expected = "a condition on the event, such as $amount > 100"
+        if not isinstance(value, str):
+            self._declared.problem(path, expected, value)
+            return {}
+        try:
+            condition = parse(value, self._declared.schema)
+        except ExpressionError as error:
+            self._declared.problems.append(Problem(path, error.expected, error.got, error.hint))
+            return {}
+        if condition.kind != "boolean":
+            self._declared.problem(path, expected, f"a {condition.kind}, {value}")
+        return {"where": condition.canonical}
 
     def _beyond(self, path: Path, value: Any) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:

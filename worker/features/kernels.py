@@ -9,12 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from worker.contracts.records import Bool, Float64, Int64
-from worker.features import accumulators, codes, compiling, plan, reading, ringing, state
+from worker.features import (
+    accumulators,
+    codes,
+    compiling,
+    elementary,
+    plan,
+    reading,
+    registering,
+    ringing,
+    state,
+)
 from worker.features.accumulators import add_event, clear
+from worker.features.codes import MISSING
 from worker.features.compiling import borrowed, digest_of, helper, kernel
+from worker.features.expressions import logarithm
 from worker.features.plan import (
     FORGET_MS,
     GROUPS_BEFORE,
+    REGISTERS_BEFORE,
+    RING_BEFORE,
     SPAN_MS,
     TILED_COLUMNS,
     TILES_ROW,
@@ -22,6 +36,13 @@ from worker.features.plan import (
     Plan,
 )
 from worker.features.reading import read_windows
+from worker.features.registering import (
+    clear_registers,
+    fold_registers,
+    move_registers,
+    read_registers,
+)
+from worker.features.ringing import read_ring, zscore_of
 from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Rows
 
 
@@ -52,23 +73,65 @@ def _fold(
             duplicate[e] = True
             continue
         now = max(before, t)
+        if len(plan.registers):
+            if size == 0:
+                clear_registers(plan.registers, rows.registers, slot)
+            move_registers(plan.registers, plan.rates, rows.registers, slot, now - before)
         for i in range(len(plan.since)):
             x[e, plan.since[i]] = (now - before) / 1000.0 if size > 0 else -1.0
-        for g in range(plan.limits[GROUPS_BEFORE]):
-            read_windows(plan, rows, g, slot, now, own, x, e)
-        tiled_ms = _insert(rows, slot, size, t, id_hash[e], own, e, plan.limits[WITH_IDS])
-        if tiled_ms >= 0 and now - tiled_ms < plan.limits[SPAN_MS]:
-            if meta[slot, TILE_ROW] < 0:
-                rows.free_count[0] -= 1
-                meta[slot, TILE_ROW] = rows.free[rows.free_count[0]]
-            meta[slot, TILED_MAX] = max(meta[slot, TILED_MAX], tiled_ms)
-            _tile(plan, rows, slot, tiled_ms, now)
-        meta[slot, NOW], meta[slot, SIZE] = now, min(size + 1, ring.shape[2])
-        for g in range(plan.limits[GROUPS_BEFORE], len(plan.groups)):
-            read_windows(plan, rows, g, slot, now, own, x, e)
+        for phase in range(2):  # features without the event, then those with it
+            if phase == 1:
+                _add(plan, rows, slot, t, now, id_hash[e], own, e)
+            first, end = _range_of(phase, plan.limits[GROUPS_BEFORE], len(plan.groups))
+            for g in range(first, end):
+                read_windows(plan, rows, g, slot, now, own, x, e)
+            first, end = _range_of(phase, plan.limits[RING_BEFORE], len(plan.ring_ops))
+            if first < end:
+                read_ring(
+                    plan.ring_ops, plan.ring_scales, first, end, ring, rows.order, slot,
+                    meta[slot, SIZE], now, t, own, x, e,
+                )  # fmt: skip
+            first, end = _range_of(phase, plan.limits[REGISTERS_BEFORE], len(plan.register_ops))
+            if first < end:
+                read_registers(
+                    plan.register_ops, plan.register_scales, first, end, rows.registers, slot, now,
+                    x, e,
+                )  # fmt: skip
         newly_dirty += not rows.dirty[slot]
         rows.dirty[slot] = True
     return newly_dirty
+
+
+@helper
+def _range_of(phase: int, before: int, count: int) -> tuple[int, int]:
+    """Return which of so many ops, the first ``before`` without the event, are of a phase."""
+    return (before, count) if phase else (0, before)
+
+
+@helper
+def _add(
+    plan: Plan, rows: Rows, slot: int, t: int, now: int, id_hash: int, own: Int64, e: int
+) -> None:
+    """Add an event to registers, ring and tiles, and move the entity's now."""
+    meta, ring = rows.meta, rows.ring
+    size = meta[slot, SIZE]
+    for b in range(len(plan.outliers)):
+        column, judged, robust = plan.outliers[b, 0], plan.outliers[b, 1], plan.outliers[b, 2]
+        v = own[e, judged]
+        if v != MISSING:
+            z = zscore_of(ring, rows.order, slot, 1 + judged, 0, size, v, float(robust))
+            v = 1 if abs(z) > plan.spreads[b] else 0
+        own[e, column] = v
+    if len(plan.registers):
+        fold_registers(plan.registers, plan.rates, rows.registers, slot, t, now, own, e)
+    tiled_ms = _insert(ring, rows.event, slot, size, t, id_hash, own, e, plan.limits[WITH_IDS])
+    if tiled_ms >= 0 and now - tiled_ms < plan.limits[SPAN_MS]:
+        if meta[slot, TILE_ROW] < 0:
+            rows.free_count[0] -= 1
+            meta[slot, TILE_ROW] = rows.free[rows.free_count[0]]
+        meta[slot, TILED_MAX] = max(meta[slot, TILED_MAX], tiled_ms)
+        _tile(plan, rows, slot, tiled_ms, now)
+    meta[slot, NOW], meta[slot, SIZE] = now, min(size + 1, ring.shape[2])
 
 
 @helper
@@ -95,7 +158,8 @@ def _forget(plan: Plan, rows: Rows, slot: int) -> None:
 
 @helper
 def _insert(
-    rows: Rows,
+    ring: Int64,
+    evicted: Int64,
     slot: int,
     size: int,
     t: int,
@@ -105,9 +169,8 @@ def _insert(
     with_ids: int,
 ) -> int:
     """Put an event in its place; return the time of the one that does not fit, its values in
-    ``rows.event``, or -1.
+    ``evicted``, or -1.
     """
-    ring, evicted = rows.ring, rows.event
     fields, tiled_ms, to = len(evicted), -1, size
     if size < ring.shape[2]:
         while to > 0 and ring[slot, 0, to - 1] > t:
@@ -164,7 +227,10 @@ def _tile(plan: Plan, rows: Rows, slot: int, t: int, now: int) -> None:
         add_event(recorded, tiled, rows.event, tiles, at)
 
 
-SOURCES = (accumulators, codes, compiling, plan, reading, ringing, state)
+SOURCES = (
+    accumulators, codes, compiling, elementary, logarithm, plan, reading, registering, ringing,
+    state,
+)  # fmt: skip
 """The modules whose helpers and constants are in `fold`, other than this one."""
 
 
@@ -182,9 +248,9 @@ def _make_fold(sources: str) -> Callable[..., int]:
     ) -> int:
         """Fold events in order, write what they read into rows of X; return newly dirty slots.
 
-        ``values`` has shape (n, recorded columns), ``slots`` -1 where an event has no such entity.
-        The primary entity writes ``duplicate``, others obey it: a duplicate changes nothing. There
-        must be a free tile row per event.
+        ``values`` has shape (n, recorded columns); marks of outliers are put into it. ``slots`` are
+        -1 where an event has no such entity. The primary entity writes ``duplicate``, others obey
+        it: a duplicate changes nothing. There must be a free tile row per event.
         """
         sources  # noqa: B018  # see worker.features.compiling
         return _fold(plan, rows, slots, time_ms, id_hash, values, duplicate, X)

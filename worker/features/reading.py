@@ -26,11 +26,12 @@ from worker.features.codes import (
     PLACE_COUNT,
     PLACE_EXTREMES,
     PLACE_SUM,
-    RATIO,
     STD,
     SUM,
+    WINDOW_RATIO,
 )
 from worker.features.compiling import helper
+from worker.features.elementary import LINEAR_COUNT
 from worker.features.plan import TILED_COLUMNS, TILES_ROW, Plan
 from worker.features.ringing import distinct_of
 from worker.features.state import SIZE, TILE_ROW, TILED_MAX, Rows
@@ -190,14 +191,18 @@ def _emit_others(
             if first == 0:
                 X[e, column] = distinct_of(rows.ring, slot, 1 + f, begin, until)
             else:
-                zeros = 256 - bits_set(scratch, first, count, recorded[f, PLACE_BITS])
-                X[e, column] = -256.0 * np.log(max(zeros, 1) / 256.0)
+                bits = bits_set(scratch, first, count, recorded[f, PLACE_BITS])
+                X[e, column] = LINEAR_COUNT[min(bits, 255)]
             continue
-        n = total_of(scratch, first, count, weight, recorded[f, PLACE_COUNT])
-        total = total_of(scratch, first, count, weight, recorded[f, PLACE_SUM])
-        known = n > 0.0 and own[e, f] != MISSING
-        if code == RATIO:
-            X[e, column] = own[e, f] * n / total if known and total != 0.0 else 1.0
-        elif known:
-            std = std_of(recorded, f, scratch, first, count, weight, n)
-            X[e, column] = (own[e, f] - total / n) / std if std > 0.0 else 0.0
+        v, counts, place = own[e, f], recorded[f, PLACE_COUNT], recorded[f, PLACE_SUM]
+        n = total_of(scratch, first, count, weight, counts)
+        total = total_of(scratch, first, count, weight, place)
+        if code == WINDOW_RATIO:
+            X[e, column] = float(v) * n / total if v != MISSING and total != 0.0 else 1.0
+            continue
+        std = std_of(recorded, f, scratch, first, count, weight, n) if v != MISSING else 0.0
+        if std > 0.0:
+            distance = 0.0
+            for p in range(first, first + count):
+                distance += weight[p] * (v * scratch[p, counts] - scratch[p, place])
+            X[e, column] = distance / n / std

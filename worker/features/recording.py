@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xxhash
@@ -10,15 +10,24 @@ import xxhash
 from worker.contracts.records import Events, Int64
 from worker.features.aggregations import Source
 from worker.features.codes import MISSING
+from worker.features.expressions import Expression
 
-_DEGREES_MAX = 360.0
+_DEGREES_MAX = 180.0
 
 
-def recorded_values(sources: Sequence[Source], events: Events) -> Int64:
-    """Return the recorded columns of events, shape (n, columns), `MISSING` where there is none."""
+def recorded_values(
+    sources: Sequence[Source], filters: Mapping[str, Expression], events: Events
+) -> Int64:
+    """Return the recorded columns of events, shape (n, columns), `MISSING` where there is none.
+
+    ``filters`` has the condition of each ``where``: an event passes where it is true.
+    """
     values = np.empty((len(events), len(sources)), np.int64)
+    passes = {text: filters[text].mask(events) for text in {s.where for s in sources} if text}
     for f, source in enumerate(sources):
         values[:, f] = _KINDS[source.kind](source, events)
+        if source.where:
+            values[~passes[source.where], f] = MISSING
     return values
 
 
@@ -34,7 +43,10 @@ def _field(source: Source, events: Events) -> Int64:
 
 
 def _text(source: Source, events: Events) -> Int64:
-    """Return 64 bits that stand for each string; two strings in 2^64 are taken for one."""
+    """Return 64 bits that stand for each string; an empty one is missing if it is optional.
+
+    Of a million different strings, two share their bits with a chance of 3e-8.
+    """
     hashes = [xxhash.xxh3_64_intdigest(text.encode()) for text in events.columns[source.field]]
     found = np.array(hashes, np.uint64).view(np.int64)
     found = np.where(found == MISSING, MISSING + 1, found)

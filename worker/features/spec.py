@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -11,6 +12,7 @@ from worker.contracts.settings import Settings
 from worker.errors import ConfigError
 from worker.features.codes import HASHED
 from worker.features.entity import EntitySpec, Recorded, Window, entity_spec
+from worker.features.expressions import Expression, parse
 from worker.features.feature import Feature
 from worker.features.grammar import Grammar
 from worker.features.learned import numbers_of
@@ -31,7 +33,7 @@ class FeatureSpec:
     ``label_entities`` are the entity types with label features. Of each event that waits for its
     label the shard keeps their ids, the values of ``label_fields`` (fields held as int64) and
     ``label_scores``: ``score`` as served, ``raw_NAME`` of the model NAME. A `LabelUpdates` carries
-    them under these names.
+    them under these names. ``filters`` are the conditions of `Source.where`, by their text.
     """
 
     features: tuple[Feature, ...]
@@ -41,6 +43,7 @@ class FeatureSpec:
     label_entities: tuple[str, ...] = ()
     label_fields: tuple[str, ...] = ()
     label_scores: tuple[str, ...] = ()
+    filters: Mapping[str, Expression] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -90,7 +93,10 @@ def compile_features(settings: Settings) -> FeatureSpec:
         entity_spec(name, entity, settings.events.key, features)
         for name, entity in settings.entities.items()
     )
-    spec = FeatureSpec(tuple(features), entities, _hash(settings, features))
+    texts = sorted({s.where for f in features for s in f.sources if s.where})
+    filters = {text: parse(text, grammar.schema) for text in texts}
+    spec = FeatureSpec(tuple(features), entities, _hash(settings, features, filters))
+    spec = replace(spec, filters=filters)
     return replace(spec, state_hash=_state_hash(settings, spec))
 
 
@@ -114,15 +120,17 @@ def _tile_estimate(column: Recorded) -> int:
     return 4 + 7 * column.squares + 5 * column.extremes + column.optional + 12 * column.bits
 
 
-def _hash(settings: Settings, features: list[Feature]) -> str:
+def _hash(settings: Settings, features: list[Feature], filters: Mapping[str, Expression]) -> str:
     """Return the SHA-256 of everything that decides what X is, spelled one way only."""
     used = {f.field for f in features if f.field is not None}
     used |= {source.field for f in features for source in f.sources if source.field}
     used |= {name for f in features if f.expression for name in f.expression.fields}
+    used |= {name for condition in filters.values() for name in condition.fields}
     fields = settings.events.fields
     meaning = {
         "format": FORMAT_VERSION,
         "features": [_meaning(f) for f in features],
+        "filters": [condition.meaning for condition in filters.values()],
         "entities": {n: {"key": e.key, "ring": e.ring} for n, e in settings.entities.items()},
         "fields": {
             n: fields[n].model_dump(include={"type", "resolution", "values"}) for n in sorted(used)
@@ -144,6 +152,7 @@ def _state_hash(settings: Settings, spec: FeatureSpec) -> str:
     parts = [f.name for f in fields(EntitySpec) if f.name not in _READ_ONLY]
     declared = settings.events.fields
     sources = {r.source.field for _, e in kept.values() for r in e.recorded}
+    sources |= {name for condition in spec.filters.values() for name in condition.fields}
     recorded = sorted(sources & declared.keys())
     meaning = {
         "format": FORMAT_VERSION,
@@ -158,6 +167,7 @@ def _state_hash(settings: Settings, spec: FeatureSpec) -> str:
         },
         "time": settings.events.time.model_dump(),
         "id": settings.events.id,
+        "filters": [condition.meaning for condition in spec.filters.values()],
         "learned": [number.meaning for number, _ in numbers_of(spec.features).values()],
     }
     return _digest(meaning)

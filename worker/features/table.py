@@ -203,6 +203,7 @@ class Table:
     def __init__(self, spec: FeatureSpec, index: int, entities_max: int) -> None:
         entity = spec.entities[index]
         self._sources = tuple(column.source for column in entity.recorded)
+        self._filters = spec.filters
         self._plan = make_plan(entity, spec.features, spec.forget_ms)
         self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
         self._codec = BlobCodec(self._plan, spec.state_hash, entity.name, index)
@@ -250,7 +251,10 @@ class Table:
     def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> None:
         slots = self._slots_of(ids, X)
         rows = EntityRows(
-            ids, events.time_ms, events.id_hash, recorded_values(self._sources, events)
+            ids,
+            events.time_ms,
+            events.id_hash,
+            recorded_values(self._sources, self._filters, events),
         )
         self._batch += 1
         self._used[slots[slots >= 0]] = self._batch
@@ -275,7 +279,10 @@ class Table:
     def rows_of(self, events: Events, ids: list[str], duplicate: Bool) -> EntityRows:
         """Return what `fold_rows` takes: the events of a batch that are no duplicates."""
         rows = EntityRows(
-            ids, events.time_ms, events.id_hash, recorded_values(self._sources, events)
+            ids,
+            events.time_ms,
+            events.id_hash,
+            recorded_values(self._sources, self._filters, events),
         )
         if all(ids) and not duplicate.any():
             return rows

@@ -17,10 +17,25 @@ window where one is given: that is its meaning, not an error.
 from __future__ import annotations
 
 from worker.features.aggregations.base import Aggregation, Field, Options, Past, Register, Source
-from worker.features.aggregations.history import TimeSinceLast
+from worker.features.aggregations.comparison import Outliers, OutliersLast, Rank, Ratio, Zscore
+from worker.features.aggregations.decayed import DecayedMean, DecayedRate
+from worker.features.aggregations.geo import GeoDistance, GeoSpeed
+from worker.features.aggregations.history import (
+    First,
+    Last,
+    MeanLast,
+    Streak,
+    TimeSinceFirst,
+    TimeSinceLast,
+)
+from worker.features.aggregations.values import Distinct, FirstSeen, TopShare
 from worker.features.aggregations.windowed import Count, Max, Mean, Min, Std, Sum
 
-_CLASSES: tuple[type[Aggregation], ...] = (Count, Sum, Mean, Std, Min, Max, TimeSinceLast)
+_CLASSES: tuple[type[Aggregation], ...] = (
+    Count, Sum, Mean, Std, Min, Max, Distinct, First, Last, MeanLast, TopShare, FirstSeen, Ratio,
+    Zscore, Rank, Outliers, OutliersLast, DecayedRate, DecayedMean, TimeSinceLast, TimeSinceFirst,
+    Streak, GeoDistance, GeoSpeed,
+)  # fmt: skip
 AGGREGATIONS: dict[str, type[Aggregation]] = {c.name: c for c in _CLASSES}
 """Every aggregation by its name in a configuration."""
 

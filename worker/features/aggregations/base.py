@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 EXACT_TYPES = ("integer", "boolean", "decimal")
 """Types of fields that are integers of a resolution: their sums are exact."""
 
 Reads = Literal["window", "ring", "register", "since"]
-Number = Fraction | float | int
-Place = tuple[Number | str, ...] | Number | str
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -83,19 +80,25 @@ class Past:
     """What a definition sees: the events of the window by time (ties by arrival), and the event.
 
     ``values`` are None where an event lacks the value (or the filter leaves it out). Without the
-    event in the window, ``values`` and ``times_ms`` lack it, and ``own`` is all there is of it.
+    event in the window, ``values`` and ``times_ms`` lack it; ``own`` and ``time_ms`` are of it.
     """
 
-    values: Sequence[Place | None]
+    values: Sequence[Any]  # numbers, texts, or pairs of numbers
     times_ms: Sequence[int] = ()
     now_ms: int = 0
-    own: Place | None = None
+    own: Any = None
+    time_ms: int = 0
     options: Options = field(default_factory=Options)
 
     @property
-    def known(self) -> list[Number]:
+    def known(self) -> list[Any]:
         """Return the values that are there."""
-        return [v for v in self.values if v is not None]  # type: ignore[misc]
+        return [v for v in self.values if v is not None]
+
+    @property
+    def known_times_ms(self) -> list[int]:
+        """Return the times of the values that are there."""
+        return [t for t, v in zip(self.times_ms, self.values, strict=True) if v is not None]
 
 
 class Aggregation:
@@ -138,7 +141,7 @@ class Aggregation:
     each: ClassVar[Literal["windows", "ring", "last", "half_life", "gap", "nothing"]] = "windows"
     types: ClassVar[tuple[str, ...]] = EXACT_TYPES
     field_count: ClassVar[int] = 1
-    options: ClassVar[tuple[str, ...]] = ("delay", "include_current")
+    options: ClassVar[tuple[str, ...]] = ("delay", "include_current", "where")
     include_current: ClassVar[bool] = True
     keeps: ClassVar[tuple[str, ...]] = ()
     in_units: ClassVar[bool] = False
@@ -178,10 +181,12 @@ class Aggregation:
         raise NotImplementedError
 
     @staticmethod
-    def bounds(inside: Past, wide: Past) -> tuple[float, float]:
+    def bounds(sure: Past, inside: Past, wide: Past) -> tuple[float, float]:
         """Return the least and the greatest value that it may have beyond the ring.
 
-        ``wide`` are the events of the window and of the tiles that its edges cut.
+        ``inside`` are the events of the window; ``sure`` is without those of the tiles that its
+        edges cut, ``wide`` with all events of these tiles. Where ``sure`` is empty, its value may
+        also be that of nothing.
         """
         raise NotImplementedError
 
@@ -190,3 +195,8 @@ def source_of(field: Field, where: str) -> Source:
     """Return the column that records a field as it is."""
     kind = {"string": "text", "float": "degrees"}.get(field.type, "field")
     return Source(kind, field.name, where, optional=bool(where) or field.optional)
+
+
+def passing(options: Options) -> tuple[Source, ...]:
+    """Return a column that is 1 where an event passes the filter, nothing without a filter."""
+    return (Source("one", where=options.where, optional=True),) if options.where else ()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from worker.features import codes
-from worker.features.aggregations.base import Aggregation, Field, Options, Past, Source
+from worker.features.aggregations.base import Aggregation, Field, Options, Past, Source, passing
 
 
 class Count(Aggregation):
@@ -28,7 +28,7 @@ class Count(Aggregation):
     @classmethod
     def sources(cls, fields: Sequence[Field], options: Options) -> tuple[Source, ...]:
         """Return nothing: records count. With a filter, a column that is 1 or missing."""
-        return (Source("one", where=options.where, optional=True),) if options.where else ()
+        return passing(options)
 
     @staticmethod
     def of(past: Past) -> float:
@@ -36,10 +36,9 @@ class Count(Aggregation):
         return float(len(past.known))
 
     @staticmethod
-    def bounds(inside: Past, wide: Past) -> tuple[float, float]:
+    def bounds(sure: Past, inside: Past, wide: Past) -> tuple[float, float]:
         """Return n without and with the tiles cut by an edge."""
-        cut = len(wide.known) - len(inside.known)
-        return float(max(0, len(inside.known) - cut)), float(len(wide.known))
+        return float(len(sure.known)), float(len(wide.known))
 
 
 class Sum(Aggregation):
@@ -62,6 +61,16 @@ class Sum(Aggregation):
         """Return Σ v."""
         return float(sum(past.known))
 
+    @staticmethod
+    def bounds(sure: Past, inside: Past, wide: Past) -> tuple[float, float]:
+        """Return the sum of what is sure, with all that is below or above zero beside it."""
+        cut = list(wide.known)
+        for v in sure.known:
+            cut.remove(v)
+        total = sum(sure.known)
+        below, above = sum(v for v in cut if v < 0), sum(v for v in cut if v > 0)
+        return float(total + below), float(total + above)
+
 
 class Mean(Aggregation):
     """Σ v / n over the values that are there, rounded once.
@@ -82,6 +91,11 @@ class Mean(Aggregation):
     def of(past: Past) -> float:
         """Return Σ v / n."""
         return float(sum(past.known) / len(past.known)) if past.known else 0.0
+
+    @staticmethod
+    def bounds(sure: Past, inside: Past, wide: Past) -> tuple[float, float]:
+        """Return the smallest and the largest value."""
+        return float(min(wide.known, default=0.0)), float(max(wide.known, default=0.0))
 
 
 class Std(Aggregation):
@@ -108,6 +122,12 @@ class Std(Aggregation):
         """Return the two-pass form."""
         return std_of(past)
 
+    @staticmethod
+    def bounds(sure: Past, inside: Past, wide: Past) -> tuple[float, float]:
+        """Return the range of the values on both sides of the truth."""
+        spread = float(max(wide.known) - min(wide.known)) if wide.known else 0.0
+        return Std.of(inside) - spread, Std.of(inside) + spread
+
 
 class Min(Aggregation):
     """Smallest value in the window.
@@ -130,6 +150,12 @@ class Min(Aggregation):
         """Return min v."""
         return float(min(past.known, default=0.0))
 
+    @staticmethod
+    def bounds(sure: Past, inside: Past, wide: Past) -> tuple[float, float]:
+        """Return the smallest of all, and of what is sure."""
+        known = sure.known or [max(wide.known, default=0.0)]
+        return float(min(wide.known, default=0.0)), float(min(known))
+
 
 class Max(Aggregation):
     """Largest value in the window.
@@ -151,6 +177,12 @@ class Max(Aggregation):
     def of(past: Past) -> float:
         """Return max v."""
         return float(max(past.known, default=0.0))
+
+    @staticmethod
+    def bounds(sure: Past, inside: Past, wide: Past) -> tuple[float, float]:
+        """Return the largest of what is sure, and of all."""
+        known = sure.known or [min(wide.known, default=0.0)]
+        return float(max(known)), float(max(wide.known, default=0.0))
 
 
 def std_of(past: Past) -> float:
