@@ -20,6 +20,7 @@ from worker.contracts.settings import Settings
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec
 from worker.models.catalogue import ModelSet
+from worker.secondary import secondary_entities
 from worker.shard import Shard
 from worker.stores import StateStore
 from worker.streams import Log, Stream
@@ -95,7 +96,10 @@ class Backfill:
 
     def _build(self, partition: int) -> Built:
         """Fold one partition up to its committed position into the store."""
-        shard = Shard(self._settings, self._spec, self._models, partition, learns_inline=False)
+        shard = Shard(
+            self._settings, self._spec, self._models, partition, learns_inline=False,
+            foreign=secondary_entities(self._spec) if self._log.partitions > 1 else (),
+        )  # fmt: skip
         live: Live = acquire(
             cast(Stream, _Beside(self._log)),
             self._store,

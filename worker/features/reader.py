@@ -166,7 +166,7 @@ def _held(entity: str, values: Sequence[bytes | None]) -> tuple[int | None, byte
         raise StateLostError(
             f"stored state of a {entity}", "one partition that holds it",
             f"parts in {len(found)} partitions",
-            "its history is that of each partition; see the limits in the README",
+            "its key is not the topic's: see events.key in docs/configuration.md",
         )  # fmt: skip
     return found[0] if found else (None, None)
 
