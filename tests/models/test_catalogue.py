@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any
 import pytest
 from river import linear_model, naive_bayes
 
+from tests.models.declared import NAMES as ABC
+from tests.models.declared import PARAMS, declared
 from worker.contracts.settings import ModelSettings
 from worker.errors import ConfigError, Problem
 from worker.models.catalogue import PRESETS, build_model_set
-from worker.models.forest_twin import ForestTwin
-from worker.models.linear_twin import LinearTwin
 from worker.models.river_model import RiverModel
 
 NAMES = ("amount", "amount_mean_7d", "n_1h")
@@ -52,11 +53,24 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_has_a_twin_that_can_be_turned_off(name: str) -> None:
+def test_every_preset_says_truly_whether_it_has_a_twin_that_can_be_turned_off(name: str) -> None:
     """Compiled or not is one flag; the preset says what it is for, with an example."""
-    assert isinstance(build(preset=name), (LinearTwin, ForestTwin))
-    assert isinstance(build(preset=name, compiled=False), RiverModel)
-    assert ">>>" in str(PRESETS[name].__doc__)
+    words = " ".join(str(PRESETS[name].__doc__).split())
+    assert ">>>" in words
+    has_twin = "It has a compiled twin" in words
+    model, plain = (
+        build_model_set({"m": declared(name, compiled=c)}, ABC, 0)["m"] for c in (True, False)
+    )
+    assert isinstance(plain, RiverModel)
+    assert isinstance(model, RiverModel) is not has_twin
+
+
+def test_every_preset_can_be_declared() -> None:
+    """A preset with an argument that has no default is told it here."""
+    for name, factory in PRESETS.items():
+        known = inspect.signature(factory).parameters.values()
+        needed = {p.name for p in known if p.default is p.empty}
+        assert needed <= set(PARAMS.get(name, {})), name
 
 
 def test_the_seed_reaches_every_estimator_that_takes_one() -> None:
@@ -100,8 +114,10 @@ def test_a_factory_is_called_with_params_and_seed(factories: str) -> None:
 def test_an_unknown_preset_names_the_nearest() -> None:
     """The problem points at the preset and offers the right name."""
     expected = "the name of a preset"
-    hint = "did you mean logistic?"
-    assert only(preset="logistc") == Problem(("models", "m", "preset"), expected, "'logistc'", hint)
+    hint = "did you mean half_space_trees?"
+    assert only(preset="half_space_tree") == Problem(
+        ("models", "m", "preset"), expected, "'half_space_tree'", hint
+    )
 
 
 def test_an_unknown_parameter_names_the_nearest() -> None:

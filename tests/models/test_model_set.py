@@ -11,23 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import base
 
+from tests.models.declared import NAMES, declared, every_preset
 from worker.contracts.settings import ModelSettings
 from worker.models.catalogue import build_model_set
 from worker.models.river_model import RiverModel
 from worker.models.versioned import Entry, ModelSet
 
-NAMES = ("a", "b", "c")
 DECLARED = {
-    "linear": ModelSettings(preset="logistic"),
-    "forest": ModelSettings(preset="half_space_trees", params={"window_size": 10, "height": 4}),
+    "linear": declared("logistic"),
+    "forest": declared("half_space_trees"),
     "bayes": ModelSettings(river="naive_bayes.GaussianNB"),
     "narrow": ModelSettings(preset="logistic", features=("c", "a"), compiled=False),
 }
+EVERY = DECLARED | every_preset()
 Stream = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def build(**declared: ModelSettings) -> ModelSet:
-    return build_model_set(declared or DECLARED, NAMES, seed=3)
+def build(**told: ModelSettings) -> ModelSet:
+    return build_model_set(told or DECLARED, NAMES, seed=3)
 
 
 def stream(seed: int, n: int = 60, m: int = 80) -> Stream:
@@ -65,6 +66,17 @@ def test_any_cut_into_batches_gives_the_same(seed: int, cuts: list[int]) -> None
     assert parts.state_hash() == whole.state_hash()
 
 
+@pytest.mark.parametrize("name", EVERY)
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 5), cuts=st.lists(st.integers(0, 60), max_size=6))
+def test_no_model_knows_where_batches_end(name: str, seed: int, cuts: list[int]) -> None:
+    """Each preset alone, compiled and not: scores and state are those of one batch."""
+    whole, parts = build(m=EVERY[name]), build(m=EVERY[name])
+    data = stream(seed, 60, 120)
+    assert in_parts(parts, data, cuts).tobytes() == in_parts(whole, data, []).tobytes()
+    assert parts.state_hash() == whole.state_hash()
+
+
 def test_scoring_alone_changes_no_state() -> None:
     """A replica that scored and one that only replayed the log have the same hash."""
     X, learn_X, y, weight, _ = stream(1)
@@ -77,20 +89,20 @@ def test_scoring_alone_changes_no_state() -> None:
     assert scored.score(X).tobytes() == replayed.score(X).tobytes()
 
 
-@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("name", EVERY)
 def test_one_more_example_changes_the_hash(name: str) -> None:
     """The hash sees a single example of the kind that the model learns."""
-    models = build(m=DECLARED[name])
+    models = build(m=EVERY[name])
     before = models.state_hash()
     label = 1 if models.learns_from_labels else -1
     models.learn(np.ones((1, 3)), np.array([label], np.int8), np.ones(1))
     assert models.state_hash() != before
 
 
-@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_model_learns_only_its_kind_of_example(name: str) -> None:
     """Labels leave a detector as it was, observed events a classifier."""
-    models = build(m=DECLARED[name])
+    models = build(m=EVERY[name])
     before = models.state_hash()
     other = -1 if models.learns_from_labels else 1
     models.learn(np.ones((9, 3)), np.full(9, other, np.int8), np.ones(9))
@@ -123,11 +135,11 @@ BAD = [np.nan, np.inf, -np.inf, 1e31]
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_bad_number_never_reaches_a_model(name: str, bad: float) -> None:
     """Examples with it are skipped and counted; state and later scores are as without them."""
     X, learn_X, y, weight, before = stream(2)
-    clean, dirty = build(m=DECLARED[name]), build(m=DECLARED[name])
+    clean, dirty = build(m=EVERY[name]), build(m=EVERY[name])
     y[::7] = -1 if clean.learns_from_events else 1
     hurt, hurt_weight = learn_X.copy(), weight.copy()
     hurt[::14, 0], hurt_weight[7::14] = bad, bad
@@ -140,15 +152,15 @@ def test_a_bad_number_never_reaches_a_model(name: str, bad: float) -> None:
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("name", EVERY)
 def test_an_event_with_a_bad_number_scores_zero_and_is_counted(name: str, bad: float) -> None:
     """Its neighbours are scored as ever."""
     X, learn_X, y, weight, before = stream(3)
-    clean, dirty = build(m=DECLARED[name]), build(m=DECLARED[name])
+    clean, dirty = build(m=EVERY[name]), build(m=EVERY[name])
     hurt = X.copy()
     hurt[5, 2] = bad
     expected = clean.score_learn(X, learn_X, y, weight, before)
-    expected[5] = 0.0
+    expected[5, :] = 0.0
     assert np.array_equal(dirty.score_learn(hurt, learn_X, y, weight, before), expected)
     assert dirty.total_counts.failed_scores == 1
 

@@ -14,6 +14,8 @@ from river import anomaly, linear_model, optim, preprocessing
 from river.tree.padded import PaddedBranch
 
 from worker.models.batch import Batch
+from worker.models.bins import LearnedBins
+from worker.models.presets import binned_logistic
 from worker.models.twins import twin_of
 
 NAMES = ("f10", "f9", "a", "Z", "m")  # sorted otherwise than they stand
@@ -26,6 +28,10 @@ def scaled_logistic(optimizer: Any = None, *, with_std: bool = True, **words: An
 
 def scaled_forest(**words: Any) -> Any:
     return preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(**{"seed": 5, **words})
+
+
+def binned(**words: Any) -> Any:
+    return binned_logistic(**words)
 
 
 LOGISTIC: dict[str, Callable[[], Any]] = {
@@ -53,7 +59,14 @@ FORESTS: dict[str, Callable[[], Any]] = {
         n_trees=4, height=6, window_size=40, limits={"a": (-0.5, 2.5), "m": (0, 0.125)}
     ),
 }
-TWINS = {**LOGISTIC, **FORESTS}
+BINNED: dict[str, Callable[[], Any]] = {
+    "bins": lambda: binned(bins=8, warm_up=40),
+    "bins, few, crossed": lambda: binned(
+        bins=2, warm_up=8, crosses=[("a", "Z"), ("m", "f10")], lr=0.5, intercept_lr=0.3
+    ),
+    "bins, many, class weights": lambda: binned(bins=64, warm_up=300, weight_positive=7.5),
+}
+TWINS = {**LOGISTIC, **FORESTS, **BINNED}
 
 
 def stream(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +106,9 @@ def twin_loop(twin: Any, X: np.ndarray, y: np.ndarray) -> list[float]:
 def learned(pipeline: Any) -> Any:
     """All that a pipeline has learned, as plain values read from River's own attributes."""
     scaler, model = pipeline.steps.values()
+    if isinstance(scaler, LearnedBins):
+        weights = (list(model.weights.items()), list(model.optimizer.g2.items()))
+        return scaler.edges, scaler.kept, weights, model.intercept, model.optimizer.n_iterations
     if isinstance(scaler, preprocessing.MinMaxScaler):
         trees = [[_node(n) for n in tree.iter_dfs()] for tree in model.trees]
         again = [[_node(n) for n in nodes] for nodes in model._tree_nodes]
@@ -124,7 +140,7 @@ def test_a_long_run_equals_river(case: str) -> None:
     assert len(set(expected)) > 3
 
 
-@pytest.mark.parametrize("case", ["adagrad, l2, eps", "adam", "defaults"])
+@pytest.mark.parametrize("case", ["adagrad, l2, eps", "adam", "defaults", "bins"])
 def test_20_000_events_equal_river(case: str) -> None:
     """Nothing drifts apart in a stream of 20,000 events."""
     X, y = stream(2, 20_000)
@@ -158,6 +174,15 @@ def test_a_value_on_a_threshold_goes_right_as_in_river() -> None:
     assert learned(twin.to_river()) == learned(river)
 
 
+def test_the_numbers_of_windows_begin_again() -> None:
+    """After 65,535 windows, here of one event each, the masses are still River's."""
+    X, y = stream(7, 66_000)
+    river, twin = (scaled_forest(n_trees=1, height=2, window_size=1) for _ in range(2))
+    twin = twin_of(twin, NAMES)
+    assert twin_loop(twin, X, y) == river_loop(river, X, y)
+    assert learned(twin.to_river()) == learned(river)
+
+
 numbers = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-300, 5e-324, -1e30, 1e30, 1e15, 3.0, 0.1]),
     st.floats(-1e30, 1e30),
@@ -166,7 +191,7 @@ rows = st.lists(st.tuples(*[numbers] * len(NAMES)), min_size=1, max_size=40)
 
 
 @pytest.mark.parametrize("case", TWINS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(rows=rows, labels=st.randoms(use_true_random=False))
 def test_any_stream_equals_river_after_every_event(case: str, rows: list, labels: Any) -> None:
     """Whatever numbers come, each event leaves the twin in River's state."""
@@ -247,6 +272,9 @@ WITHOUT_TWIN = {
     "a division by zero": lambda: scaled_logistic(optim.AdaGrad(eps=0.0)),
     "a rate beyond reason": lambda: scaled_logistic(optim.SGD(1e200)),
     "a rate that is no number": lambda: scaled_logistic(clip_gradient=float("nan")),
+    "bins with sgd": lambda: LearnedBins() | linear_model.LogisticRegression(optim.SGD()),
+    "bins with l2": lambda: LearnedBins() | linear_model.LogisticRegression(optim.AdaGrad(), l2=1),
+    "a cross of no feature": lambda: binned(crosses=[("a", "nobody")]),
     "three steps": lambda: preprocessing.MinMaxScaler() | scaled_logistic(),
     "forest of no height": lambda: scaled_forest(height=0),
     "forest with empty limits": lambda: scaled_forest(limits={"a": (1.0, 1.0)}),

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any  # River's estimators have no common typed interface
 
-from river import base
+from river import base, compose
 
 from worker.contracts.settings import DriftSettings, GuardSettings, ModelSettings, Settings
 from worker.errors import ConfigError
@@ -79,7 +79,7 @@ def build_model_set(
         estimator = _estimator(one, builder, ("models", name))
         names = feature_names if columns is None else tuple(feature_names[i] for i in columns)
         _check_calibration(one, estimator, builder, ("models", name, "calibration", "kind"))
-        if estimator is not None and names:
+        if estimator is not None and _has_features(estimator, names, builder, ("models", name)):
             model = _model(estimator, names, one.compiled)
             entries.append(Entry(name, model, names, columns, _calibrator(one, model)))
     _refuse(builder)
@@ -97,6 +97,17 @@ def _check_drift(watched: DriftSettings, settings: Settings, builder: Builder, p
         builder.call(
             DETECTORS[watched.detector], watched.detector, watched.params, (*path, "params")
         )
+
+
+def _has_features(estimator: Any, names: tuple[str, ...], builder: Builder, path: Path) -> bool:
+    """Return whether there are features, and all that a preset was told of; note what is not."""
+    steps = estimator.steps.values() if isinstance(estimator, compose.Pipeline) else [estimator]
+    wanted = [name for step in steps for name in getattr(step, "reads", ())]
+    unknown = [name for name in wanted if name not in names]
+    for name in unknown:
+        expected = "the name of a feature of this model"
+        builder.note((*path, "params"), expected, repr(name), near(str(name), names))
+    return bool(names) and not unknown
 
 
 def _refuse(builder: Builder) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worker.contracts.records import Bool, Float64, Int64
 from worker.models.compiled import compiled
 
-Int32 = NDArray[np.int32]
+UInt16 = NDArray[np.uint16]
 
 PADDING = 0.15
 """Share of a range at either end that no split falls in; River's constant."""
@@ -23,12 +23,14 @@ PADDING = 0.15
 COUNTER, IS_FIRST_WINDOW, SCALER_SEEN, WINDOW = range(4)
 
 # Columns of a node: the threshold in `nodes`, the others in `whole`, which is the same memory as
-# int32. RECENT counts the running window (River's l_mass), REFERENCE the last full one (r_mass);
+# uint16. RECENT counts the running window (River's l_mass), REFERENCE the last full one (r_mass);
 # both are of the window STAMP, and a node that was not touched since is brought up when it is.
-# So the end of a window touches no node: it cost most of the time of large forests.
+# So the end of a window touches no node, which was most of the time of large forests; the rest is
+# waiting for memory, so a node is small.
 THRESHOLD = 0
-FEATURE, STAMP, RECENT, REFERENCE = 2, 3, 4, 5
-NODE_BYTES = 24
+FEATURE, STAMP, RECENT, REFERENCE = 4, 5, 6, 7
+NODE_BYTES = 16
+UINT16_MAX = (1 << 16) - 1
 
 
 @compiled
@@ -42,7 +44,7 @@ def _next_split(node: int, count: int) -> int:
 
 
 @compiled
-def _narrow(node: int, nodes: Float64, whole: Int32, low: Float64, high: Float64) -> None:
+def _narrow(node: int, nodes: Float64, whole: UInt16, low: Float64, high: Float64) -> None:
     """Apply to the limits the splits of all ancestors of ``node``, from the root down."""
     depth = 0
     ancestor = node
@@ -80,7 +82,7 @@ def _choose(low: Float64, high: Float64, order: Int64, draw: float, sums: Float6
 
 
 @compiled
-def grow(draws: Float64, order: Int64, limits: Float64, nodes: Float64, whole: Int32) -> None:
+def grow(draws: Float64, order: Int64, limits: Float64, nodes: Float64, whole: UInt16) -> None:
     """Build one tree from two uniform draws per inner node, depth first as River draws them.
 
     ``limits`` has shape (2, f), ``order`` the columns in the order of sorted feature names.
@@ -118,7 +120,7 @@ def _scale(x: Float64, low: Float64, high: Float64, z: Float64) -> None:
 
 
 @compiled
-def _settle(whole: Int32, p: int, window: int) -> None:
+def _settle(whole: UInt16, p: int, window: int) -> None:
     """Bring the masses of one node up to the running window, as if it had been pivoted in time."""
     behind = window - whole[p, STAMP]
     if behind > 0:
@@ -129,7 +131,7 @@ def _settle(whole: Int32, p: int, window: int) -> None:
 
 @compiled
 def _learn(
-    z: Float64, nodes: Float64, whole: Int32, height: int, window: int, place: Int64
+    z: Float64, nodes: Float64, whole: UInt16, height: int, window: int, place: Int64
 ) -> None:
     """Add one to every node on the path of ``z`` in every tree.
 
@@ -153,7 +155,7 @@ def _learn(
 def _mass_of(
     z: Float64,
     nodes: Float64,
-    whole: Int32,
+    whole: UInt16,
     height: int,
     window: int,
     size_limit: float,
@@ -182,7 +184,7 @@ def _mass_of(
 
 
 @compiled
-def settle(whole: Int32, window: int) -> None:
+def settle(whole: UInt16, window: int) -> None:
     """Bring the masses of all nodes up to the running window, which becomes number 0."""
     for p in range(whole.shape[0]):
         _settle(whole, p, window)
@@ -190,7 +192,7 @@ def settle(whole: Int32, window: int) -> None:
 
 
 @compiled
-def masses(whole: Int32, trees: int, window: int, places: Int64, found: Int32) -> int:
+def masses(whole: UInt16, trees: int, window: int, places: Int64, found: UInt16) -> int:
     """Write the places and masses of all nodes that have one, depth first; return their number.
 
     Only these and their children are looked at: below a node without mass there is none.
@@ -224,7 +226,7 @@ def score_learn(
     before: Int64,
     ranges: Float64,
     nodes: Float64,
-    whole: Int32,
+    whole: UInt16,
     counters: Int64,
     height: int,
     window_size: int,
@@ -250,6 +252,9 @@ def score_learn(
             counters[COUNTER] += 1
             if counters[COUNTER] == window_size:
                 counters[WINDOW] += 1
+                if counters[WINDOW] == UINT16_MAX:
+                    settle(whole, counters[WINDOW])
+                    counters[WINDOW] = 0
                 counters[IS_FIRST_WINDOW] = 0
                 counters[COUNTER] = 0
             done += 1

@@ -22,10 +22,7 @@ _BRANCH: Any = padded.PaddedBranch  # Any: their constructors have no types
 _LEAF: Any = padded.PaddedLeaf
 
 NODES_MAX = 1 << 26
-"""Largest forest that gets a twin: 24 bytes a node."""
-
-WINDOWS_MAX = 1 << 30
-"""Windows after which their numbers begin again; a node has 31 bits for one."""
+"""Largest forest that gets a twin: 16 bytes a node."""
 
 
 class ForestTwin:
@@ -42,6 +39,8 @@ class ForestTwin:
     names
         The features of every row, in order.
     """
+
+    heads: tuple[str, ...] = ()
 
     def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
         self.counts = Counts()
@@ -82,8 +81,6 @@ class ForestTwin:
             self._window_size, np.empty(len(self._names)), np.empty(self._n_trees, np.int64),
             scores,
         )  # fmt: skip
-        if self._counters[kernels.WINDOW] > WINDOWS_MAX:
-            self._settle()
         failed = ~np.isfinite(scores)
         self.counts.failed_scores += int(failed.sum())
         scores[failed] = 0.0
@@ -101,7 +98,7 @@ class ForestTwin:
         window = int(self._counters[kernels.WINDOW])
         paths = 2 * self._window_size * self._n_trees * (self._height + 1)
         most = min(len(self._whole), paths)
-        places, masses = np.empty(most, np.int64), np.empty((most, 2), np.int32)
+        places, masses = np.empty(most, np.int64), np.empty((most, 2), np.uint16)
         count = kernels.masses(self._whole, self._n_trees, window, places, masses)
         version, words, _ = self._forest.rng.getstate()
         return {
@@ -124,7 +121,7 @@ class ForestTwin:
             assert not len(places) or (places.min() >= 0 and places.max() < len(self._whole))
             self._allocate()
             if feature.size:
-                assert feature.min() >= 0 and feature.max() < len(self._names)
+                assert feature.max() < len(self._names)
                 fit(feature, self._inner(self._whole, kernels.FEATURE))
                 fit(threshold, self._inner(self._nodes, kernels.THRESHOLD))
                 self._splits = feature, threshold
@@ -167,9 +164,9 @@ class ForestTwin:
 
     def _allocate(self) -> None:
         """Make a forest that has not grown; its splits as they are in a state are empty."""
-        self._whole = np.zeros((self._n_trees * self._size, kernels.NODE_BYTES // 4), np.int32)
+        self._whole = np.zeros((self._n_trees * self._size, kernels.NODE_BYTES // 2), np.uint16)
         self._nodes = self._whole.view(np.float64)
-        self._splits = np.zeros((0, 0), np.int32), np.zeros((0, 0))
+        self._splits = np.zeros((0, 0), np.uint16), np.zeros((0, 0))
 
     def _inner(self, nodes: NDArray[Any], column: int) -> NDArray[Any]:
         """Return a view of one column of the inner nodes, (trees, inner nodes)."""
@@ -251,7 +248,7 @@ def _is_plain(forest: Any, names: tuple[str, ...]) -> bool:
     return (
         forest.n_trees << (forest.height + 1) <= NODES_MAX
         and forest._max_score < 1 << 53
-        and forest.window_size < 1 << 31
+        and max(forest.window_size, len(names)) <= kernels.UINT16_MAX
         and bool(np.isfinite(limits).all())
         and bool((limits[0] < limits[1]).all())
         and math.isfinite(float((limits[1] - limits[0]).sum()))

@@ -64,7 +64,7 @@ def _logit(z: Float64, features: Float64, intercept: float) -> float:
 
 
 @compiled
-def _sigmoid(logit: float) -> float:
+def sigmoid(logit: float) -> float:
     if logit < -30.0:
         return 0.0
     if logit > 30.0:
@@ -73,7 +73,7 @@ def _sigmoid(logit: float) -> float:
 
 
 @compiled
-def _loss_gradient(positive: bool, logit: float, weight: float, constants: Float64) -> float:
+def loss_gradient(positive: bool, logit: float, weight: float, constants: Float64) -> float:
     """Derivative of the log loss, times the example's weight, clipped."""
     sign = 1.0 if positive else -1.0
     class_weight = constants[WEIGHT_POSITIVE] if positive else constants[WEIGHT_NEGATIVE]
@@ -162,7 +162,7 @@ def score_learn(
             _learn_scaler(x, features, with_std, constants[HALF])
             _scale(x, features, with_std, z)
             logit = _logit(z, features, intercept[0])
-            slope = _loss_gradient(positive[done], logit, weight[done], constants)
+            slope = loss_gradient(positive[done], logit, weight[done], constants)
             intercept[0] -= constants[INTERCEPT_RATE] * slope
             _step(z, slope, features, optimizer, constants, counters[STEPS])
             counters[STEPS] += 1
@@ -172,7 +172,7 @@ def score_learn(
             break
         if scorable[i]:
             _scale(X[i], features, with_std, z)
-            scores[i] = _sigmoid(_logit(z, features, intercept[0]))
+            scores[i] = sigmoid(_logit(z, features, intercept[0]))
             counters[SCALER_SEEN] = 1
         else:
             scores[i] = math.nan

@@ -37,6 +37,8 @@ class LinearTwin:
         The features of every row, in order.
     """
 
+    heads: tuple[str, ...] = ()
+
     def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
         self.counts = Counts()
         self._template = copy.deepcopy(pipeline)
@@ -44,7 +46,7 @@ class LinearTwin:
         scaler, model = self._template.steps.values()
         self._optimizer = _OPTIMIZERS[type(model.optimizer)]
         self._with_std = bool(scaler.with_std)
-        self._constants = _constants(model)
+        self._constants = constants_of(model)
         self._features = _features(scaler, model, names)
         self._intercept = np.array([model.intercept], dtype=np.float64)
         self._counters = np.array(
@@ -138,12 +140,12 @@ def linear_twin_of(pipeline: Any, names: tuple[str, ...]) -> LinearTwin | None:
     scaler, model = pipeline.steps.values()
     if type(scaler) is not preprocessing.StandardScaler or scaler.window_size is not None:
         return None
-    if type(model) is not linear_model.LogisticRegression or not _is_plain(model):
+    if type(model) is not linear_model.LogisticRegression or not is_plain(model):
         return None
     return LinearTwin(pipeline, names) if _has_state_of(scaler, model, set(names)) else None
 
 
-def _is_plain(model: Any) -> bool:
+def is_plain(model: Any) -> bool:
     """Return whether every part of a logistic regression is one that the kernels know."""
     optimizer = model.optimizer
     return (
@@ -196,7 +198,7 @@ def _constant_values(model: Any) -> list[Any]:
     ]  # fmt: skip
 
 
-def _constants(model: Any) -> Float64:
+def constants_of(model: Any) -> Float64:
     return np.array([*_constant_values(model), 0.5, 2.0], dtype=np.float64)
 
 

@@ -43,6 +43,7 @@ class RiverModel:
         assert kind is not None, type(estimator)
         self.estimator = estimator
         self.counts = Counts()
+        self.heads: tuple[str, ...] = tuple(getattr(estimator, "heads", ()))
         self._is_classifier = kind == "classifier"
         self._takes_weight = takes_weight(estimator)
 
@@ -55,7 +56,7 @@ class RiverModel:
         """Return the score of each event, each learned-before example learned before it."""
         chosen, skipped = batch.examples(self._is_classifier)
         self.counts.skipped_examples += skipped
-        scores = np.zeros(len(batch.X))
+        scores = np.zeros((len(batch.X), 1 + len(self.heads)))
         scorable = batch.scorable.tolist()
         done = 0
         stops = np.searchsorted(batch.learn_before[chosen], np.arange(len(scores)), side="right")
@@ -64,7 +65,7 @@ class RiverModel:
             done = stop
             scores[i] = self._score(batch.rows[i], scorable[i])
         self._learn(batch, chosen[done:].tolist())
-        return scores
+        return scores if self.heads else scores[:, 0]
 
     def state_hash(self) -> str:
         """Return a hash of the estimator's state."""
@@ -85,12 +86,14 @@ class RiverModel:
         """Return the estimator itself, not a copy."""
         return self.estimator
 
-    def _score(self, x: Row, scorable: bool) -> float:
+    def _score(self, x: Row, scorable: bool) -> list[float]:
+        """Return the score and those of the heads; zeros where there is none."""
         score = self._raw_score(x) if scorable else math.nan
         if math.isfinite(score):
-            return score
+            parts = self.estimator.predict_heads_one(x) if self.heads else {}
+            return [score, *parts.values()]
         self.counts.failed_scores += 1
-        return 0.0
+        return [0.0] * (1 + len(self.heads))
 
     def _raw_score(self, x: Row) -> float:
         try:

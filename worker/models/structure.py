@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any  # plain values nest, and River's objects have no common type
 
 import numpy as np
-import river
 
 from worker.errors import StateLostError
 from worker.models.plain import State
@@ -32,6 +31,7 @@ _BUILTINS: dict[str, Any] = {
         random.Random, copy.deepcopy,
     )
 }  # fmt: skip
+_OWN = frozenset({"worker.models.bins.LearnedBins", "worker.models.causes.Causes"})
 _REFUSED = ("river.datasets", "river.checks", "river.test", "river.dev", "river.dummy")
 
 
@@ -77,8 +77,8 @@ def from_plain(plain: State) -> Any:
 def allowed(name: str) -> Any:
     """Return the class or function of a name like ``river.stats.mean.Mean``.
 
-    Classes and functions that River itself defines, outside of its data sets and its own tests, and
-    a few plain containers.
+    Classes and functions that River itself defines, outside of its data sets and its own tests, the
+    estimators of the presets, and a few plain containers.
 
     Raises
     ------
@@ -95,17 +95,18 @@ def allowed(name: str) -> Any:
     worker.errors.StateLostError: a model's state: expected a class of River, got 'os.system'
     """
     found = _BUILTINS.get(name)
-    if found is None and name.startswith("river.") and not name.startswith(_REFUSED):
-        found = _river_part(name)
+    is_river = name.startswith("river.") and not name.startswith(_REFUSED)
+    if found is None and (is_river or name in _OWN):
+        found = _part(name)
     if found is None:
         raise StateLostError("a model's state", "a class of River", repr(name))
     return found
 
 
-def _river_part(name: str) -> Any | None:
-    """Return what River defines under exactly this name; what it only imported is not its own."""
-    _, *words = name.split(".")
-    found: Any = river
+def _part(name: str) -> Any | None:
+    """Return what a package itself defines under exactly this name, not what it only imported."""
+    package, *words = name.split(".")
+    found: Any = importlib.import_module(package)
     for word in words:
         if isinstance(found, types.ModuleType) and not hasattr(found, word):
             _import(f"{found.__name__}.{word}")

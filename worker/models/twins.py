@@ -1,9 +1,11 @@
-"""Compiled twins: bit-identical forms of the two River pipelines that do most of the work."""
+"""Compiled twins: bit-identical forms of the River pipelines that do most of the work."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol  # Any: River's classes have no types
 
+from worker.models.binned_twin import binned_twin_of
+from worker.models.causes_twin import causes_twin_of
 from worker.models.forest_twin import forest_twin_of
 from worker.models.linear_twin import linear_twin_of
 from worker.models.versioned import Model
@@ -20,8 +22,9 @@ def twin_of(estimator: Any, feature_names: tuple[str, ...]) -> Twin | None:
     """Return the compiled twin of a River estimator, or None where there is none.
 
     There is one for ``StandardScaler | LogisticRegression`` (SGD, AdaGrad or Adam, constant rates,
-    log loss, no L1 penalty) and for ``MinMaxScaler | HalfSpaceTrees``. What the estimator has
-    learned goes along; the estimator itself stays as it is.
+    log loss, no L1 penalty), for ``MinMaxScaler | HalfSpaceTrees``, for ``LearnedBins |
+    LogisticRegression`` (AdaGrad, no penalty), and for `worker.models.causes.Causes`. What the
+    estimator has learned goes along; the estimator itself stays as it is.
 
     Examples
     --------
@@ -33,4 +36,6 @@ def twin_of(estimator: Any, feature_names: tuple[str, ...]) -> Twin | None:
     >>> twin_of(linear_model.LogisticRegression(l1=0.1), ("a", "b")) is None
     True
     """
-    return linear_twin_of(estimator, feature_names) or forest_twin_of(estimator, feature_names)
+    makers = (linear_twin_of, forest_twin_of, binned_twin_of, causes_twin_of)
+    made = (maker(estimator, feature_names) for maker in makers)
+    return next((twin for twin in made if twin is not None), None)

@@ -40,11 +40,18 @@ class Model(Protocol):
     counts: Counts
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        """Return the names of its parts that have scores of their own; most models have none."""
+
+    @property
     def learns_from_labels(self) -> bool:
         """Return True if it learns labelled examples, False if it learns every observed event."""
 
     def score_learn(self, batch: Batch) -> Float64:
-        """Return the score of each event, each learned-before example learned before it."""
+        """Return the score of each event, each learned-before example learned before it.
+
+        Of shape (n,), or (n, 1 + heads) where there are heads: the score, then that of each.
+        """
 
     def state_hash(self) -> str:
         """Return a hash of the learned state: equal wherever the same examples were learned."""
@@ -116,7 +123,13 @@ class ModelSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the models, in the order of the score columns."""
+        """Return the names of the score columns: the models, then the heads as ``MODEL.HEAD``."""
+        heads = [f"{entry.name}.{head}" for entry in self._entries for head in entry.model.heads]
+        return (*self.model_names, *heads)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Return the names of the models, in the order of their score columns."""
         return tuple(entry.name for entry in self._entries)
 
     @property
@@ -208,8 +221,9 @@ class ModelSet:
             anew.
         """
         models = state["models"]
-        if list(models) != list(self.names):
-            raise StateLostError("the models' state", ", ".join(self.names), ", ".join(models))
+        if list(models) != list(self.model_names):
+            expected = ", ".join(self.model_names)
+            raise StateLostError("the models' state", expected, ", ".join(models))
         for i, entry in enumerate(self._entries):
             part = models[entry.name]
             if part["features"] != list(entry.feature_names):
@@ -253,7 +267,7 @@ class ModelSet:
         learn_weight: Float64,
         learn_before: Int64,
     ) -> Float64:
-        """Return the scores (n, models) of events, learning examples in between, in order.
+        """Return the scores (n, names) of events, learning examples in between, in order.
 
         The result is the same bit for bit however a stream is cut into batches.
 
@@ -273,12 +287,17 @@ class ModelSet:
         examples = (X if same else _plain(learn_X), learn_y, learn_weight, learn_before)
         full = Batch(self._feature_names, X, *examples)
         batches: dict[tuple[int, ...] | None, Batch] = {None: full}
-        scores = np.zeros((len(X), len(self._entries)))
+        scores = np.zeros((len(X), len(self.names)))
+        place = len(self._entries)  # of the next head
         for i, entry in enumerate(self._entries):
             if entry.columns not in batches:
                 batches[entry.columns] = _narrow(full, entry)
             batch = _at_rate(batches[entry.columns], float(self.rates[i]))
-            scores[:, i] = entry.model.score_learn(batch)
+            found = entry.model.score_learn(batch).reshape(len(X), 1 + len(entry.model.heads))
+            scores[:, i] = found[:, 0]
+            heads = found.shape[1] - 1
+            scores[:, place : place + heads] = found[:, 1:]
+            place += heads
         return scores
 
     def calibrate(self, raw: Float64) -> Float64:
@@ -307,7 +326,7 @@ class ModelSet:
             As in `score_learn`: a score is calibrated by the examples before it, so never by its
             own event.
         """
-        out = np.empty(raw.shape)
+        out = raw.copy()  # heads are probabilities already
         for i, entry in enumerate(self._entries):
             out[:, i] = entry.calibrator.calibrate_learn(
                 np.ascontiguousarray(raw[:, i]), np.ascontiguousarray(learn_raw[:, i]),
