@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from worker.contracts.settings import Section, Settings, format_duration, parse_duration
 from worker.features.aggregations import AGGREGATIONS
 from worker.models.calibration import CALIBRATORS
+from worker.models.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -231,6 +232,17 @@ def calibrations_table() -> str:
     return table(("kind", "what the score is"), rows)
 
 
+def presets_table() -> str:
+    """Return a row per preset, from the docstring of its factory."""
+    rows = []
+    for name, factory in PRESETS.items():
+        words = inspect.cleandoc(factory.__doc__ or "").partition("\n\nParameters")[0]
+        needed = [p.name for p in inspect.signature(factory).parameters.values()]
+        text = " ".join(words.replace("``", "`").split()).removeprefix("Return ")
+        rows.append((code(name), text, ", ".join(map(code, needed))))
+    return table(("preset", "what it is", "params"), rows)
+
+
 def functions_table() -> str:
     """Return a row per function and operator of expressions, from the docstrings."""
     from worker.features.expressions import FUNCTIONS, OPERATORS
@@ -293,7 +305,7 @@ def tables() -> dict[str, dict[str, Callable[[], str]]]:
             "features": features_table,
         },
         "metrics.md": {"metrics": metrics_table},
-        "models.md": {"calibrations": calibrations_table},
+        "models.md": {"presets": presets_table, "calibrations": calibrations_table},
         "operations.md": {"rejections": rejections_table},
     }
 

@@ -13,6 +13,8 @@ NAMES = ("a", "b", "c")
 # declared by its name alone.
 PARAMS: dict[str, dict[str, Any]] = {
     "binned_logistic": {"bins": 4, "warm_up": 30, "crosses": [["a", "c"]]},
+    "blend": {"models": ["logistic", {"naive_bayes.GaussianNB": None}]},
+    "adaptive_forest": {"n_trees": 2},
     "causes": {"heads": {"card": ["a", "c"], "terminal": ["b", "c"]}, "bins": 4, "warm_up": 30},
     "half_space_trees": {"window_size": 10, "height": 4},
 }
@@ -26,4 +28,7 @@ def declared(preset: str, **words: Any) -> ModelSettings:
 def every_preset() -> dict[str, ModelSettings]:
     """Return all presets by name, each compiled where it can be, and once more as River runs it."""
     found = {name: declared(name) for name in PRESETS}
+    found["half_space_trees, sampled"] = ModelSettings(
+        preset="half_space_trees", params={**PARAMS["half_space_trees"], "scaling": "sampled"}
+    )
     return found | {f"{name}, River": declared(name, compiled=False) for name in PRESETS}

@@ -31,7 +31,12 @@ _BUILTINS: dict[str, Any] = {
         random.Random, copy.deepcopy,
     )
 }  # fmt: skip
-_OWN = frozenset({"worker.models.bins.LearnedBins", "worker.models.causes.Causes"})
+_OWN = frozenset(
+    {
+        "worker.models.bins.LearnedBins", "worker.models.blend.Blend",
+        "worker.models.causes.Causes", "worker.models.sampled_scaler.SampledScaler",
+    }
+)  # fmt: skip
 _REFUSED = ("river.datasets", "river.checks", "river.test", "river.dev", "river.dummy")
 
 
