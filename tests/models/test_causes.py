@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.arrow import Examples
 from worker.contracts.settings import ModelSettings
 from worker.errors import ConfigError
+from worker.models.advance import advance
 from worker.models.batch import Batch
 from worker.models.canonical import state_hash
 from worker.models.catalogue import build_model_set
 from worker.models.causes import Causes
+from worker.models.plain import pack, unpack
 from worker.models.twins import twin_of
 
 NAMES = ("m", "b", "z", "a")
@@ -138,3 +141,20 @@ def test_a_head_over_an_unknown_feature_is_a_problem_of_the_configuration() -> N
         assert problem.got == "'mm'"
     with pytest.raises(ConfigError, match="1 problem"):
         build_model_set({"f": ModelSettings(preset="causes", params={"heads": {}})}, NAMES, seed=0)
+
+
+def test_heads_pass_through_reviews_and_a_snapshot_of_the_set() -> None:
+    """The steward of the models knows the models alone; raw scores carry the heads beside them."""
+    told = ModelSettings(preset="causes", params={"heads": HEADS, "warm_up": 40})
+    first, second = (build_model_set({"f": told}, NAMES, seed=0) for _ in range(2))
+    X, y = stream(4, 3_000)
+    raw = np.full((3_000, 3), np.nan)
+    ids = [str(i) for i in range(3_000)]
+    examples = Examples(
+        ids, X, y.astype(np.int64), np.ones(3_000), raw[:, 0].copy(), raw, np.arange(1, 3_001)
+    )
+    scores, _ = advance(first, X, examples, np.arange(3_000))
+    assert np.array_equal(raw, scores)
+    assert [report.name for report in first.steward.reports()] == ["f"]
+    second.restore(unpack(pack(first.to_state())))
+    assert second.state_hash() == first.state_hash()

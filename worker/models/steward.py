@@ -67,6 +67,10 @@ class Kept(Protocol):
         """Names of the models."""
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """Return the names of the models alone."""
+
+    @property
     def labelled(self) -> tuple[bool, ...]:
         """Which of them learn from labels."""
 
@@ -108,12 +112,12 @@ class Steward:
     ) -> None:
         self._models, self._drift, self._guard = models, tuple(drift), guard
         self._monitors = [_monitor(one, features) for one in self._drift]
-        self._metrics = [Prequential() for _ in models.names]
+        self._metrics = [Prequential() for _ in models.model_names]
         self._needs_rows = any(one.on == "features" for one in self._drift)
-        k = len(models.names)
+        k = len(models.model_names)
         self.learned = 0
         self._rows = np.empty((0, len(features)))
-        self._raw, self._y = np.empty((0, k)), np.empty(0, np.int64)
+        self._raw, self._y = np.empty((0, len(models.names))), np.empty(0, np.int64)
         self._raised_until = np.zeros(k, np.int64)
         self._frozen = np.zeros(k, np.bool_)
         self._trips = np.zeros(k, np.int64)
@@ -152,17 +156,17 @@ class Steward:
         ``promote MODEL`` makes it the champion, ``roll_back`` the one before; ``freeze MODEL``
         stops its learning, ``thaw MODEL`` lets it go on.
         """
-        if model and model not in self._models.names:
+        if model and model not in self._models.model_names:
             return False
-        before, i = self._models.champion, self._models.names.index(model) if model else 0
+        before, i = self._models.champion, self._models.model_names.index(model) if model else 0
         if action == "promote" and i != before:
             self._champions.append(before)
             self._models.champion = i
-            text = f"{model} decides in the place of {self._models.names[before]}"
+            text = f"{model} decides in the place of {self._models.model_names[before]}"
         elif action == "roll_back" and self._champions:
             self._models.champion = self._champions.pop()
-            model = self._models.names[self._models.champion]
-            text = f"{model} decides again in the place of {self._models.names[before]}"
+            model = self._models.model_names[self._models.champion]
+            text = f"{model} decides again in the place of {self._models.model_names[before]}"
         elif action in ("freeze", "thaw") and self._frozen[i] != (action == "freeze"):
             self._set_frozen(i, action == "freeze")
             text = f"{model} {'stopped' if action == 'freeze' else 'goes on'} learning"
@@ -174,7 +178,7 @@ class Steward:
     def reports(self) -> list[Report]:
         """Return what is known of each model."""
         found = []
-        for i, name in enumerate(self._models.names):
+        for i, name in enumerate(self._models.model_names):
             rate = float(self._models.rates[i])
             status = "frozen" if rate == 0 else "learning"
             status += f" at {rate:g} times the rate" if rate > 1 else ""
@@ -236,7 +240,7 @@ class Steward:
             for words in monitor.feed(X, watched, y):
                 self._act(settings, words)
         failures = self._models.failures(tried)
-        for i in range(len(self._models.names)):
+        for i in range(len(self._models.model_names)):
             self._check(i, raw[:, i], y, int(failures[i]) == len(tried))
         for i in np.flatnonzero(self._raised_until == self.learned).tolist():
             self._set_rate(i)
@@ -270,7 +274,7 @@ class Steward:
             if self.learned >= self._good_at[i] + self._guard.good_every or not self._good[i]:
                 self._keep(i)
             return
-        name = self._models.names[i]
+        name = self._models.model_names[i]
         why = "gives no scores" if is_mute else f"has a mean log loss of {loss:.1f}"
         self._trips[i] += 1
         action = "roll_back" if self._roll_back(i) else "freeze"
@@ -305,7 +309,7 @@ class Steward:
         """Return the model that a monitor watches and acts on: the champion where none is named."""
         if settings.model is None:
             return self._models.champion
-        return self._models.names.index(settings.model)
+        return self._models.model_names.index(settings.model)
 
     def _notice(self, kind: str, model: str, action: str, text: str) -> None:
         self.notices.append(Notice(self.said, self.learned, kind, model, action, text))
