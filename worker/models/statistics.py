@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from worker.contracts.records import Float64, Int64
 from worker.errors import StateLostError
-from worker.models.compiled import ABSOLUTE_MAX, compiled
+from worker.features.compiling import digest_of, kernel
+from worker.models import compiled as compiling
+from worker.models.compiled import ABSOLUTE_MAX
 
 _HEADER = struct.Struct("<4sIq")  # magic, features, events
 _CRC = struct.Struct("<I")  # of all before it
@@ -94,27 +97,34 @@ class FeatureStatistics:
         return statistics
 
 
-@compiled
-def _update(
-    X: Float64, flagged: Int64, moments: Float64, events: Int64, mean: Float64, std: Float64,
-    count: Int64,
-) -> None:  # fmt: skip
-    k = 0
-    for i in range(X.shape[0]):
-        if k < flagged.shape[0] and flagged[k] == i:
-            count[k] = events[0]
+def _make_update(sources: str) -> Callable[..., None]:
+    @kernel
+    def update(
+        X: Float64, flagged: Int64, moments: Float64, events: Int64, mean: Float64, std: Float64,
+        count: Int64,
+    ) -> None:  # fmt: skip
+        sources  # noqa: B018  # see worker.features.compiling
+        k = 0
+        for i in range(X.shape[0]):
+            if k < flagged.shape[0] and flagged[k] == i:
+                count[k] = events[0]
+                for j in range(X.shape[1]):
+                    mean[k, j] = moments[0, j]
+                    std[k, j] = np.sqrt(moments[1, j] / events[0]) if events[0] > 0 else 0.0
+                k += 1
+            usable = True
             for j in range(X.shape[1]):
-                mean[k, j] = moments[0, j]
-                std[k, j] = np.sqrt(moments[1, j] / events[0]) if events[0] > 0 else 0.0
-            k += 1
-        usable = True
-        for j in range(X.shape[1]):
-            if not (-ABSOLUTE_MAX <= X[i, j] <= ABSOLUTE_MAX):
-                usable = False
-        if not usable:
-            continue
-        events[0] += 1
-        for j in range(X.shape[1]):
-            distance = X[i, j] - moments[0, j]
-            moments[0, j] += distance / events[0]
-            moments[1, j] += distance * (X[i, j] - moments[0, j])
+                if not (-ABSOLUTE_MAX <= X[i, j] <= ABSOLUTE_MAX):
+                    usable = False
+            if not usable:
+                continue
+            events[0] += 1
+            for j in range(X.shape[1]):
+                distance = X[i, j] - moments[0, j]
+                moments[0, j] += distance / events[0]
+                moments[1, j] += distance * (X[i, j] - moments[0, j])
+
+    return update
+
+
+_update = _make_update(digest_of(compiling))

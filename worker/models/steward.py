@@ -64,7 +64,7 @@ class Kept(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the models."""
+        """Names of the score columns: models, then heads."""
 
     @property
     def model_names(self) -> tuple[str, ...]:
