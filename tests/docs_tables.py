@@ -222,6 +222,13 @@ def features_table() -> str:
     return table(("aggregation", "of fields", "of", "options", "what it is"), rows)
 
 
+def decisions_table() -> str:
+    """Return the words of the journal's column and what each stands for."""
+    from worker.contracts.decisions import MEANINGS
+
+    return table(("decision", "meaning"), [(code(d.value), text) for d, text in MEANINGS.items()])
+
+
 def calibrations_table() -> str:
     """Return a row per calibrator, from the docstrings of its class."""
     rows = []
@@ -305,7 +312,11 @@ def tables() -> dict[str, dict[str, Callable[[], str]]]:
             "features": features_table,
         },
         "metrics.md": {"metrics": metrics_table},
-        "models.md": {"presets": presets_table, "calibrations": calibrations_table},
+        "models.md": {
+            "presets": presets_table,
+            "calibrations": calibrations_table,
+            "decisions": decisions_table,
+        },
         "operations.md": {"rejections": rejections_table},
     }
 

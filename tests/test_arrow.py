@@ -34,7 +34,7 @@ def rows(n: int, features: int = 3) -> JournalRows:
         entity_ids=list(named),
         time_ms=np.arange(n) * 10,
         score=np.arange(n) / 8,
-        alert=np.arange(n) % 2 == 0,
+        decision=np.arange(n) % 7,
         threshold=np.full(n, 0.5),
         model_version=np.arange(n),
         labels_offset=np.arange(n),
@@ -55,7 +55,7 @@ def test_rows_come_back_and_what_has_no_meaning_is_null() -> None:
     assert [r["outcome"] for r in table] == ["scored", "scored", "duplicate", "rejected"]
     assert table[1] == {
         "source_offset": 1, "outcome": "scored", "reason": None, "event_id": "e1",
-        "entity": "e1", "time_ms": 10, "score": 0.125, "decision": "pass", "threshold": 0.5,
+        "entity": "e1", "time_ms": 10, "score": 0.125, "decision": "alert", "threshold": 0.5,
         "model_version": 1, "labels_offset": 1, "raw_a": 0.125, "raw_b": -0.125,
         "score_a": 0.25, "score_b": -0.25,
         "x": [3.0, 4.0, 5.0],

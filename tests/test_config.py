@@ -146,9 +146,10 @@ ONE_MISTAKE = [
     (("model: fraud", "model: frauds"),
      '27 decision.model: expected the name of a model, got "frauds" (did you mean fraud?)'),
     (("  threshold: 0.5\n", ""),
-     "26 decision: expected exactly one of threshold and alert_rate, got none"),
+     "26 decision: expected exactly one of threshold, alert_rate and alerts_per_day, got none"),
     (("threshold: 0.5", "threshold: 0.5\n  alert_rate: 0.1"),
-     "26 decision: expected exactly one of threshold and alert_rate, got both"),
+     "26 decision: expected exactly one of threshold, alert_rate and alerts_per_day, got threshold "
+     "and alert_rate"),
     (("threshold: 0.5", "threshold: 0.5\n  severity: {high: 0.4, medium: 0.4}"),
      "29 decision.severity.high: expected more than medium, 0.4, got 0.4"),
     (("{preset: logistic}", "{preset: logistic, factory: a:b}"),

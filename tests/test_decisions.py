@@ -1,84 +1,322 @@
-"""Decisions: thresholds, a rate held by a running quantile, severity."""
+"""Decisions: thresholds and budgets, lists, evidence, suppression and incidents, as folds."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as checked
 from hypothesis import strategies as st
 
-from worker.contracts.settings import DecisionSettings
-from worker.decisions import Decider
+from tests import worlds
+from worker.contracts.decisions import DECISIONS
+from worker.contracts.records import Events
+from worker.decisions import Decided, Decider, Scores, check_decisions
+from worker.decisions.incidents import ENTITIES_MAX, Incidents, Suppression
+from worker.errors import ConfigError
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+NAMES = ("amount", "known")
 
 
-def decider(**settings: object) -> Decider:
-    return Decider(DecisionSettings(model="m", **settings))
+def decider(**decision: Any) -> Decider:
+    return Decider(worlds.settings(decision={"model": "fraud", **decision}), NAMES)
+
+
+@dataclass
+class Stream:
+    """Events with their scores and how much is known of their card."""
+
+    score: np.ndarray
+    time_ms: np.ndarray
+    card: list[str]
+    terminal: list[str]
+    known: np.ndarray
+
+    def scores(self, start: int = 0, stop: int | None = None) -> Scores:
+        part = slice(start, stop)
+        n = len(self.score[part])
+        offsets = np.arange(len(self.score))[part]
+        ids = [f"e{i}" for i in offsets]
+        entities = {"card": self.card[part], "terminal": self.terminal[part]}
+        columns: dict[str, Any] = {"amount": (self.known[part] * 100).astype(np.int64)}
+        columns |= {"card": self.card[part], "terminal": self.terminal[part]}
+        events = Events(
+            np.arange(n), offsets, self.time_ms[part], ids, np.zeros(n, np.uint64), entities,
+            columns,
+        )  # fmt: skip
+        X = np.stack([np.zeros(n), self.known[part]], axis=1)
+        return Scores(events, np.arange(n), self.score[part], X, "t-0")
+
+
+def of(score: Any, **columns: Any) -> Stream:
+    score = np.asarray(score, float)
+    n = len(score)
+    return Stream(
+        score,
+        np.asarray(columns.get("time_ms", np.arange(n) * 60_000), np.int64),
+        columns.get("card", ["c"] * n),
+        columns.get("terminal", ["t"] * n),
+        np.asarray(columns.get("known", np.full(n, 99.0)), float),
+    )
+
+
+def words(decided: Decided) -> list[str]:
+    return [str(DECISIONS[code]) for code in decided.code]
 
 
 def test_a_score_at_the_threshold_is_an_alert() -> None:
     """A fixed threshold includes its own value."""
-    below, at = np.nextafter(0.9, 0), 0.9
-    alert, threshold = decider(threshold=0.9).decide(np.array([below, at, 1.0]))
-    assert alert.tolist() == [False, True, True]
-    assert threshold.tolist() == [0.9, 0.9, 0.9]
+    decided = decider(threshold=0.9).decide(of([np.nextafter(0.9, 0), 0.9, 1.0]).scores())
+    assert words(decided) == ["pass", "alert", "alert"]
+    assert decided.threshold.tolist() == [0.9, 0.9, 0.9]
+    assert decided.alert.tolist() == [False, True, True]
 
 
 def test_nothing_alerts_before_there_is_evidence() -> None:
-    """With a rate of 1 % the first 500 scores only teach the quantile."""
-    alert, threshold = decider(alert_rate=0.01).decide(np.arange(500.0))
-    assert not alert.any()
-    assert np.isinf(threshold).all()
+    """With a rate of 0.1 % the first 5,000 scores only teach the quantile."""
+    decided = decider(alert_rate=0.001).decide(of(np.arange(5_120.0)).scores())
+    assert not decided.alert.any()
+    assert np.isinf(decided.threshold).all()
 
 
-def test_the_rate_is_held_while_scores_drift() -> None:
+def test_the_share_is_held_while_scores_drift() -> None:
     """Scores that change their scale and level still give the declared share of alerts."""
     rng = np.random.default_rng(3)
-    scores = np.concatenate([rng.normal(k, 1 + k, 40_000) for k in range(4)])
-    alert, _ = decider(alert_rate=0.02).decide(scores)
-    assert 0.016 < alert[10_000:].mean() < 0.026
+    level = np.repeat(np.arange(4), 40_000)
+    scores = rng.normal(level + np.linspace(0, 4, 160_000), 1 + level)
+    decided = decider(alert_rate=0.02).decide(of(scores).scores())
+    assert math.isclose(decided.alert.mean(), 0.02, rel_tol=0.2)
 
 
 def test_a_constant_score_never_alerts() -> None:
     """A running quantile does not include its own value."""
-    alert, _ = decider(alert_rate=0.1).decide(np.full(10_000, 0.5))
-    assert not alert.any()
+    assert not decider(alert_rate=0.1).decide(of(np.full(10_000, 0.5)).scores()).alert.any()
 
 
-def naive(scores: list[float], rate: float) -> list[float]:
-    """Thresholds by the definition, one score at a time, over plain lists."""
-    size = min(100_000, max(2_000, math.ceil(50 / rate)))
-    every, first = size // 20, min(size, math.ceil(5 / rate))
-    threshold, out = math.inf, []
-    for i, _ in enumerate(scores):
-        if i >= first and (i - first) % every == 0:
-            seen = sorted(scores[max(0, i - size) : i])
-            threshold = seen[math.ceil((1 - rate) * (len(seen) - 1) - 1e-9)]
-        out.append(threshold)
-    return out
+def busy(days: int, seed: int) -> Stream:
+    """Return days of events, many by day and few by night, more each week; scores drift."""
+    rng = np.random.default_rng(seed)
+    times = [day * DAY_MS + rng.beta(3, 3, size=800 + 40 * day) * DAY_MS for day in range(days)]
+    time_ms = np.sort(np.concatenate(times)).astype(np.int64)
+    return of(rng.normal(size=len(time_ms)) + time_ms / (20 * DAY_MS), time_ms=time_ms)
 
 
-def test_thresholds_equal_the_definition() -> None:
-    """The ring and its refreshes equal a sort over the last M scores."""
-    scores = np.random.default_rng(1).exponential(size=7_000)
-    _, thresholds = decider(alert_rate=0.05).decide(scores)
-    assert thresholds.tolist() == naive(scores.tolist(), 0.05)
+def test_a_daily_budget_is_spent_and_never_exceeded() -> None:
+    """20 alerts a day: never more in any day, and in the mean at least 16, whatever the traffic."""
+    stream = busy(60, 1)
+    decided = decider(alerts_per_day=20).decide(stream.scores())
+    days = np.bincount((stream.time_ms // DAY_MS)[decided.alert], minlength=60)
+    assert days.max() <= 20
+    assert 16 <= days[4:].mean() <= 20
+    assert "over_budget" in words(decided)
 
 
-@given(st.lists(st.integers(1, 900), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
-def test_batches_and_restarts_do_not_matter(sizes: list[int], seed: int) -> None:
+def test_a_block_list_alerts_and_an_allow_list_never_does() -> None:
+    """Any score of what is blocked; none of what is allowed; both is blocked."""
+    made = decider(
+        threshold=0.5,
+        block=[{"field": "terminal", "values": ["bad"]}],
+        allow=[{"field": "card", "values": ["mine"]}, {"field": "amount", "values": ["7"]}],
+    )
+    stream = of(
+        [0.0, 0.9, 0.0, 0.9, 0.9],
+        terminal=["bad", "t", "t", "bad", "t"],
+        card=["c", "mine", "mine", "mine", "c"],
+    )
+    decided = made.decide(stream.scores())
+    assert words(decided) == ["blocked", "allowed", "pass", "blocked", "alert"]
+    assert len(decided.facts) == decided.alert.sum() == 3
+    assert made.blocked_by(stream.scores().events, 0) == "terminal"
+    assert made.blocked_by(stream.scores().events, 1) is None
+
+
+@pytest.mark.parametrize(("known", "score", "word"), [
+    (4.0, 0.9, "cold"), (5.0, 0.9, "alert"), (4.0, 0.98, "alert"), (0.0, 0.1, "pass"),
+])  # fmt: skip
+def test_too_little_evidence_needs_a_higher_score(known: float, score: float, word: str) -> None:
+    """Below 5 known events a card alerts from 0.98 only; a block list asks for no evidence."""
+    evidence = {"feature": "known", "at_least": 5, "threshold": 0.98}
+    made = decider(threshold=0.5, evidence=evidence, block=[{"field": "card", "values": ["x"]}])
+    assert words(made.decide(of([score], known=[known]).scores())) == [word]
+    assert words(made.decide(of([score], known=[known], card=["x"]).scores())) == ["blocked"]
+
+
+def test_without_a_threshold_a_cold_entity_never_alerts() -> None:
+    """However high the score."""
+    made = decider(threshold=0.5, evidence={"feature": "known", "at_least": 5})
+    assert words(made.decide(of([1.0], known=[4.9]).scores())) == ["cold"]
+
+
+def test_one_alert_per_card_and_hour() -> None:
+    """What comes within the hour, its end included, is suppressed and counted in the next alert."""
+    made = decider(threshold=0.5, suppress={"entity": "card", "within": "1h"})
+    times = [0, 1, HOUR_MS, HOUR_MS + 1, HOUR_MS + 2]
+    stream = of([0.9] * 5, time_ms=times, card=["a", "a", "a", "a", "b"])
+    decided = made.decide(stream.scores())
+    assert words(decided) == ["alert", "suppressed", "suppressed", "alert", "alert"]
+    assert [facts.suppressed_count for facts in decided.facts] == [0, 2, 0]
+
+
+def test_an_event_without_the_entity_is_neither_suppressed_nor_part_of_an_incident() -> None:
+    """An optional entity that is missing is nobody's."""
+    made = decider(
+        threshold=0.5,
+        incidents={"entity": "card", "quiet": "1h"},
+        suppress={"entity": "card", "within": "1h"},
+    )
+    decided = made.decide(of([0.9, 0.9], card=["", ""]).scores())
+    assert words(decided) == ["alert", "alert"]
+    assert [facts.incident_id for facts in decided.facts] == [None, None]
+
+
+def test_lists_take_an_empty_batch() -> None:
+    """A batch of labels alone has no events."""
+    made = decider(threshold=0.5, block=[{"field": "card", "values": ["x"]}])
+    assert len(made.decide(of([]).scores()).code) == 0
+
+
+def test_an_incident_is_opened_updated_and_closed_by_event_time() -> None:
+    """Alerts at most an hour apart share it; the first later event of the shard ends it."""
+    made = decider(
+        threshold=0.5,
+        incidents={"entity": "card", "quiet": "1h"},
+        suppress={"entity": "card", "within": "10m"},
+    )
+    times = [0, 60_000, HOUR_MS, 2 * HOUR_MS, 2 * HOUR_MS + 1, 2 * HOUR_MS + 2]
+    scores = [0.9, 0.8, 0.95, 0.0, 0.0, 0.7]
+    decided = made.decide(of(scores, time_ms=times, card=list("aaabba")).scores())
+    facts = [(f.incident_id, f.incident_state) for f in decided.facts]
+    assert words(decided)[:3] == ["alert", "suppressed", "alert"]
+    assert facts == [("t-0-0", "opened"), ("t-0-0", "updated"), ("t-0-5", "opened")]
+    [(before, at_ms, incident)] = decided.closed
+    assert (before, at_ms) == (2, 2 * HOUR_MS + 1)
+    assert (incident.alerts, incident.suppressed, incident.score_max) == (2, 1, 0.95)
+    assert (incident.opened_ms, incident.last_ms, incident.key) == (0, HOUR_MS, "a")
+
+
+@dataclass
+class Naive:
+    """All of it at once by plain loops over all that happened before; threshold 0.5."""
+
+    past: list[tuple[int, str, str, float, str]] = field(default_factory=list)
+
+    def decide(self, time_ms: int, card: str, terminal: str, score: float, known: float) -> str:
+        word = self._word(time_ms, card, terminal, score, known)
+        self.past.append((time_ms, card, terminal, score, word))
+        return word
+
+    def _word(self, time_ms: int, card: str, terminal: str, score: float, known: float) -> str:
+        blocked = terminal == "t3"
+        if score < 0.5 and not blocked:
+            return "pass"
+        if card == "c4" and not blocked:
+            return "allowed"
+        if known < 2 and score < 0.95 and not blocked:
+            return "cold"
+        alerts = [p for p in self.past if p[4] in ("alert", "blocked")]
+        mine = [p for p in alerts if p[1] == card]
+        if mine and time_ms <= mine[-1][0] + HOUR_MS:
+            return "suppressed"
+        return "blocked" if blocked else "alert"
+
+    def incident(self) -> list[tuple[int, int]]:
+        """Return per alert or suppressed alert its index and the index that opened its incident."""
+        found: list[tuple[int, int]] = []
+        for i, (_, card, _, _, word) in enumerate(self.past):
+            if word not in ("alert", "blocked", "suppressed"):
+                continue
+            now_ms = max(p[0] for p in self.past[: i + 1])
+            mine = [(k, o) for k, o in found if self.past[k][1] == card]
+            opened = i
+            if mine:
+                last_ms = max(self.past[k][0] for k, o in mine if o == mine[-1][1])
+                opened = mine[-1][1] if now_ms <= last_ms + 2 * HOUR_MS else i
+            found.append((i, opened))
+        return found
+
+
+EVERYTHING: dict[str, Any] = {
+    "threshold": 0.5,
+    "block": [{"field": "terminal", "values": ["t3"]}],
+    "allow": [{"field": "card", "values": ["c4"]}],
+    "evidence": {"feature": "known", "at_least": 2, "threshold": 0.95},
+    "suppress": {"entity": "card", "within": "1h"},
+    "incidents": {"entity": "card", "quiet": "2h"},
+}
+
+
+def mixed(seed: int, n: int) -> Stream:
+    rng = np.random.default_rng(seed)
+    steps = rng.integers(0, 20 * 60_000, n)
+    time_ms = np.cumsum(steps) - rng.integers(0, 40 * 60_000, n)
+    return Stream(
+        rng.random(n), np.maximum(time_ms, 0), [f"c{i}" for i in rng.integers(0, 5, n)],
+        [f"t{i}" for i in rng.integers(0, 8, n)], rng.integers(0, 9, n).astype(float),
+    )  # fmt: skip
+
+
+@given(seed=st.integers(0, 10_000))
+@checked(max_examples=30, deadline=None)
+def test_decisions_and_incidents_equal_plain_loops(seed: int) -> None:
+    """Every rule together, with late events, against a search through all that came before."""
+    stream, naive = mixed(seed, 150), Naive()
+    decided = decider(**EVERYTHING).decide(stream.scores())
+    columns = (stream.time_ms, stream.card, stream.terminal, stream.score, stream.known)
+    expected = [naive.decide(*row) for row in zip(*columns, strict=True)]
+    assert words(decided) == expected
+    told = [(i, f"t-0-{opened}") for i, opened in naive.incident() if decided.alert[i]]
+    rows = np.flatnonzero(decided.alert).tolist()
+    assert [(i, f.incident_id) for i, f in zip(rows, decided.facts, strict=True)] == told
+
+
+@given(
+    st.lists(st.integers(1, 700), min_size=1, max_size=6),
+    st.integers(0, 999),
+    st.sampled_from([EVERYTHING, {"alert_rate": 0.05}, {"alerts_per_day": 9}]),
+)
+@checked(max_examples=30, deadline=None)
+def test_batches_and_restarts_do_not_matter(
+    sizes: list[int], seed: int, decision: dict[str, Any]
+) -> None:
     """Any split into batches, with the state saved and restored in between, decides alike."""
-    scores = np.random.default_rng(seed).random(sum(sizes))
-    whole = decider(alert_rate=0.05).decide(scores)
-    parts, part, start = [], decider(alert_rate=0.05), 0
-    for size in sizes:
-        fresh = decider(alert_rate=0.05)
+    stream = mixed(seed, 1_500 + sum(sizes))
+    whole = decider(**decision).decide(stream.scores())
+    parts: list[Decided] = []
+    part, start = decider(**decision), 0
+    for size in [1_500, *sizes]:
+        fresh = decider(**decision)
         fresh.restore(part.to_bytes())
-        parts.append(fresh.decide(scores[start : start + size]))
+        parts.append(fresh.decide(stream.scores(start, start + size)))
         part, start = fresh, start + size
-    assert np.array_equal(whole[0], np.concatenate([alert for alert, _ in parts]))
-    assert np.array_equal(whole[1], np.concatenate([threshold for _, threshold in parts]))
+    assert [w for p in parts for w in words(p)] == words(whole)
+    assert np.array_equal(np.concatenate([p.threshold for p in parts]), whole.threshold)
+    assert [f for p in parts for f in p.facts] == whole.facts
+    assert [(t, i) for p in parts for _, t, i in p.closed] == [(t, i) for _, t, i in whole.closed]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Beyond 10,000 entities the oldest goes: its incident is closed, its alert forgotten."""
+    suppression, incidents = Suppression(DAY_MS), Incidents(DAY_MS)
+    closed = []
+    for i in range(ENTITIES_MAX + 5):
+        suppression.alerted(f"c{i}", i, i)
+        closed += incidents.join(f"c{i}", f"i{i}", "k", i, 0.5, is_alert=True)[2]
+    assert [one.incident_id for one in closed] == ["i0", "i1", "i2", "i3", "i4"]
+    assert len(suppression.to_state()) == len(incidents.to_state()) == ENTITIES_MAX
+    assert not suppression.is_suppressed("c4", 10)
+    assert suppression.is_suppressed("c5", 10)
+
+
+def test_what_is_over_is_forgotten() -> None:
+    """Suppressions that ended longer ago than they lasted, and closed incidents, take no room."""
+    made = decider(**EVERYTHING)
+    made.decide(mixed(3, 4_000).scores())
+    assert len(made.to_bytes()) < 2_000
 
 
 @pytest.mark.parametrize(
@@ -96,18 +334,23 @@ def test_severity_is_medium_where_none_is_declared() -> None:
     assert decider(threshold=0.1).severity(0.99) == "medium"
 
 
-@pytest.mark.parametrize(("before", "after"), [(0.001, 0.05), (0.05, 0.001), (0.05, 0.04)])
-def test_another_rate_takes_up_the_scores_that_are_held(before: float, after: float) -> None:
-    """A changed configuration starts, and decides as if it had seen those scores itself."""
+@pytest.mark.parametrize(("before", "after"), [(0.01, 0.05), (0.05, 0.01), (0.05, 0.04)])
+def test_another_share_takes_up_the_scores_that_are_held(before: float, after: float) -> None:
+    """A changed configuration starts with a threshold near the new share's."""
     scores = np.random.default_rng(5).random(70_000)
-    old, new, fresh = (
-        decider(alert_rate=before),
-        decider(alert_rate=after),
-        decider(alert_rate=after),
-    )
-    old.decide(scores)
+    old, new = decider(alert_rate=before), decider(alert_rate=after)
+    old.decide(of(scores).scores())
     new.restore(old.to_bytes())
-    held = min(len(scores), min(100_000, max(2_000, math.ceil(50 / before))))
-    fresh.decide(scores[-held:])
-    more = np.random.default_rng(6).random(3_000)
-    assert np.array_equal(new.decide(more)[1], fresh.decide(more)[1])
+    threshold = new.decide(of([0.5]).scores()).threshold[0]
+    assert math.isclose(1 - threshold, after, rel_tol=0.3)
+
+
+def test_evidence_that_is_no_feature_is_a_problem_with_its_place() -> None:
+    """The nearest feature is named."""
+    evidence = {"feature": "card_count_1hour", "at_least": 5}
+    decision = {"model": "fraud", "threshold": 0.5, "evidence": evidence}
+    with pytest.raises(ConfigError) as caught:
+        check_decisions(worlds.settings(decision=decision))
+    [problem] = caught.value.problems
+    assert problem.path == ("decision", "evidence", "feature")
+    assert "card_count_1h" in problem.hint

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from worker.contracts.decisions import DECISIONS
 from worker.contracts.records import Bool, Float64, Int64
 from worker.errors import FatalError
 
 SCHEMA_VERSION = 1
 OUTCOMES = ("scored", "duplicate", "rejected")
-DECISIONS = ("pass", "alert")
 _FRAME_BYTES = 2_000  # schema and stamps of a record
 _COLUMN_BYTES = 120  # of a journal row without x and its strings, measured
 
@@ -27,9 +27,9 @@ _COLUMN_BYTES = 120  # of a journal row without x and its strings, measured
 class JournalRows:
     """Rows of one shard in source order, as columns of length n.
 
-    ``outcome`` indexes `OUTCOMES`. Columns after ``entity_ids`` are meaningful only where the
-    outcome is ``scored``; they become null elsewhere. ``raw`` and ``calibrated`` have shape (n,
-    n_models), ``X`` (n, n_features).
+    ``outcome`` indexes `OUTCOMES`, ``decision`` `DECISIONS`. Columns after ``entity_ids`` are
+    meaningful only where the outcome is ``scored``; they become null elsewhere. ``raw`` and
+    ``calibrated`` have shape (n, n_models), ``X`` (n, n_features).
     """
 
     source_offset: Int64
@@ -39,7 +39,7 @@ class JournalRows:
     entity_ids: list[str | None]
     time_ms: Int64
     score: Float64
-    alert: Bool
+    decision: Int64
     threshold: Float64
     model_version: Int64
     labels_offset: Int64
@@ -120,7 +120,7 @@ def _journal_bytes(rows: JournalRows, models: Sequence[str], stamps: Mapping[str
         pa.array(rows.entity_ids, pa.utf8()),
         pa.array(rows.time_ms, mask=rejected),
         pa.array(rows.score, mask=not_scored),
-        _coded(rows.alert.astype(np.int8), DECISIONS, not_scored),
+        _coded(rows.decision, DECISIONS, not_scored),
         pa.array(rows.threshold, mask=not_scored),
         pa.array(rows.model_version, mask=not_scored),
         pa.array(rows.labels_offset, mask=not_scored),

@@ -42,9 +42,11 @@ _WARMED_UP_STEPS = 50
 
 def load(path: Path) -> Settings:
     """Return a checked configuration; every mistake is reported at once."""
+    from worker.decisions import check_decisions
     from worker.models.catalogue import check_models
 
-    return load_settings(path, os.environ, checks=(compile_features, check_models))
+    checks = (compile_features, check_models, check_decisions)
+    return load_settings(path, os.environ, checks=checks)
 
 
 def run_check(path: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from worker.config_lists import with_list_files
 from worker.config_problems import problems_of
 from worker.config_repair import repaired
 from worker.config_rules import semantic_problems
@@ -48,7 +49,7 @@ def load_settings(path: Path, environ: Mapping[str, str], checks: Sequence[Check
     problems = list(document.problems)
     settings: Settings | None = None
     if not problems or document.value is not None:
-        settings = _settings(document, problems, checks)
+        settings = _settings(document, path, problems, checks)
     if problems or settings is None:
         clean = [_without_secrets(problem, document) for problem in problems]
         clean.sort(key=lambda problem: _line(document.lines, problem.path))
@@ -94,12 +95,13 @@ def _text(path: Path) -> str:
 
 
 def _settings(
-    document: Document, problems: list[Problem], checks: Sequence[Check]
+    document: Document, path: Path, problems: list[Problem], checks: Sequence[Check]
 ) -> Settings | None:
     """Return the settings, or what can be made of them, and add what is wrong to ``problems``."""
     raw: Any = {} if document.value is None else document.value
     broken: set[str] = set()
     settings: Settings | None
+    raw = with_list_files(raw, path.parent, problems)
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 
+from worker.config_decision import decision_problems
 from worker.config_problems import near, shown
 from worker.contracts.entity_ids import OTHER
 from worker.contracts.settings import (
@@ -22,7 +22,6 @@ from worker.errors import Problem
 
 # Prefixes of the keys of a shard's own state in the store; see worker/shard.py.
 RESERVED_ENTITIES = ("pend", "shard", "meta")
-SEVERITIES = ("low", "medium", "high", "critical")
 
 _ID_TYPES = ("string", "integer")
 _ENTITY_TYPES = (*_ID_TYPES, "category")
@@ -46,8 +45,8 @@ def semantic_problems(settings: Settings) -> list[Problem]:
     [(('decision', 'model'), 'the name of a model', '"n"')]
     """
     rules = (
-        _events, _fields, _entities, _models, _decision, _topics, _labels, _runner, _stream, _store,
-        _snapshots,
+        _events, _fields, _entities, _models, decision_problems, _topics, _labels, _runner, _stream,
+        _store, _snapshots,
     )  # fmt: skip
     return [problem for rule in rules for problem in rule(settings)]
 
@@ -206,25 +205,6 @@ def _models(settings: Settings) -> Iterator[Problem]:
 
 def _given(model: ModelSettings) -> list[str]:
     return [source for source in _SOURCES if getattr(model, source) is not None]
-
-
-def _decision(settings: Settings) -> Iterator[Problem]:
-    decision = settings.decision
-    if decision.model not in settings.models:
-        hint = near(decision.model, settings.models)
-        yield Problem(("decision", "model"), "the name of a model", shown(decision.model), hint)
-    if (decision.threshold is None) == (decision.alert_rate is None):
-        got = "none" if decision.threshold is None else "both"
-        yield Problem(("decision",), "exactly one of threshold and alert_rate", got)
-    if decision.threshold is not None and not math.isfinite(decision.threshold):
-        yield Problem(("decision", "threshold"), "a finite number", shown(decision.threshold))
-    given = [level for level in SEVERITIES if level in decision.severity]
-    for lower, upper in itertools.pairwise(given):
-        # Not "less than": NaN must not pass.
-        if not decision.severity[upper] > decision.severity[lower]:
-            expected = f"more than {lower}, {decision.severity[lower]:g}"
-            got = f"{decision.severity[upper]:g}"
-            yield Problem(("decision", "severity", upper), expected, got)
 
 
 def _topics(settings: Settings) -> Iterator[Problem]:

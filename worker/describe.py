@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from worker.config_problems import near
 from worker.contracts.messages import Alert, JournalRow, LabelMessage, Score
 from worker.contracts.settings import (
+    DecisionSettings,
     FieldSettings,
     KafkaSettings,
     ModelSettings,
@@ -202,12 +203,32 @@ def _decision(settings: Settings) -> Iterator[str]:
     decision = settings.decision
     if decision.threshold is not None:
         yield f"  alert when {decision.model} scores {decision.threshold:g} or more"
+    elif decision.alerts_per_day is not None:
+        yield f"  at most {decision.alerts_per_day} alerts a day and partition, by {decision.model}"
     else:
         yield f"  alert on {100 * (decision.alert_rate or 0):g} % of events, by {decision.model}"
+    yield from _conditions(decision)
     levels = sorted(decision.severity.items(), key=lambda item: item[1])
     if levels:
         yield "  severity " + ", ".join(f"{name} from {score:g}" for name, score in levels)
+    if decision.incidents is not None:
+        quiet = format_duration(decision.incidents.quiet)
+        yield f"  alerts of one {decision.incidents.entity} are an incident until {quiet} of quiet"
     yield f"  at most {decision.reasons_max} reasons an alert"
+
+
+def _conditions(decision: DecisionSettings) -> Iterator[str]:
+    for kind, words in (("block", "always alert"), ("allow", "never alert")):
+        for one in getattr(decision, kind):
+            yield f"  {words} on {len(one.values)} values of {one.field}"
+    if decision.evidence is not None:
+        evidence = decision.evidence
+        score = evidence.threshold
+        unless = "" if score is None else f", unless the score is {score:g} or more"
+        yield f"  no alert while {evidence.feature} is below {evidence.at_least:g}{unless}"
+    if decision.suppress is not None:
+        within = format_duration(decision.suppress.within)
+        yield f"  one alert per {decision.suppress.entity} within {within}"
 
 
 def _places(settings: Settings) -> Iterator[str]:

@@ -11,9 +11,11 @@ import msgspec
 import numpy as np
 
 from worker.arrow import SCHEMA_VERSION, Examples, JournalRows, journal_records, training_records
-from worker.contracts.messages import Alert
+from worker.contracts.decisions import DECISIONS, Decision
+from worker.contracts.messages import Alert, IncidentClosed, Reason
 from worker.contracts.records import Int64, Output, Records, Rejected
 from worker.contracts.settings import KafkaSettings, Settings
+from worker.decisions import Decided, Incident
 from worker.features.spec import FeatureSpec
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import reasons_for
@@ -74,7 +76,7 @@ class Emitter:
         batch = result.batch
         outputs = [
             *self._journal(shard, rows),
-            *self._alert_records(shard, alerts),
+            *self._alert_records(shard, alerts, result.decided),
             *self._scores(shard, result),
             *self._dead_letters(shard, batch.records, batch.decoded.rejected),
             *self._dead_letters(shard, batch.label_records, batch.rejected_labels),
@@ -94,8 +96,8 @@ class Emitter:
         rows.time_ms[valid] = events.time_ms
         rows.outcome[valid] = np.where(result.duplicate, _DUPLICATE, _SCORED)
         rows.score[scored] = result.score
-        rows.alert[scored] = result.alert
-        rows.threshold[scored] = result.threshold
+        rows.decision[scored] = result.decided.code
+        rows.threshold[scored] = result.decided.threshold
         rows.model_version[scored] = result.versions
         rows.labels_offset[:] = _labels_known(batch, n)
         rows.raw[scored] = result.raw
@@ -132,38 +134,74 @@ class Emitter:
     def _alerts(self, shard: Shard, result: Result) -> list[Alert]:
         return [
             self._alert(shard, result, k, int(row))
-            for k, row in enumerate(np.flatnonzero(result.alert).tolist())
+            for k, row in enumerate(np.flatnonzero(result.decided.alert).tolist())
         ]
 
     def _alert(self, shard: Shard, result: Result, k: int, row: int) -> Alert:
         events = result.batch.decoded.events
         i = int(result.scored[row])
         records, snapshot = result.batch.records, result.snapshot
-        score = float(result.score[row])
+        score, facts = float(result.score[row]), result.decided.facts[k]
+        reasons_max = self._settings.decision.reasons_max
+        reasons = reasons_for(
+            self._features, result.X[i], snapshot.mean[k], snapshot.std[k],
+            int(snapshot.count[k]), reasons_max,
+        )  # fmt: skip
         return Alert(
             alert_id=f"{records.topic}-{records.partition}-{int(events.offsets[i])}",
             event_id=events.ids[i],
             entities={name: ids[i] for name, ids in events.entity_ids.items()},
             time_ms=int(events.time_ms[i]),
             score=score,
-            threshold=float(result.threshold[row]),
+            threshold=float(result.decided.threshold[row]),
             severity=shard.decider.severity(score),
             model=self._stamps["model"],
             model_version=int(result.versions[row]),
-            reasons=reasons_for(
-                self._features, result.X[i], snapshot.mean[k], snapshot.std[k],
-                int(snapshot.count[k]), self._settings.decision.reasons_max,
-            ),
-        )  # fmt: skip
+            reasons=[*self._listed(shard, result, row), *reasons][:reasons_max],
+            incident_id=facts.incident_id,
+            incident_state=facts.incident_state,
+            suppressed_count=facts.suppressed_count,
+        )
 
-    def _alert_records(self, shard: Shard, alerts: list[Alert]) -> list[Output]:
+    def _listed(self, shard: Shard, result: Result, row: int) -> list[Reason]:
+        """Return the reason that needs no model: the event is on a block list."""
+        if DECISIONS[result.decided.code[row]] != Decision.BLOCKED:
+            return []
+        name = shard.decider.blocked_by(result.batch.decoded.events, int(result.scored[row]))
+        text = f"{name} is on a block list"
+        return [Reason(feature=str(name), value=1.0, typical=0.0, contribution=0.0, text=text)]
+
+    def _alert_records(self, shard: Shard, alerts: list[Alert], decided: Decided) -> list[Output]:
+        """Return alerts and ends of incidents, in the order of the events that made them."""
+        said = [(alert.entities[self._primary], alert, alert.time_ms) for alert in alerts]
+        messages: list[tuple[str, Alert | IncidentClosed, int]] = []
+        done = 0
+        for before, at_ms, incident in decided.closed:
+            messages += said[done:before]
+            done = before
+            messages.append((incident.key, self._closed(shard, incident), at_ms))
         return [
             Output(
-                self._topics.alerts, shard.partition, alert.entities[self._primary].encode(),
-                alert.model_dump_json().encode(), alert.time_ms,
+                self._topics.alerts, shard.partition, key.encode(),
+                message.model_dump_json().encode(), time_ms,
             )
-            for alert in alerts
+            for key, message, time_ms in (*messages, *said[done:])
         ]  # fmt: skip
+
+    def _closed(self, shard: Shard, incident: Incident) -> IncidentClosed:
+        declared = self._settings.decision.incidents
+        assert declared is not None
+        return IncidentClosed(
+            incident_id=incident.incident_id,
+            entity=declared.entity,
+            entity_id=incident.entity_id,
+            opened_ms=incident.opened_ms,
+            last_ms=incident.last_ms,
+            alerts=incident.alerts,
+            suppressed_count=incident.suppressed,
+            score=incident.score_max,
+            severity=shard.decider.severity(incident.score_max),
+        )
 
     def _scores(self, shard: Shard, result: Result) -> list[Output]:
         publish = self._topics.scores.publish
@@ -182,7 +220,7 @@ class Emitter:
                     "entity": entity,
                     "time_ms": int(events.time_ms[i]),
                     "score": float(result.score[row]),
-                    "decision": "alert" if result.alert[row] else "pass",
+                    "decision": DECISIONS[result.decided.code[row]],
                     "model": self._stamps["model"],
                     "model_version": int(result.versions[row]),
                 }
@@ -226,7 +264,7 @@ def _blank_rows(n: int, result: Result) -> JournalRows:
         entity_ids=[None] * n,
         time_ms=np.zeros(n, np.int64),
         score=np.zeros(n),
-        alert=np.zeros(n, np.bool_),
+        decision=np.zeros(n, np.int64),
         threshold=np.zeros(n),
         model_version=np.zeros(n, np.int64),
         labels_offset=np.zeros(n, np.int64),

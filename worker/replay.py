@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worker.arrow import DECISIONS, OUTCOMES, JournalRows, read_batch, score_arrays, score_fields
+from worker.arrow import OUTCOMES, JournalRows, read_batch, score_arrays, score_fields
+from worker.contracts.decisions import DECISIONS
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
@@ -150,7 +151,7 @@ class ScoreFile:
             pa.array(rows.reason, pa.utf8()),
             pa.array(rows.score, mask=not_scored),
             *score_arrays(rows, not_scored),
-            pa.array(np.array(DECISIONS)[rows.alert.astype(np.int64)], mask=not_scored),
+            pa.array(np.array(DECISIONS)[rows.decision], mask=not_scored),
             pa.array(rows.threshold, mask=not_scored),
             pa.array(rows.model_version, mask=not_scored),
             pa.array(np.full(n, self._topic)),

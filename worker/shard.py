@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from worker.contracts.clock import EventClock
 from worker.contracts.records import Bool, Decoded, Events, Float64, Int64, Label, Records, Rejected
 from worker.contracts.settings import Settings
-from worker.decisions import Decider
+from worker.decisions import Decided, Decider, Scores
 from worker.decode import Decoder
 from worker.errors import FatalError
 from worker.features.spec import FeatureSpec
@@ -67,8 +67,7 @@ class Result:
     raw: Float64
     calibrated: Float64
     score: Float64
-    alert: Bool
-    threshold: Float64
+    decided: Decided
     versions: Int64
     snapshot: Snapshot
     join: Join
@@ -102,7 +101,7 @@ class Shard:
         self.events_next = 0
         self.labels_next = 0
         self.clock = EventClock(settings.events.ahead_max)
-        self.decider = Decider(settings.decision)
+        self.decider = Decider(settings, spec.names)
         self.tables = FeatureTables(
             spec, settings.primary_entity, settings.runner.entities_max, foreign
         )
@@ -156,12 +155,12 @@ class Shard:
         raw, calibrated = self._score(part.X, join)
         score = np.ascontiguousarray(calibrated[:, self._models.champion])
         join.fill_score(score)
-        alert, threshold = self.decider.decide(score)
-        snapshot = self.statistics.update(part.X, np.flatnonzero(alert))
+        decided = self._decide(batch, scored, score, part.X)
+        snapshot = self.statistics.update(part.X, np.flatnonzero(decided.alert))
         self._wait_for_labels(part, score, raw, labelled)
         self._advance(batch.records, batch.label_records)
         return Result(
-            batch, X, scored, duplicate, raw, calibrated, score, alert, threshold,
+            batch, X, scored, duplicate, raw, calibrated, score, decided,
             self._versions(version, len(scored), join), snapshot, join,
         )  # fmt: skip
 
@@ -198,12 +197,13 @@ class Shard:
                 "others",
                 "the log, the journal or the features' code has changed; see docs/operations.md",
             )
-        self.decider.decide(scores)
-        if X is None and self.tables.has_foreign:
+        is_other = X is None and self.tables.has_foreign
+        X = again[scored] if X is None else X
+        self._decide(batch, scored, scores, X)
+        if is_other:
             # What other shards' events made of it is not known: it teaches nothing.
             self._advance(batch.records, batch.label_records)
             return
-        X = again[scored] if X is None else X
         self.statistics.update(X, np.empty(0, np.int64))
         part = self._part(events, scored, X)
         early: set[int] = set()
@@ -286,6 +286,12 @@ class Shard:
         if self._models.learns_from_events and len(part.ids):
             join = with_observed(join, part)
         return join, labelled
+
+    def _decide(
+        self, batch: Batch, scored: NDArray[np.intp], score: Float64, X: Float64
+    ) -> Decided:
+        place = f"{batch.records.topic}-{self.partition}"
+        return self.decider.decide(Scores(batch.decoded.events, scored, score, X, place))
 
     def _versions(self, version: int, count: int, join: Join) -> Int64:
         """Return the model version of each event: constant, or counting examples where learning is

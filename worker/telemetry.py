@@ -14,6 +14,7 @@ import numpy as np
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from worker.contracts.decisions import DECISIONS
 from worker.contracts.records import Float64
 from worker.models.steward import Notice
 from worker.outputs import Outcome
@@ -78,6 +79,10 @@ class Telemetry:
         self.alerts = Counter(
             "riverwatch_alerts_total", "alerts published", ["severity"], registry=registry
         )
+        self.decisions = Counter(
+            "riverwatch_decisions_total", "scored events by decision", ["decision"],
+            registry=registry,
+        )  # fmt: skip
         self.labels = Counter(
             "riverwatch_labels_total", "labels by what became of them", ["fate"], registry=registry
         )
@@ -156,6 +161,9 @@ class Telemetry:
         for fate, count in outcome.result.join.counts.items():
             self.labels.labels(fate).inc(count)
         self._observe_scores(outcome.result.score)
+        codes = np.bincount(outcome.result.decided.code, minlength=len(DECISIONS))
+        for decision, count in zip(DECISIONS, codes.tolist(), strict=True):
+            self.decisions.labels(decision).inc(count)
         for alert in outcome.alerts:
             self.alerts.labels(alert.severity).inc()
         self._alert_ages(outcome)
@@ -178,7 +186,7 @@ class Telemetry:
     def _alert_ages(self, outcome: Outcome) -> None:
         records, now_s = outcome.result.batch.records, self._now_s()
         index = outcome.result.batch.decoded.events.index
-        for row in outcome.result.alert.nonzero()[0].tolist():
+        for row in outcome.result.decided.alert.nonzero()[0].tolist():
             timestamp_ms = records.timestamps_ms[int(index[outcome.result.scored[row]])]
             self.event_to_alert_seconds.observe(max(0.0, now_s - timestamp_ms / 1000))
 

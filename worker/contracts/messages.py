@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from worker.contracts.decisions import Decision
+
 Outcome = Literal["scored", "duplicate", "rejected"]
 
 
@@ -43,9 +45,13 @@ class Reason(Message):
 
 
 class Alert(Message):
-    """An event whose score reached the threshold that was in force."""
+    """An event whose score reached the threshold that was in force, or that is on a block list.
+
+    The topic holds `IncidentClosed` too where incidents are declared: ``kind`` tells them apart.
+    """
 
     schema_version: int = 1
+    kind: Literal["alert"] = "alert"
     alert_id: str = Field(description="topic-partition-offset of the event: unique and stable")
     event_id: str
     entities: dict[str, str] = Field(description="entity name to id")
@@ -58,8 +64,27 @@ class Alert(Message):
         description="the training log's offset before which the model had learned"
     )
     reasons: list[Reason]
-    incident_id: str | None = None
-    suppressed_count: int = 0
+    incident_id: str | None = Field(default=None, description="alerts that belong together")
+    incident_state: Literal["opened", "updated"] | None = None
+    suppressed_count: int = Field(
+        default=0, description="alerts of this entity that were suppressed since its last one"
+    )
+
+
+class IncidentClosed(Message):
+    """The end of an incident, on the alerts topic with the key of the incident's first alert."""
+
+    schema_version: int = 1
+    kind: Literal["incident_closed"] = "incident_closed"
+    incident_id: str = Field(description="topic-partition-offset of the event that opened it")
+    entity: str = Field(description="the entity's name")
+    entity_id: str
+    opened_ms: int = Field(description="event time of its first alert, Unix ms")
+    last_ms: int = Field(description="latest event time of its alerts, suppressed ones included")
+    alerts: int
+    suppressed_count: int
+    score: float = Field(description="the highest")
+    severity: str = Field(description="of the highest score")
 
 
 class Score(Message):
@@ -70,7 +95,7 @@ class Score(Message):
     entity: str = Field(description="id of the primary entity")
     time_ms: int
     score: float
-    decision: Literal["alert", "pass"]
+    decision: Decision
     model: str
     model_version: int
 
@@ -89,7 +114,7 @@ class JournalRow(Message):
     entity: str | None = Field(description="id of the primary entity")
     time_ms: int | None
     score: float | None = Field(description="calibrated score of the deciding model")
-    decision: Literal["alert", "pass"] | None
+    decision: Decision | None
     threshold: float | None
     model_version: int | None = Field(
         description="v: the model had learned the training log before it"

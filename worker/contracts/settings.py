@@ -5,56 +5,30 @@ Durations are written as ``10m`` or ``7d`` and held as milliseconds. Unknown key
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"^(\d+)(ms|s|m|h|d)$")
+from worker.contracts.decision_settings import (
+    DecisionSettings,
+    EvidenceSettings,
+    IncidentSettings,
+    ListSettings,
+    SuppressSettings,
+)
+from worker.contracts.sections import (
+    Duration,
+    Name,
+    Section,
+    Topic,
+    format_duration,
+    parse_duration,
+)
 
-
-def parse_duration(value: object) -> int:
-    """Return a duration such as ``10m`` in milliseconds.
-
-    >>> parse_duration("10m"), parse_duration("7d")
-    (600000, 604800000)
-    """
-    match = _DURATION.match(value) if isinstance(value, str) else None
-    if match is None or int(match[1]) == 0 or len(match[1]) > 6:
-        raise ValueError("a duration such as 10m or 7d")
-    return int(match[1]) * _UNITS_MS[match[2]]
-
-
-def format_duration(duration_ms: int) -> str:
-    """Return the shortest spelling of a duration, the inverse of `parse_duration`.
-
-    >>> format_duration(86_400_000), format_duration(90_000)
-    ('1d', '90s')
-    """
-    for unit, size_ms in reversed(_UNITS_MS.items()):
-        if duration_ms % size_ms == 0:
-            return f"{duration_ms // size_ms}{unit}"
-    raise AssertionError(duration_ms)
-
-
-Duration = Annotated[
-    int,
-    BeforeValidator(
-        parse_duration,
-        json_schema_input_type=Annotated[
-            str, Field(pattern=_DURATION.pattern, examples=["10m", "7d"])
-        ],
-    ),
-]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
-Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-
-
-class Section(BaseModel):
-    """Base of all sections: closed and immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = [
+    "DecisionSettings", "Duration", "EvidenceSettings", "IncidentSettings", "ListSettings", "Name",
+    "Section", "SuppressSettings", "Topic", "format_duration", "parse_duration",
+]  # fmt: skip
 
 
 class FieldSettings(Section):
@@ -202,18 +176,6 @@ class ModelSettings(Section):
         default=True, description="use the bit-identical compiled twin where there is one"
     )
     calibration: CalibrationSettings = CalibrationSettings()
-
-
-class DecisionSettings(Section):
-    """When a score is an alert: a ``threshold``, or an ``alert_rate`` held by a quantile."""
-
-    model: Name = Field(description="whose score decides; the others' go to the journal only")
-    threshold: float | None = Field(default=None, description="alert at this score or above")
-    alert_rate: float | None = Field(default=None, gt=0, le=0.5, description="share of events")
-    severity: dict[Literal["low", "medium", "high", "critical"], float] = Field(
-        default_factory=dict, description="the score from which on an alert has this severity"
-    )
-    reasons_max: int = Field(default=5, ge=0, le=5, description="reasons in an alert, at most")
 
 
 class ScoreSettings(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from worker.contracts.records import Float64, Int64
 from worker.errors import StateLostError
-from worker.features.compiling import helper
-from worker.models import sketch as sketches
+from worker.features.compiling import digest_of, helper, kernel
+from worker.models import sketch_kernels as sketches
 from worker.models.canonical import state_hash
 from worker.models.compiled import ABSOLUTE_MAX, compiled
 from worker.models.sketch import QuantileSketch
@@ -207,19 +208,27 @@ CALIBRATORS: dict[str, type[Identity] | type[Probability] | type[Tail]] = {
 }
 
 
-@compiled
-def _tail(
-    raw: Float64, learn_raw: Float64, y: Int8, before: Int64, table: Float64, scratch: Float64,
-    buffer: Float64, counters: Int64, facts: Float64, levels: Float64, out: Float64,
-) -> None:  # fmt: skip
-    done = 0
-    for i in range(raw.shape[0] + 1):
-        while done < before.shape[0] and before[done] <= i:
-            if y[done] < 0 and math.isfinite(learn_raw[done]):
-                sketches.add(learn_raw[done], table, scratch, buffer, counters, facts, levels)
-            done += 1
-        if i < raw.shape[0]:
-            out[i] = sketches.rank(raw[i], table, counters, facts, levels)
+def _make_tail(sources: str) -> Callable[..., None]:
+    @kernel
+    def tail(
+        raw: Float64, learn_raw: Float64, y: Int8, before: Int64, table: Float64,
+        scratch: Float64, buffer: Float64, counters: Int64, facts: Float64, levels: Float64,
+        out: Float64,
+    ) -> None:  # fmt: skip
+        sources  # noqa: B018  # see worker.features.compiling
+        done = 0
+        for i in range(raw.shape[0] + 1):
+            while done < before.shape[0] and before[done] <= i:
+                if y[done] < 0 and math.isfinite(learn_raw[done]):
+                    sketches.add(learn_raw[done], table, scratch, buffer, counters, facts, levels)
+                done += 1
+            if i < raw.shape[0]:
+                out[i] = sketches.rank(raw[i], table, counters, facts, levels)
+
+    return tail
+
+
+_tail = _make_tail(digest_of(sketches))
 
 
 @compiled

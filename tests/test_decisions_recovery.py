@@ -1,0 +1,81 @@
+"""Decisions survive: a worker that starts in the middle decides as one that never stopped."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests import worlds
+from worker.stores.memory import MemoryStore
+from worker.streams.memory import MemoryLog
+
+DECISIONS: dict[str, dict[str, Any]] = {
+    "everything": {
+        "threshold": 0.3,
+        "evidence": {"feature": "card_count_1d", "at_least": 3, "threshold": 0.9},
+        "suppress": {"entity": "card", "within": "6h"},
+        "incidents": {"entity": "card", "quiet": "12h"},
+        "block": [{"field": "terminal", "values": ["t4"]}],
+        "allow": [{"field": "card", "values": ["c3"]}],
+        "severity": {"medium": 0.5, "high": 0.9},
+    },
+    "a day": {"alerts_per_day": 12, "suppress": {"entity": "terminal", "within": "1h"}},
+}
+EVENTS = 1_800
+
+
+def run(decision: dict[str, Any], stops: list[int], *, keeps_store: bool) -> MemoryLog:
+    """Return the log after workers in turn, each from scratch, have worked it off in parts."""
+    config = worlds.settings(
+        decision={"model": "fraud", **decision}, runner={"batch_records_max": 40}
+    )
+    log, store, stream = worlds.new_log(), MemoryStore(), worlds.events(EVENTS)
+    worlds.fill(log, stream)
+    for steps in [*stops, 0]:
+        store = store if keeps_store else MemoryStore()
+        worker = worlds.worker(log, store, config=config)
+        if steps:
+            for _ in range(steps):
+                worker.step()
+        else:
+            worlds.drain(worker)
+    return log
+
+
+def alerts(log: MemoryLog) -> list[dict[str, Any]]:
+    values = log.read("alerts", 0, 0, 10**9).values
+    messages = [json.loads(value or b"") for value in values]
+    for message in messages:
+        message.pop("model_version", None)  # in another worker batches may end elsewhere
+    return messages
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+@pytest.mark.parametrize("keeps_store", [True, False])
+def test_a_restart_changes_no_decision(name: str, keeps_store: bool) -> None:
+    """With the store, or from the logs alone, every row and alert equals the run without stops."""
+    decision = {**DECISIONS[name], "reasons_max": 0}
+    whole = run(decision, [], keeps_store=True)
+    parts = run(decision, [7, 1, 16], keeps_store=keeps_store)
+    rows, again = worlds.journal(whole), worlds.journal(parts)
+    assert [(r["decision"], r["threshold"]) for r in again] == [
+        (r["decision"], r["threshold"]) for r in rows
+    ]
+    assert alerts(parts) == alerts(whole)
+    assert len({r["decision"] for r in rows}) > 3
+
+
+def test_incidents_are_published_from_opening_to_closing() -> None:
+    """On the alerts topic each closed incident was opened once, and counts its alerts."""
+    messages = alerts(run({**DECISIONS["everything"], "reasons_max": 0}, [], keeps_store=True))
+    closed = [m for m in messages if m["kind"] == "incident_closed"]
+    assert len(closed) > 10
+    for end in closed:
+        place = messages.index(end)
+        mine = [m for m in messages[:place] if m.get("incident_id") == end["incident_id"]]
+        assert [m["incident_state"] for m in mine] == ["opened", *["updated"] * (len(mine) - 1)]
+        assert (len(mine), max(m["score"] for m in mine) <= end["score"]) == (end["alerts"], True)
+        assert end["entity_id"] == mine[0]["entities"]["card"]
+        assert end["incident_id"] == mine[0]["alert_id"]
