@@ -61,10 +61,10 @@ def test_rows_come_back_and_what_has_no_meaning_is_null() -> None:
         "x": [3.0, 4.0, 5.0],
     }  # fmt: skip
     assert {k for k, v in table[2].items() if v is not None} == {
-        "source_offset", "outcome", "event_id", "entity", "time_ms"
+        "source_offset", "outcome", "event_id", "entity", "time_ms", "labels_offset"
     }  # fmt: skip
     assert {k for k, v in table[3].items() if v is not None} == {
-        "source_offset", "outcome", "reason"
+        "source_offset", "outcome", "reason", "labels_offset"
     }  # fmt: skip
     assert stamps_of(read_batch(value[0], "j")) == STAMPS
 

@@ -44,8 +44,7 @@ def inline(cuts: list[int]) -> list[Result]:
             ),
             before,
         )
-        keys = shard.missing(batch)
-        shard.load(keys, [None] * len(keys))
+        shard.supply(batch, lambda keys: [None] * len(keys))
         results.append(shard.process(batch, 0))
     return results
 

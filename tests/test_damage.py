@@ -61,7 +61,7 @@ def expected(stream: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return certain(journal(log))
 
 
-@pytest.mark.parametrize("what", ["card:c3", "terminal:", "shard", "pend:"])
+@pytest.mark.parametrize("what", ["card:c3", "terminal:", "shard", "pend~x:"])
 def test_a_worker_that_finds_damage_rebuilds_the_shard_from_the_log(
     damaged: tuple[StateStore, Damage], what: str
 ) -> None:
@@ -86,13 +86,13 @@ def test_a_running_worker_that_finds_damage_rebuilds_it_too(
 ) -> None:
     """With hardly any waiting event in memory, each label reads the store: all of it is damaged."""
     store, damage = damaged
-    small = settings(labels={"topic": "labels", "horizon": "30d", "pending_max": 3})
+    small = settings(labels={"topic": "labels", "horizon": "30d", "cached_max": 3})
     stream = events(COUNT)
     log = log_of(stream[: COUNT // 2])
     running = worker(log, store, config=small)
     drain(running)
     before = running.parts.telemetry.acquired._value.get()
-    assert damage("pend:") > 100
+    assert damage("pend~x:") > 100
     continued(log, log_of(stream))
     drain(running)
     assert certain(journal(log)) == expected(stream)

@@ -80,6 +80,7 @@ def test_every_section_of_the_file_has_a_table() -> None:
         "events.time",
         "events.fields.NAME",
         "labels",
+        "labels.sources.NAME",
         "entities.NAME",
         "models.NAME",
         "models.NAME.calibration",

@@ -277,7 +277,7 @@ def test_two_workers_share_the_partitions_and_survive_each_other() -> None:
 
 def test_a_bounded_cache_changes_nothing() -> None:
     """With a tenth of the pending events in memory, features, matches and alerts stay the same."""
-    small = settings(labels={"topic": "labels", "horizon": "30d", "pending_max": 3})
+    small = settings(labels={"topic": "labels", "horizon": "30d", "cached_max": 3})
     log = full_log()
     drain(worker(log, MemoryStore(), config=small))
     assert journal(log) == rows_of_a_quiet_run()[0]

@@ -4,7 +4,8 @@
 has no open transaction; C := max(C, its last record's stamps). 3. R := where the store's fold
 stands. Refuse what contradicts itself: R beyond C, or a log that
    begins after R.
-4. Fold events [R, C) and labels [R, C) silently; recorded scores come from the journal.
+4. Fold events and labels [R, C) silently, in the order that the journal has; what was said of an
+   event comes from the journal too, nothing is scored again.
 5. Live from C on.
 
 If the worker dies anywhere in here, nothing was written but guarded flushes of true prefixes.
@@ -12,6 +13,7 @@ If the worker dies anywhere in here, nothing was written but guarded flushes of 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,10 +22,10 @@ import pyarrow as pa
 
 from worker.arrow import read_batch, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
-from worker.contracts.records import Float64, Records
+from worker.contracts.records import Float64, Int64, Records
 from worker.errors import FatalError, StateDamagedError
-from worker.inbox import Inbox
-from worker.shard import SHARD_KEY, Shard
+from worker.inbox import Buffer, Inbox
+from worker.shard import SHARD_KEY, Recorded, Shard
 from worker.stores import Meta, StateStore
 from worker.streams import Reader, Stream
 
@@ -84,7 +86,7 @@ def acquire(
             state = checkpoint.load([SHARD_KEY])[0]
             if state is None:
                 raise StateDamagedError(f"store {space}", "the shard's own state", "none")
-            shard.restore(state)
+            shard.restore(state, checkpoint.load)
     fold = _Fold(stream, topics, shard, checkpoint, start, spec_hash, dirty_max, progress, tick)
     journal_next = fold.run(committed)
     stream.seek(partition, shard.events_next, shard.labels_next)
@@ -200,14 +202,17 @@ class _Fold:
         self._checkpoint = checkpoint
         self._start = start
         self._progress = progress
+        self._labels = _LabelLog(stream, topics.labels, shard.partition, start.labels_offset, tick)
         shard.events_next, shard.labels_next = start.events_offset, start.labels_offset
 
     def run(self, committed: tuple[int, int] | None) -> int:
         """Fold up to C; return the journal's next offset."""
         events_end, labels_end = committed or (self._shard.events_next, self._shard.labels_next)
-        journal_next = self._events(events_end)
-        if self._topics.labels is not None:
-            self._labels(labels_end)
+        try:
+            journal_next = self._events(events_end)
+            self._rest(labels_end)
+        finally:
+            self._labels.close()
         self._shard.events_next = max(self._shard.events_next, events_end)
         self._shard.labels_next = max(self._shard.labels_next, labels_end)
         return journal_next
@@ -217,6 +222,7 @@ class _Fold:
         journal = self._stream.reader(self._topics.journal, partition, self._start.journal_offset)
         log = self._stream.reader(self._topics.events, partition, self._start.events_offset)
         journal_end = self._stream.log_range(self._topics.journal, partition)[1]
+        self._journal_next = journal.position
         behind = Inbox(self._topics.events, None, partition, self._start.events_offset, 0)
         try:
             while journal.position < journal_end:
@@ -228,6 +234,7 @@ class _Fold:
         finally:
             journal.close()
             log.close()
+        self._journal_next = journal.position
         return journal.position
 
     def _rows(self, journal: Reader) -> list[tuple[int, pa.RecordBatch]]:
@@ -268,21 +275,16 @@ class _Fold:
             elif log.position >= end:
                 _refuse(self._topics.events, self._shard.partition,
                         f"the record at {offsets[-1]}", f"a log that ends at {end}")  # fmt: skip
-        events, labels, before = behind.take(rows.num_rows, events_end=False, labels_end=True)
-        batch = self._shard.prepare(events, labels, before)
+        events = behind.take(rows.num_rows, events_end=False, labels_end=True)[0]
         self._check_offsets(events, offsets[fresh])
-        keys = self._shard.missing(batch)
-        with self._checkpoint.guarding():
-            self._shard.load(keys, self._checkpoint.load(keys))
+        known = rows.column("labels_offset").fill_null(0).to_numpy()
+        labels, before = self._labels.take(np.maximum.accumulate(known))
         scored = _is(rows, "outcome", "scored")
         valid = ~_is(rows, "outcome", "rejected")
-        mask = pa.array(scored)
-        self._shard.fold(
-            batch,
-            scored[valid],
-            rows.column("score").filter(mask).to_numpy(zero_copy_only=False),
-            self._raw(rows)[scored],
-            vectors_of(rows)[scored] if self._is_same_spec(rows) else None,
+        score = rows.column("score").to_numpy(zero_copy_only=False)[scored]
+        X = vectors_of(rows)[scored] if self._is_same_spec(rows) else None
+        self._redo(
+            events, labels, before, Recorded(scored[valid], score, self._raw(rows)[scored], X)
         )
         self.folded += rows.num_rows
         self._progress(self.folded, max(0, end - self._start.events_offset))
@@ -303,26 +305,67 @@ class _Fold:
         if events.offsets != recorded.tolist():
             _refuse(events.topic, events.partition, "the offsets that the journal has", "others")
 
-    def _labels(self, end: int) -> None:
-        assert self._topics.labels is not None
+    def _rest(self, end: int) -> None:
+        """Fold the labels that came after the last event."""
         partition = self._shard.partition
-        log = self._stream.reader(self._topics.labels, partition, self._start.labels_offset)
         nothing = Records(self._topics.events, partition, [], [], [], [], self._shard.events_next)
-        try:
-            while log.position < end:
-                records = log.poll(100, _CHUNK)
-                self._tick()
-                if records is not None:
-                    self._fold_labels(nothing, _until(records, end))
-        finally:
-            log.close()
+        width = len(self._shard.model_names)
+        while len(labels := self._labels.before(end, _CHUNK)):
+            unsaid = Recorded(np.empty(0, np.bool_), np.empty(0), np.empty((0, width)), None)
+            self._redo(nothing, labels, np.zeros(len(labels), np.int64), unsaid)
+            if self._shard.dirty_count >= self._dirty_max:
+                self._checkpoint.flush(self._shard, self._journal_next)
 
-    def _fold_labels(self, nothing: Records, records: Records) -> None:
-        batch = self._shard.prepare(nothing, records, np.zeros(len(records), np.int64))
-        keys = self._shard.missing(batch)
+    def _redo(self, events: Records, labels: Records, before: Int64, recorded: Recorded) -> None:
+        batch = self._shard.prepare(events, labels, before)
         with self._checkpoint.guarding():
-            self._shard.load(keys, self._checkpoint.load(keys))
-        self._shard.fold_labels(batch)
+            self._shard.supply(batch, self._checkpoint.load)
+        self._shard.fold(batch, recorded)
+
+
+class _LabelLog:
+    """The labels of one shard from a position on, in the portions that the journal tells."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        topic: str | None,
+        partition: int,
+        start: int,
+        tick: Callable[[], None],
+    ) -> None:
+        self._log = None if topic is None else stream.reader(topic, partition, start)
+        self._end = 0 if topic is None else stream.log_range(topic, partition)[1]
+        self._here = Buffer(topic or "", partition, start)
+        self._tick = tick
+
+    def close(self) -> None:
+        """Give back the reader."""
+        if self._log is not None:
+            self._log.close()
+
+    def take(self, known: Int64) -> tuple[Records, Int64]:
+        """Return the next labels, and per label how many events come before it.
+
+        ``known`` says per event which offset the labels had reached; it does not decrease.
+        """
+        labels = self.before(int(known[-1]) if len(known) else 0)
+        before = np.searchsorted(known, np.array(labels.offsets, np.int64), side="right")
+        return labels, before.astype(np.int64)
+
+    def before(self, end: int, count_max: int | None = None) -> Records:
+        """Return the next labels before an offset, at most so many."""
+        count = 0
+        while True:
+            count = bisect_left(self._here.offsets, end)
+            is_enough = count_max is not None and count >= count_max
+            if is_enough or self._log is None or self._log.position >= min(end, self._end):
+                break
+            records = self._log.poll(100, _CHUNK)
+            self._tick()
+            if records is not None:
+                self._here.add(records)
+        return self._here.take(count if count_max is None else min(count, count_max))
 
 
 def _is(rows: pa.RecordBatch, column: str, word: str) -> np.ndarray:

@@ -123,7 +123,7 @@ def _journal_bytes(rows: JournalRows, models: Sequence[str], stamps: Mapping[str
         _coded(rows.decision, DECISIONS, not_scored),
         pa.array(rows.threshold, mask=not_scored),
         pa.array(rows.model_version, mask=not_scored),
-        pa.array(rows.labels_offset, mask=not_scored),
+        pa.array(rows.labels_offset),
         *score_arrays(rows, not_scored),
         _vectors(rows.X, not_scored),
     ]

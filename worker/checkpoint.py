@@ -13,7 +13,8 @@ from worker.errors import StateDamagedError
 from worker.features.blob import CRC_RESIDUE
 from worker.features.packing import CRC_LENGTH
 from worker.features.spec import FeatureSpec
-from worker.shard import PENDING_PREFIX, SHARD_KEY
+from worker.pending import EVENTS, PREFIX, QUEUE, TRUTHS
+from worker.shard import SHARD_KEY
 from worker.stores import Meta, StateStore, Write
 
 _DAY_MS = 86_400_000
@@ -41,8 +42,8 @@ class Folded(Protocol):
     events_next: int
     labels_next: int
 
-    def take_writes(self) -> list[tuple[str, bytes]]:
-        """Return all changed keys with their values, and call them clean."""
+    def take_writes(self) -> Sequence[tuple[str, bytes | None]]:
+        """Return all changed keys with their values, None to delete one, and call them clean."""
 
     def evict(self) -> None:
         """Bring memory back within bounds; the store has everything that was taken."""
@@ -68,7 +69,12 @@ class Checkpoint:
         self._space = space
         self._version = None if meta is None else meta.version
         self._unsettled: tuple[Meta, list[Write]] | None = None
-        self._ttl_ms = {SHARD_KEY: None, PENDING_PREFIX: pending_ttl_ms}
+        self._ttl_ms = {
+            SHARD_KEY: None,
+            QUEUE: None,
+            EVENTS: pending_ttl_ms,
+            TRUTHS: pending_ttl_ms,
+        }
         self._entity_ttl_ms = entity_ttl_ms
         self._partitions = partitions
 
@@ -122,8 +128,10 @@ class Checkpoint:
         state.evict()
         return len(writes)
 
-    def _sealed(self, key: str, value: bytes) -> Write:
+    def _sealed(self, key: str, value: bytes | None) -> Write:
         """Add a checksum to what has none of its own, as blobs of entities do."""
+        if value is None:
+            return Write(key, None)
         sealed = value + zlib.crc32(value).to_bytes(CRC_LENGTH, "little")
         return Write(key, sealed, self._ttl_ms[key.partition(":")[0]])
 
@@ -145,6 +153,6 @@ class Checkpoint:
             self._unsettled = None
 
 
-def _is_plain(key: str, prefix: str = f"{PENDING_PREFIX}:") -> bool:
+def _is_plain(key: str, prefix: str = PREFIX) -> bool:
     """Return whether a value has no checksum of its own: it is not the blob of an entity."""
     return key.startswith(prefix) or key == SHARD_KEY

@@ -12,6 +12,7 @@ from worker.contracts.settings import (
     EntitySettings,
     FieldSettings,
     KafkaSettings,
+    LabelSettings,
     ModelSettings,
     RedisSettings,
     Settings,
@@ -236,6 +237,24 @@ def _labels(settings: Settings) -> Iterator[Problem]:
     if labels.delay is not None and labels.delay >= labels.horizon:
         expected = f"less than horizon, {format_duration(labels.horizon)}"
         yield Problem(("labels", "delay"), expected, format_duration(labels.delay))
+    yield from _maturity(labels)
+
+
+def _maturity(labels: LabelSettings) -> Iterator[Problem]:
+    """Check that an event counts as negative where it is said to, and while it can be found."""
+    is_positives_only = labels.mode == "positives_only"
+    if is_positives_only and labels.maturity is None:
+        hint = "how old an event is when it counts as negative, for example 30d"
+        yield Problem(("labels",), "a maturity with positives_only", "none", hint)
+    if labels.maturity is not None and not is_positives_only:
+        expected = "no maturity, or mode positives_only"
+        yield Problem(("labels", "maturity"), expected, f"mode {labels.mode}")
+    if labels.negative_rate != 1.0 and not is_positives_only:
+        expected = "no negative_rate, or mode positives_only"
+        yield Problem(("labels", "negative_rate"), expected, f"mode {labels.mode}")
+    if labels.maturity is not None and labels.maturity > labels.horizon:
+        expected = f"at most horizon, {format_duration(labels.horizon)}"
+        yield Problem(("labels", "maturity"), expected, format_duration(labels.maturity))
 
 
 def _runner(settings: Settings) -> Iterator[Problem]:

@@ -10,7 +10,9 @@ from worker.contracts.records import Int64, Records
 
 
 @dataclass(slots=True)
-class _Buffer:
+class Buffer:
+    """Records of one topic partition that were polled and not taken."""
+
     topic: str
     partition: int
     next_offset: int
@@ -20,9 +22,11 @@ class _Buffer:
     values: list[bytes | None] = field(default_factory=list)
 
     def __len__(self) -> int:
+        """Return how many there are."""
         return len(self.offsets)
 
     def add(self, records: Records) -> None:
+        """Append records that follow those added before."""
         self.offsets += records.offsets
         self.timestamps_ms += records.timestamps_ms
         self.keys += records.keys
@@ -30,6 +34,7 @@ class _Buffer:
         self.next_offset = records.next_offset
 
     def take(self, count: int) -> Records:
+        """Return and drop the first ``count`` records."""
         whole = count == len(self.offsets)
         last = self.offsets[count - 1] + 1 if count else self._head()
         taken = Records(
@@ -60,8 +65,8 @@ class Inbox:
     def __init__(
         self, events: str, labels: str | None, partition: int, events_next: int, labels_next: int
     ) -> None:
-        self._events = _Buffer(events, partition, events_next)
-        self._labels = _Buffer(labels or "", partition, labels_next)
+        self._events = Buffer(events, partition, events_next)
+        self._labels = Buffer(labels or "", partition, labels_next)
         self._has_labels = labels is not None
 
     def __len__(self) -> int:

@@ -1,137 +1,287 @@
-"""Events that wait for their label, and labels that came before their event.
+"""Events that wait for their label, the truths known of them, and labels that came too soon.
 
-The state is a join of the events and labels seen: it depends on their positions only, never on how
-the two topics interleaved. An event is *waiting* (its x and served score are kept), then *labelled*
-(only a marker is kept, so that a second label is seen as such) until the horizon has passed. A
-label whose event has not been seen yet is *early*; early labels are few and live in memory and in
-the shard's own blob.
+Everything here is a fold of the events and labels of one shard in their merged order, however the
+stream is cut into batches: what a label finds is told by rules over its position, never by what
+happens to be in memory. An event *waits* under `EVENTS`, with all that was said of it; the truth
+about it is a small value of its own under `TRUTHS`. A label whose event has not been seen is
+*early*: such labels are few, and live in memory and in the shard's own state.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
-from worker.contracts.records import Float64, Int64, Label
+from worker.contracts.records import Bool, Int64, Label, UInt64
+from worker.contracts.settings import LabelSettings, SourceSettings
+from worker.maturity import MaturityQueue
+from worker.waiting import Layout, Scored, WaitingCodec
 
 EARLY_MAX = 10_000
 """Early labels kept per shard; beyond it the oldest is dropped and counted."""
 
-_HEAD = struct.Struct("<BqdH8s")  # kind, time, score served, raw scores, whose x it is
-_WAITING, _LABELLED = 1, 2
+PREFIX = "pend~"
+EVENTS, TRUTHS, QUEUE = f"{PREFIX}x", f"{PREFIX}y", f"{PREFIX}q"
+"""First parts of the store's keys. No entity can be called so."""
+
+_TRUTH = struct.Struct("<qqbbdd")  # clock and number of its event, y, learned, weight, for learning
+_SAMPLE_SALT = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying mixes the bits, Knuth's hashing
+_EVICT_TO = 15 / 16  # of the bound, so that finding the oldest is paid once for many
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """What is kept of an event until its label comes: also what every model said of it.
+class Rules:
+    """What becomes of labels, from the section ``labels``."""
 
-    ``x`` is None where the event was scored with the features of another spec: such an x teaches
-    nothing.
-    """
+    horizon_ms: int
+    waiting_max: int
+    cached_max: int
+    learns: bool
+    maturity_ms: int | None
+    negative_rate: float
+    sources: dict[str, SourceSettings]
 
-    time_ms: int
-    score: float
-    raw: Float64
-    x: Float64 | None
+    @property
+    def keep_ms(self) -> int:
+        """Return how long an event can be found: an eighth longer than the horizon.
+
+        So that a label which is a little late is called expired, and not unknown.
+        """
+        return self.horizon_ms + self.horizon_ms // 8
+
+    def weights(self, label: Label) -> tuple[float, float]:
+        """Return a label's weight after its source's multiplier and cap, and that for learning.
+
+        The second is 0.0 where nobody learns from it.
+        """
+        source = self.sources.get(label.source) or self.sources.get("default")
+        if source is None:
+            return label.weight, label.weight if self.learns else 0.0
+        weight = min(label.weight * source.weight, source.weight_max)
+        return weight, weight if self.learns and source.learn else 0.0
+
+    def samples(self, id_hash: UInt64) -> Bool:
+        """Return which events count as negative when nobody labels them: told by their ids."""
+        mixed = (id_hash ^ (id_hash >> np.uint64(32))) * _SAMPLE_SALT
+        return (mixed >> np.uint64(11)).astype(np.float64) < self.negative_rate * 2.0**53
+
+
+def rules_of(labels: LabelSettings) -> Rules:
+    """Return the rules that a configuration declares."""
+    return Rules(
+        labels.horizon, labels.pending_max, labels.cached_max, labels.mode != "none",
+        labels.maturity if labels.mode == "positives_only" else None, labels.negative_rate,
+        dict(labels.sources),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is known of one event: ``learn_weight`` is 0.0 where it only counts in measures."""
+
+    y: int
+    weight: float
+    learn_weight: float
+
+
+class PendingState(msgspec.Struct):
+    """What `Pending` keeps in the shard's own value."""
+
+    clock_ms: int
+    number: int
+    queue: tuple[int, int]
+    early: list[tuple[str, int, int, float, str]]
 
 
 class Pending:
-    """Pending events of one shard: a write-back cache of at most ``entries_max`` over the store.
+    """Pending events of one shard: a write-back cache over the store.
 
-    Parameters
-    ----------
-    horizon_ms
-        A label that became known later than this after its event teaches nothing.
-    spec_hash
-        Names the features of every x that is added.
+    ``clock_ms`` is the largest event time, ``number`` the count of events processed so far,
+    duplicates included.
     """
 
-    def __init__(self, horizon_ms: int, entries_max: int, spec_hash: str = "") -> None:
-        self.horizon_ms = horizon_ms
-        self._tag = spec_hash[:8].encode().ljust(8, b"-")
-        self.entries_max = entries_max
+    def __init__(self, rules: Rules, layout: Layout) -> None:
+        self.rules = rules
+        self.codec = WaitingCodec(layout)
+        self.clock_ms = -1
+        self.number = 0
         self.early: dict[str, Label] = {}
-        self.dropped_early = 0
-        self._entries: dict[str, bytes | None] = {}  # None: known to be absent from the store
-        self._dirty: dict[str, None] = {}  # a dict for its order
+        self.queue = MaturityQueue(QUEUE)
+        self._events = _Cache(EVENTS)
+        self._truths = _Cache(TRUTHS)
 
-    def missing(self, event_ids: Sequence[str]) -> list[str]:
-        """Return the ids, each once, whose entry is not in memory."""
-        return [i for i in dict.fromkeys(event_ids) if i not in self._entries]
+    def missing(self, event_ids: Sequence[str], clock_ms: int, events: int) -> list[str]:
+        """Return the store's keys that labels of these events need and memory lacks, each once.
 
-    def load(self, event_ids: Sequence[str], values: Sequence[bytes | None]) -> None:
-        """Take what the store holds of ids named by `missing`."""
-        for event_id, value in zip(event_ids, values, strict=True):
-            self._entries.setdefault(event_id, value)
+        Also of the events that will count as negative until ``clock_ms``, within ``events`` more.
+        """
+        asked = self._asked(event_ids, clock_ms, events)
+        return [*self._events.missing(asked), *self._truths.missing(asked)]
 
-    def add(
-        self, event_ids: Sequence[str], time_ms: Int64, score: Float64, raw: Float64, X: Float64
-    ) -> None:
-        """Make scored events wait; a later one of the same id takes the place of the earlier."""
-        models = raw.shape[1]
-        rows = np.concatenate([raw, X], axis=1)
-        for i, event_id in enumerate(event_ids):
-            head = _HEAD.pack(_WAITING, int(time_ms[i]), float(score[i]), models, self._tag)
-            self._put(event_id, head + rows[i].tobytes())
+    def entity_ids(
+        self, event_ids: Sequence[str], clock_ms: int, events: int
+    ) -> dict[str, list[str]]:
+        """Return the ids of the entities that the events named as for `missing` are of."""
+        asked = self._asked(event_ids, clock_ms, events)
+        found = [value for i in asked if (value := self._events.values.get(i)) is not None]
+        return self.codec.unpack(found).entity_ids
 
-    def waiting(self, event_id: str) -> Waiting | None:
-        """Return the event's entry if it waits for a label."""
-        value = self._entries.get(event_id)
-        if value is None or value[0] != _WAITING:
+    def load(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:
+        """Take what the store holds of keys named by `missing` or `owed`."""
+        places: dict[str, Callable[[str, bytes | None], object]] = {
+            EVENTS: self._events.values.setdefault,
+            TRUTHS: self._truths.values.setdefault,
+            QUEUE: self.queue.load,
+        }
+        for key, value in zip(keys, values, strict=True):
+            kind, _, name = key.partition(":")
+            places[kind](name, value)
+
+    def _asked(self, event_ids: Sequence[str], clock_ms: int, events: int) -> dict[str, None]:
+        asked = dict.fromkeys(event_ids)
+        if self.rules.maturity_ms is not None:
+            due_ms = max(clock_ms, self.clock_ms) - self.rules.maturity_ms
+            asked |= dict.fromkeys(self.queue.until(due_ms, events))
+        return asked
+
+    def waiting(self, event_id: str, clock_ms: int, number: int) -> bytes | None:
+        """Return the event of this id, as packed, if it can still be found.
+
+        Not when the shard's event time is further than `Rules.keep_ms` beyond that at which it
+        came, and not when ``waiting_max`` events have come since.
+        """
+        value = self._events.values.get(event_id)
+        if value is None:
             return None
-        _, time_ms, score, models, tag = _HEAD.unpack_from(value)
-        numbers = np.frombuffer(value, np.float64, offset=_HEAD.size)
-        x = numbers[models:] if tag == self._tag else None
-        return Waiting(time_ms, score, numbers[:models], x)
+        _, came_ms, own = self.codec.place(value)
+        is_there = clock_ms - came_ms <= self.rules.keep_ms and number - own <= (
+            self.rules.waiting_max
+        )
+        return value if is_there else None
 
-    def is_labelled(self, event_id: str) -> bool:
-        """Return whether the event has had its label."""
-        value = self._entries.get(event_id)
-        return value is not None and value[0] == _LABELLED
+    def value(self, event_id: str) -> bytes:
+        """Return the event of this id, which was just added."""
+        value = self._events.values[event_id]
+        assert value is not None, "an event that was added"
+        return value
 
-    def mark(self, event_id: str, time_ms: int, y: int) -> None:
-        """Note that an event has had its label; its x is forgotten."""
-        self._put(event_id, _HEAD.pack(_LABELLED, time_ms, float(y), 0, self._tag))
+    def truth(self, event_id: str, number: int) -> Truth | None:
+        """Return what is known of the event that came as the ``number``-th."""
+        value = self._truths.values.get(event_id)
+        if value is None:
+            return None
+        _, own, y, _, weight, learn_weight = _TRUTH.unpack(value)
+        return Truth(y, weight, learn_weight) if own == number else None
 
-    def park(self, label: Label) -> None:
-        """Keep an early label; a second one for the same event takes the place of the first."""
+    def know(self, event_id: str, clock_ms: int, number: int, truth: Truth) -> None:
+        """Note the truth about an event."""
+        value = _TRUTH.pack(clock_ms, number, truth.y, 0, truth.weight, truth.learn_weight)
+        self._truths.put([event_id], [value])
+
+    def add(self, part: Scored, clock_ms: Int64, number: Int64, unlabelled: Bool) -> None:
+        """Make scored events wait; a later one of the same id takes the place of the earlier.
+
+        The columns are parallel to ``part``; those ``unlabelled`` may come to count as negative.
+        """
+        self._events.put(part.ids, self.codec.pack(part, clock_ms, number))
+        if self.rules.maturity_ms is not None:
+            for i in np.flatnonzero(self.rules.samples(part.id_hash) & unlabelled).tolist():
+                self.queue.append(int(clock_ms[i]), int(number[i]), part.ids[i])
+
+    def advance(self, clock_ms: int, number: int) -> None:
+        """Go on to the next batch."""
+        self.clock_ms, self.number = clock_ms, number
+        self.queue.forget(number - self.rules.waiting_max)
+
+    def park(self, label: Label, clock_ms: int) -> tuple[int, int]:
+        """Keep an early label; a second one for the same event takes the place of the first.
+
+        Return how many were dropped: because their event did not come in time, and because there
+        are too many. An event that comes when they are older than the horizon does not take them.
+        """
+        late = 0
+        while self.early and self.is_stale(next(iter(self.early.values())), clock_ms):
+            del self.early[next(iter(self.early))]
+            late += 1
         self.early.pop(label.event_id, None)
         self.early[label.event_id] = label
-        if len(self.early) > EARLY_MAX:
-            del self.early[next(iter(self.early))]
-            self.dropped_early += 1
+        if len(self.early) <= EARLY_MAX:
+            return late, 0
+        del self.early[next(iter(self.early))]
+        return late, 1
 
-    def forget_before(self, time_ms: int) -> None:
-        """Drop early labels that became known before ``time_ms``."""
-        for event_id in [i for i, label in self.early.items() if label.time_ms < time_ms]:
-            del self.early[event_id]
-            self.dropped_early += 1
+    def is_stale(self, label: Label, clock_ms: int) -> bool:
+        """Return whether an early label is older than the horizon at an event time."""
+        return clock_ms - label.time_ms > self.rules.horizon_ms
 
     @property
     def dirty_count(self) -> int:
         """Return how many entries the store does not have yet."""
-        return len(self._dirty)
+        return len(self._events.dirty) + len(self._truths.dirty) + self.queue.dirty_count
 
-    def take_dirty(self) -> list[tuple[str, bytes]]:
-        """Return the changed entries in order of change and call them clean."""
-        taken = [(i, v) for i in self._dirty if (v := self._entries[i]) is not None]
-        self._dirty.clear()
-        return taken
+    def take_dirty(self) -> list[tuple[str, bytes | None]]:
+        """Return the changed keys, None for one to be deleted, and call them clean."""
+        return [*self._events.take_dirty(), *self._truths.take_dirty(), *self.queue.take_dirty()]
 
     def evict(self) -> None:
-        """Hold at most ``entries_max`` entries; only clean ones go, oldest first.
+        """Drop what can no longer be found, and the oldest clean entries beyond ``cached_max``.
 
         Call it only when everything taken by `take_dirty` is in the store.
         """
-        excess = len(self._entries) - self.entries_max
-        if excess > 0:
-            clean = (i for i in list(self._entries) if i not in self._dirty)
-            for event_id, _ in zip(clean, range(excess), strict=False):
-                del self._entries[event_id]
+        oldest_ms = self.clock_ms - self.rules.keep_ms
+        most = self.rules.cached_max
+        self._events.evict(most, lambda value: self.codec.place(value)[1] < oldest_ms)
+        self._truths.evict(most, lambda value: _TRUTH.unpack(value)[0] < oldest_ms)
 
-    def _put(self, event_id: str, value: bytes) -> None:
-        self._entries[event_id] = value
-        self._dirty[event_id] = None
+    def to_state(self) -> PendingState:
+        """Return what belongs to the shard's own value: few numbers and the early labels."""
+        early = [(e.event_id, e.y, e.time_ms, e.weight, e.source) for e in self.early.values()]
+        return PendingState(self.clock_ms, self.number, self.queue.ends, early)
+
+    def restore(self, state: PendingState) -> None:
+        """Take a state made by `to_state`; then load what is `owed`."""
+        self.clock_ms, self.number = state.clock_ms, state.number
+        self.queue = MaturityQueue(QUEUE, state.queue)
+        self.early = {words[0]: Label(*words) for words in state.early}
+
+    def owed(self) -> list[str]:
+        """Return the keys to be loaded after `restore`."""
+        return self.queue.owed()
+
+
+class _Cache:
+    """Values of one kind of keys; None is known to be absent from the store."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self.values: dict[str, bytes | None] = {}
+        self.dirty: dict[str, None] = {}  # a dict for its order
+
+    def missing(self, names: dict[str, None]) -> list[str]:
+        return [f"{self._kind}:{name}" for name in names if name not in self.values]
+
+    def put(self, names: Sequence[str], values: Sequence[bytes]) -> None:
+        self.values.update(zip(names, values, strict=True))
+        self.dirty.update(dict.fromkeys(names))
+
+    def take_dirty(self) -> list[tuple[str, bytes | None]]:
+        taken = [(f"{self._kind}:{name}", self.values[name]) for name in self.dirty]
+        self.dirty.clear()
+        return taken
+
+    def evict(self, most: int, is_stale: Callable[[bytes], bool]) -> None:
+        """Drop clean values, oldest first: those beyond the bound, and stale ones before them."""
+        excess = len(self.values) - int(most * _EVICT_TO) if len(self.values) > most else 0
+        gone: list[str] = []
+        for name, value in self.values.items():
+            if name in self.dirty:
+                continue
+            if len(gone) >= excess and value is not None and not is_stale(value):
+                break
+            gone.append(name)
+        for name in gone:
+            del self.values[name]

@@ -316,10 +316,9 @@ class Runner:
         if not len(events) and not len(labels):
             return None
         batch = live.shard.prepare(events, labels, before)
-        keys = live.shard.missing(batch)
-        if keys:
-            with live.checkpoint.guarding():
-                live.shard.load(keys, self._patience.insist(lambda: live.checkpoint.load(keys)))
+        insist, ask = self._patience.insist, live.checkpoint.load
+        with live.checkpoint.guarding():
+            live.shard.supply(batch, lambda keys: insist(lambda: ask(keys)))
         return batch
 
     def _process(self, partition: int, batch: Batch) -> Outcome:

@@ -1,14 +1,14 @@
 """One shard: partition p of events and labels, and everything derived from them. Pure: no I/O, no
 clock.
 
-The runner calls, per batch: `Shard.prepare` (decode), `missing` and `load` (state the shard does
-not hold), `process` (features, scores, decisions, what to write). On recovery `fold` and
-`fold_labels` take the place of `process`: they build the same state and write nothing.
+The runner calls, per batch: `Shard.prepare` (decode), `supply` (state the shard does not hold),
+`process` (features, scores, decisions, what to write). On recovery `fold` takes the place of
+`process`: it builds the same state and writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -24,13 +24,14 @@ from worker.errors import FatalError
 from worker.features.spec import FeatureSpec
 from worker.features.table import FeatureTables
 from worker.labels import decode_labels
-from worker.learning import Join, Scored, join_labels, with_observed
+from worker.learning import Join, Walk, concerned, no_labels, with_observed
 from worker.models.advance import advance
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import FeatureStatistics, Snapshot
-from worker.pending import Pending
+from worker.pending import EVENTS, QUEUE, TRUTHS, Pending, PendingState, rules_of
+from worker.segments import Part, label_cuts, maturity_cuts, merged, parts_of, slice_of
+from worker.waiting import Layout, Scored, scored_events
 
-PENDING_PREFIX = "pend"
 SHARD_KEY = "shard"
 
 
@@ -49,6 +50,20 @@ class Batch:
     labels: list[Label]
     label_before: Int64
     rejected_labels: list[Rejected]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the journal says of a committed batch.
+
+    ``scored`` tells per valid event whether it was scored; the rest is of the scored ones: the
+    deciding model's score, every model's, and x, None where the rows are of another feature spec.
+    """
+
+    scored: Bool
+    score: Float64
+    raw: Float64
+    X: Float64 | None
 
 
 @dataclass(slots=True)
@@ -106,8 +121,13 @@ class Shard:
             spec, settings.primary_entity, settings.runner.entities_max, foreign
         )
         self.statistics = FeatureStatistics(len(spec.names))
-        self.pending = _pending(settings, spec.spec_hash)
-        self._spec_hash = spec.spec_hash
+        self._layout = Layout(
+            spec.spec_hash, len(spec.names), models.names,
+            spec.label_entities, spec.label_fields, spec.label_scores,
+        )  # fmt: skip
+        self.pending = None
+        if settings.labels is not None:
+            self.pending = Pending(rules_of(settings.labels), self._layout)
         self._decoder = Decoder(settings)
         self._models = models
         self._learns_inline = learns_inline
@@ -115,7 +135,7 @@ class Shard:
     @property
     def model_names(self) -> tuple[str, ...]:
         """Return the names of the models, in the order of the columns of ``raw``."""
-        return self._models.names
+        return self._layout.models
 
     def prepare(self, events: Records, labels: Records, label_before: Int64) -> Batch:
         """Decode a batch. ``label_before`` says, per label record, how many event records come
@@ -127,97 +147,63 @@ class Shard:
             valid, index = [], []
         return Batch(events, decoded, labels, label_before, valid, label_before[index], rejected)
 
-    def missing(self, batch: Batch) -> list[str]:
-        """Return the store's keys, each once, that `process` or `fold` needs and memory lacks."""
-        keys = [f"{entity}:{id_}" for entity, id_ in self.tables.missing(batch.decoded.events)]
-        if self.pending is not None and batch.labels:
-            # Also those of this batch's events: one may be a duplicate of an event long gone.
-            asked = [label.event_id for label in batch.labels]
-            keys += [f"{PENDING_PREFIX}:{i}" for i in self.pending.missing(asked)]
-        return keys
+    def supply(self, batch: Batch, load: Callable[[list[str]], list[bytes | None]]) -> None:
+        """Bring in what `process` or `fold` needs of the store and memory lacks.
 
-    def load(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:
-        """Take the values of keys named by `missing`."""
+        ``load`` is given keys, each once, and returns their values; it is called at most twice:
+        which entities a label is about is known when its event is there.
+        """
+        events, keys = batch.decoded.events, []
+        keys += [f"{entity}:{id_}" for entity, id_ in self.tables.missing(events)]
+        asked = [label.event_id for label in batch.labels]
+        if self.pending is not None:
+            clock_ms = int(events.time_ms.max(initial=-1))
+            keys += self.pending.missing(asked, clock_ms, len(events))
+        if keys:
+            self._load(keys, load(keys))
+        if self.pending is not None and self._layout.entities:
+            ids = self.pending.entity_ids(asked, clock_ms, len(events))
+            keys = [f"{entity}:{id_}" for entity, id_ in self.tables.missing_labelled(ids)]
+            if keys:
+                self._load(keys, load(keys))
+
+    def _load(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:
         split = [key.split(":", 1) for key in keys]
-        waiting = [i for i, (kind, _) in enumerate(split) if kind == PENDING_PREFIX]
-        states = [i for i, (kind, _) in enumerate(split) if kind != PENDING_PREFIX]
+        is_state = [kind not in (EVENTS, TRUTHS, QUEUE) for kind, _ in split]
+        states = [i for i, yes in enumerate(is_state) if yes]
+        others = [i for i, yes in enumerate(is_state) if not yes]
         self.tables.load([(split[i][0], split[i][1]) for i in states], [values[i] for i in states])
         if self.pending is not None:
-            self.pending.load([split[i][1] for i in waiting], [values[i] for i in waiting])
+            self.pending.load([keys[i] for i in others], [values[i] for i in others])
 
     def process(self, batch: Batch, version: int) -> Result:
         """Score a batch and update the shard; event i sees every update by what came before it."""
-        events = batch.decoded.events
-        X, duplicate = self.tables.process(events)
-        scored = np.flatnonzero(~duplicate)
-        part = self._part(events, scored, X[scored])
-        join, labelled = self._join(batch, part, events.index[scored])
-        raw, calibrated = self._score(part.X, join)
-        score = np.ascontiguousarray(calibrated[:, self._models.champion])
-        join.fill_score(score)
-        decided = self._decide(batch, scored, score, part.X)
-        snapshot = self.statistics.update(part.X, np.flatnonzero(decided.alert))
-        self._wait_for_labels(part, score, raw, labelled)
+        part = merged(list(self._parts(batch, None)))
+        scored, join = part.scored, part.join
+        decided = self._decide(batch, scored.rows, scored.score, scored.X)
+        snapshot = self.statistics.update(scored.X, np.flatnonzero(decided.alert))
         self._advance(batch.records, batch.label_records)
         return Result(
-            batch, X, scored, duplicate, raw, calibrated, score, decided,
+            batch, part.X, scored.rows, part.duplicate, scored.raw, scored.calibrated,
+            scored.score, decided,
             self._versions(version, len(scored), join), snapshot, join,
         )  # fmt: skip
 
-    def fold(
-        self, batch: Batch, recorded: Bool, scores: Float64, raw: Float64, X: Float64 | None
-    ) -> None:
-        """Redo a committed batch of events without a word: same state, no scores, no output.
+    def fold(self, batch: Batch, recorded: Recorded) -> None:
+        """Redo a committed batch without a word: same state, no scores, no output.
 
-        Parameters
-        ----------
-        recorded
-            Per valid event, whether the journal says it was scored.
-        scores, raw, X
-            The deciding model's score, every model's and the features of the scored ones, from the
-            journal; X is None where its rows are of another feature spec. Columns of entities that
-            are kept elsewhere are taken from there as they are.
+        Columns of entities that are kept elsewhere are taken from the journal as they are.
 
         Raises
         ------
         FatalError
             The features differ from the recorded ones: log, journal and code contradict each other.
         """
-        events = batch.decoded.events
-        again, duplicate = self.tables.process_own(events)
-        scored = np.flatnonzero(~duplicate)
-        own = self.tables.own_columns
-        same = np.array_equal(~duplicate, recorded)
-        if X is not None:
-            same = same and np.array_equal(again[scored][:, own], X[:, own])
-        if not same:
-            raise FatalError(
-                f"partition {self.partition}, events up to {batch.records.next_offset}",
-                "features as the journal has them",
-                "others",
-                "the log, the journal or the features' code has changed; see docs/operations.md",
-            )
-        is_other = X is None and self.tables.has_foreign
-        X = again[scored] if X is None else X
-        self._decide(batch, scored, scores, X)
-        if is_other:
-            # What other shards' events made of it is not known: it teaches nothing.
-            self._advance(batch.records, batch.label_records)
-            return
-        self.statistics.update(X, np.empty(0, np.int64))
-        part = self._part(events, scored, X)
-        early: set[int] = set()
-        if self.pending is not None and self.pending.early:
-            early = join_labels(self.pending, part, [], np.empty(0, np.int64))[1]
-        self._wait_for_labels(part, scores, raw, early)
-        self._advance(batch.records, batch.label_records)
-
-    def fold_labels(self, batch: Batch) -> None:
-        """Redo committed labels: events stop waiting; their examples are in the training log
-        already.
-        """
-        nothing = self._part(batch.decoded.events, np.empty(0, np.intp), self._no_features())
-        self._join(batch, nothing, np.empty(0, np.int64))
+        part = merged(list(self._parts(batch, recorded)))
+        scored = part.scored
+        self._decide(batch, scored.rows, scored.score, scored.X)
+        if recorded.X is not None or not self.tables.has_foreign:
+            self.statistics.update(scored.X, np.empty(0, np.int64))
         self._advance(batch.records, batch.label_records)
 
     @property
@@ -225,11 +211,16 @@ class Shard:
         """Return how many keys differ from the store."""
         return self.tables.dirty_count + (self.pending.dirty_count if self.pending else 0)
 
-    def take_writes(self) -> list[tuple[str, bytes]]:
-        """Return all changed keys with their values, the shard's own last, and call them clean."""
-        writes = [(f"{entity}:{id_}", blob) for entity, id_, blob in self.tables.take_dirty()]
+    def take_writes(self) -> list[tuple[str, bytes | None]]:
+        """Return all changed keys with their values, the shard's own last, and call them clean.
+
+        None is for a key to be deleted.
+        """
+        writes: list[tuple[str, bytes | None]] = [
+            (f"{entity}:{id_}", blob) for entity, id_, blob in self.tables.take_dirty()
+        ]
         if self.pending is not None:
-            writes += [(f"{PENDING_PREFIX}:{i}", v) for i, v in self.pending.take_dirty()]
+            writes += self.pending.take_dirty()
         return [*writes, (SHARD_KEY, self.to_bytes())]
 
     def evict(self) -> None:
@@ -242,50 +233,139 @@ class Shard:
         """Return the state that belongs to the shard as a whole: clock, decisions, statistics,
         early labels.
         """
-        early = [] if self.pending is None else list(self.pending.early.values())
         return msgspec.msgpack.encode(
             {
                 "clock": self.clock.to_tuple(),
                 "decider": self.decider.to_bytes(),
-                "spec": self._spec_hash,
+                "spec": self._layout.spec_hash,
                 "statistics": self.statistics.to_bytes(),
                 "learned": self.tables.learned.to_state(),
-                "early": [[e.event_id, e.y, e.time_ms, e.weight, e.source] for e in early],
+                "pending": None if self.pending is None else self.pending.to_state(),
             }
         )
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, state: bytes, load: Callable[[list[str]], list[bytes | None]]) -> None:
         """Take a state made by `to_bytes`; statistics of other features are left, to begin anew."""
         fields = msgspec.msgpack.decode(state)
         self.clock = EventClock.from_tuple(self.clock.ahead_max_ms, fields["clock"])
         self.decider.restore(fields["decider"])
         self.tables.learned.restore(fields["learned"])
-        if fields["spec"] == self._spec_hash:
+        if fields["spec"] == self._layout.spec_hash:
             self.statistics = FeatureStatistics.from_bytes(fields["statistics"])
-        if self.pending is not None:
-            for words in fields["early"]:
-                self.pending.park(Label(*words))
+        if self.pending is not None and fields["pending"] is not None:
+            self.pending.restore(msgspec.convert(fields["pending"], PendingState))
+            owed = self.pending.owed()
+            self.pending.load(owed, load(owed) if owed else [])
 
-    def _score(self, X: Float64, join: Join) -> tuple[Float64, Float64]:
-        """Return raw and calibrated scores, each (n, n_models); the embedded run learns in between.
+    def _parts(self, batch: Batch, recorded: Recorded | None) -> Iterator[Part]:
+        """Process a batch part by part; usually it is one."""
+        events = batch.decoded.events
+        before = np.searchsorted(events.index, batch.label_before, side="left").astype(np.int64)
+        done = 0
+        for start, some, labels, places in parts_of(
+            events, batch.labels, before, self._cuts(events, batch.labels, before)
+        ):
+            said = None
+            if recorded is not None:
+                scored = recorded.scored[start : start + len(some)]
+                known = slice(done, done + int(scored.sum()))
+                X = None if recorded.X is None else recorded.X[known]
+                said = Recorded(scored, recorded.score[known], recorded.raw[known], X)
+                done = known.stop
+            yield self._part(some, labels, places, said)
+
+    def _cuts(self, events: Events, labels: Sequence[Label], before: Int64) -> list[int]:
+        if self.pending is None:
+            return []
+        cuts: list[int] = []
+        maturity_ms = self.pending.rules.maturity_ms
+        if maturity_ms is not None:
+            clock_ms = np.maximum.accumulate(np.maximum(events.time_ms, self.pending.clock_ms))
+            cuts += maturity_cuts(clock_ms, maturity_ms)
+        if self._layout.entities:
+            cuts += label_cuts(self.pending, events.ids, labels, before)
+        return cuts
+
+    def _part(
+        self, events: Events, labels: Sequence[Label], before: Int64,
+        recorded: Recorded | None,
+    ) -> Part:  # fmt: skip
+        walk = None if self.pending is None else Walk(self.pending, events.time_ms)
+        updates = None
+        if walk is not None and self._layout.entities:
+            walk.go(labels, before, [])  # of no event here: the batch was cut
+            labels, before, updates = [], before[:0], walk.updates()
+        if recorded is None:
+            X, duplicate = self.tables.process(events, updates)
+        else:
+            X, duplicate = self.tables.process_own(events, updates)
+            self._agree(X, duplicate, recorded)
+        rows = np.flatnonzero(~duplicate)
+        scored = scored_events(self._layout, events, rows, X[rows])
+        if self.pending is None or walk is None:
+            join = no_labels(scored)
+        else:
+            walk.go(labels, before, concerned(self.pending, labels, scored.ids, rows.tolist()))
+            join = walk.join(scored)
+        if self._models.learns_from_events and len(scored):
+            join = with_observed(join, scored)
+        if recorded is None:
+            self._score(scored, join)
+        else:
+            scored.score, scored.raw = recorded.score, recorded.raw
+        # What other shards' events made of an x is in the journal only: without it, it is unknown.
+        is_known = recorded is None or recorded.X is not None or not self.tables.has_foreign
+        if walk is not None:
+            self._wait(walk, scored, events, is_known=is_known)
+        return Part(X, duplicate, scored, join)
+
+    def _agree(self, X: Float64, duplicate: Bool, recorded: Recorded) -> None:
+        """Hold what was computed again against the journal, and take from it what is not."""
+        same = np.array_equal(~duplicate, recorded.scored)
+        if recorded.X is not None:
+            own = self.tables.own_columns
+            same = same and np.array_equal(X[~duplicate][:, own], recorded.X[:, own])
+        if not same:
+            raise FatalError(
+                f"partition {self.partition}, events after {self.events_next}",
+                "features as the journal has them",
+                "others",
+                "the log, the journal or the features' code has changed; see docs/operations.md",
+            )
+        if recorded.X is not None:
+            X[~duplicate] = recorded.X
+
+    def _wait(self, walk: Walk, scored: Scored, events: Events, *, is_known: bool) -> None:
+        """Let the scored events wait for their labels; label features get those that were early.
+
+        Those whose x is not known do not wait.
+        """
+        assert self.pending is not None, "a walk is along pending events"
+        number = self.pending.number + scored.rows
+        clock_ms = walk.clock_ms[scored.rows + 1]
+        if is_known:
+            self.pending.add(scored, clock_ms, number, walk.unlabelled(scored))
+        if self._layout.entities and is_known:
+            updates = walk.updates_here()
+            if len(updates):
+                self.tables.process(slice_of(events, len(events), len(events)), updates)
+        walk.finish()
+
+    def _score(self, scored: Scored, join: Join) -> None:
+        """Fill in what every model says of each event; the embedded run learns in between.
 
         Calibrators learn from raw scores as they were served, those of this batch included.
         """
         if self._learns_inline:
-            return advance(self._models, X, join.examples, join.rows)
-        raw = self._models.score(X)
-        join.fill_raw(raw)
-        return raw, self._models.calibrate(raw)
-
-    def _join(self, batch: Batch, part: Scored, record_index: Int64) -> tuple[Join, set[int]]:
-        if self.pending is None:
-            join, labelled = _no_labels(part)
+            scored.raw, scored.calibrated = advance(
+                self._models, scored.X, join.examples, join.rows
+            )
         else:
-            before = np.searchsorted(record_index, batch.label_before, side="left")
-            join, labelled = join_labels(self.pending, part, batch.labels, before.astype(np.int64))
-        if self._models.learns_from_events and len(part.ids):
-            join = with_observed(join, part)
-        return join, labelled
+            scored.raw = self._models.score(scored.X)
+            join.fill_raw(scored.raw)
+            scored.calibrated = self._models.calibrate(scored.raw)
+        scored.score = np.ascontiguousarray(scored.calibrated[:, self._models.champion])
+        join.fill_score(scored.score)
 
     def _decide(
         self, batch: Batch, scored: NDArray[np.intp], score: Float64, X: Float64
@@ -302,39 +382,9 @@ class Shard:
         learned = np.searchsorted(join.examples.before, np.arange(count), side="right")
         return version + learned.astype(np.int64)
 
-    def _part(self, events: Events, scored: NDArray[np.intp], X: Float64) -> Scored:
-        ids = [events.ids[i] for i in scored.tolist()]
-        return Scored(ids, events.time_ms[scored], X, len(self._models.names))
-
-    def _no_features(self) -> Float64:
-        return np.empty((0, self.statistics.feature_count))
-
-    def _wait_for_labels(
-        self, part: Scored, score: Float64, raw: Float64, labelled: Iterable[int]
-    ) -> None:
-        if self.pending is None:
-            return
-        keep = np.ones(len(part.ids), np.bool_)
-        keep[list(labelled)] = False
-        rows = np.flatnonzero(keep)
-        ids = part.ids if len(rows) == len(part.ids) else [part.ids[i] for i in rows.tolist()]
-        self.pending.add(ids, part.time_ms[rows], score[rows], raw[rows], part.X[rows])
-        self.pending.forget_before(self.clock.now_ms - self.pending.horizon_ms)
-
     def _advance(self, events: Records, labels: Records) -> None:
         self.events_next = max(self.events_next, events.next_offset)
         self.labels_next = max(self.labels_next, labels.next_offset)
 
 
-def _pending(settings: Settings, spec_hash: str) -> Pending | None:
-    if settings.labels is None:
-        return None
-    return Pending(settings.labels.horizon, settings.labels.pending_max, spec_hash)
-
-
-def _no_labels(part: Scored) -> tuple[Join, set[int]]:
-    nothing = Pending(0, 1)
-    return join_labels(nothing, part, [], np.empty(0, np.int64))
-
-
-__all__ = ["PENDING_PREFIX", "SHARD_KEY", "Batch", "Events", "Result", "Shard"]
+__all__ = ["SHARD_KEY", "Batch", "Events", "Recorded", "Result", "Shard"]

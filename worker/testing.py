@@ -68,8 +68,7 @@ class Driver:
             _records("labels", shard.labels_next, labels),
             np.zeros(len(labels), np.int64),
         )
-        keys = shard.missing(batch)
-        shard.load(keys, [None] * len(keys))
+        shard.supply(batch, lambda keys: [None] * len(keys))
         result = shard.process(batch, self._version)
         self._version += len(result.join.examples)
         outcome = self._emitter.outcome(shard, result)

@@ -16,6 +16,7 @@ from worker.contracts.decision_settings import (
     ListSettings,
     SuppressSettings,
 )
+from worker.contracts.label_settings import LabelSettings, SourceSettings
 from worker.contracts.sections import (
     Duration,
     Name,
@@ -26,8 +27,9 @@ from worker.contracts.sections import (
 )
 
 __all__ = [
-    "DecisionSettings", "Duration", "EvidenceSettings", "IncidentSettings", "ListSettings", "Name",
-    "Section", "SuppressSettings", "Topic", "format_duration", "parse_duration",
+    "DecisionSettings", "Duration", "EvidenceSettings", "IncidentSettings", "LabelSettings",
+    "ListSettings", "Name", "Section", "SourceSettings", "SuppressSettings", "Topic",
+    "format_duration", "parse_duration",
 ]  # fmt: skip
 
 
@@ -96,27 +98,6 @@ class EventSettings(Section):
     )
     record_bytes_max: int = Field(
         default=65_536, ge=64, le=1_000_000, description="a larger record is rejected"
-    )
-
-
-class LabelSettings(Section):
-    """Where labels come from and how long an event waits for its label.
-
-    ``column`` and ``delay`` serve recorded files whose rows carry the truth: a row's label becomes
-    known ``delay`` after its event time. Labels with a time of their own come from ``topic`` or a
-    labels file.
-    """
-
-    topic: Topic = Field(default="labels", description="key and partition count as the events'")
-    column: str | None = Field(default=None, description="replay: the column with 0 or 1")
-    delay: Duration | None = Field(
-        default=None, description="replay: when a row's label becomes known"
-    )
-    horizon: Duration = Field(
-        default=30 * 86_400_000, description="how long an event waits for its label"
-    )
-    pending_max: int = Field(
-        default=1_000_000, ge=1, description="events waiting for their label per shard, at most"
     )
 
 

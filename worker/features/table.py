@@ -71,6 +71,11 @@ class FeatureTables:
             for id_ in table.missing(events.entity_ids[name])
         ]
 
+    def missing_labelled(self, entity_ids: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+        """Return as `missing` the states that labels need: of the entities their events are of."""
+        assert not entity_ids, "no entity has label features"
+        return []
+
     def load(self, keys: list[tuple[str, str]], blobs: list[bytes | None]) -> None:
         """Take the stored states of entities that `missing` named; None is one never seen.
 
@@ -96,7 +101,9 @@ class FeatureTables:
         """
         return self._process(self._tables, events)
 
-    def process_own(self, events: Events) -> tuple[Float64, Bool]:
+    def process_own(
+        self, events: Events, updates: LabelUpdates | None = None
+    ) -> tuple[Float64, Bool]:
         """Do as `process` without what is kept elsewhere: its columns are zero (for recovery)."""
         return self._process(self._own, events)
 

@@ -54,7 +54,8 @@ class Batch:
 
     def examples(self, labelled: bool) -> tuple[Int64, int]:
         """Return the indices of the examples to learn, and how many were skipped as unusable."""
-        wanted = self.learn_y >= 0 if labelled else self.learn_y < 0
+        measured = self.learn_weight == 0.0  # a label that nobody learns from
+        wanted = (self.learn_y >= 0) & ~measured if labelled else self.learn_y < 0
         chosen = np.flatnonzero(wanted & self.learnable)
         return chosen, int(wanted.sum()) - len(chosen)
 

@@ -1,0 +1,93 @@
+"""Events that wait, as bytes: what comes back is what went in, or is known to be of others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.contracts.records import MISSING
+from worker.waiting import Layout, Scored, WaitingCodec, label_updates
+
+LAYOUT = Layout(
+    "0123456789abcdef", 2, ("m", "n"), ("card", "terminal"), ("amount",), ("score", "raw_n")
+)
+
+
+def part_of(ids: list[str], numbers: list[float] | None = None, layout: Layout = LAYOUT) -> Scored:
+    n, f, k = len(ids), layout.features, len(layout.models)
+    fill = numbers or [0.1, 3.0, -0.0, 1e300, 2.5]
+    matrix = np.resize(np.array(fill), (n, f + k + 1))
+    return Scored(
+        np.arange(n), ids, np.arange(n, dtype=np.uint64) + np.uint64(2**63), np.arange(n),
+        {name: [f"{name} {i}é" for i in ids] for name in layout.entities},
+        np.arange(n * len(layout.fields)).reshape(n, len(layout.fields)) - 5,
+        matrix[:, :f], matrix[:, -1], matrix[:, f : f + k], matrix[:, f : f + k],
+    )  # fmt: skip
+
+
+def packed(part: Scored, layout: Layout = LAYOUT) -> list[bytes]:
+    n = len(part)
+    return WaitingCodec(layout).pack(part, np.arange(n) + 7, np.arange(n) + 100)
+
+
+@given(
+    st.lists(st.text(max_size=20), max_size=5),
+    st.lists(st.floats(width=64) | st.floats(width=32) | st.integers(0, 9).map(float), min_size=1),
+)
+def test_everything_comes_back_bit_for_bit(ids: list[str], numbers: list[float]) -> None:
+    """Any float, any id; narrow and wide ones side by side."""
+    part = part_of(ids, numbers)
+    values = packed(part)
+    codec = WaitingCodec(LAYOUT)
+    again = codec.unpack(values)
+    assert [codec.place(v) for v in values] == [(i, i + 7, i + 100) for i in range(len(ids))]
+    for name in ("X", "raw", "score", "id_hash", "time_ms", "fields"):
+        assert getattr(again, name).tobytes() == np.ascontiguousarray(getattr(part, name)).tobytes()
+    assert again.entity_ids == part.entity_ids
+    assert again.same_features.all()
+
+
+def test_an_x_of_other_features_is_known_as_such() -> None:
+    """It is zero and does not teach; what else was recorded is there."""
+    old = replace(LAYOUT, spec_hash="fedcba9876543210", features=9)
+    part = part_of(["a", "b"], layout=old)
+    values = [*packed(part, old), *packed(part_of(["c"]))]
+    codec = WaitingCodec(LAYOUT)
+    again = codec.unpack(values)
+    assert again.same_features.tolist() == [False, False, True]
+    assert [codec.has_same_features(value) for value in values] == [False, False, True]
+    assert not again.X[:2].any()
+    assert np.array_equal(again.raw[:2], part.raw)
+    assert again.entity_ids["card"] == ["card aé", "card bé", "card cé"]
+
+
+def test_scores_of_other_models_are_unknown() -> None:
+    """As many models with other names are others; x stays as it is."""
+    values = packed(part_of(["a"]), replace(LAYOUT, models=("m", "o")))
+    again = WaitingCodec(LAYOUT).unpack(values)
+    assert np.isnan(again.raw).all()
+    assert again.same_features.all()
+    assert np.array_equal(again.X, part_of(["a"]).X)
+
+
+def test_updates_have_recorded_values_in_units() -> None:
+    """Fields as they are, scores in 1e-6; one that is unknown is missing."""
+    part = part_of(["a", "b"])
+    part.score[:] = [0.25, np.nan]
+    part.raw[:] = [[0.0, 0.1234567], [0.0, 1.0]]
+    waiting = WaitingCodec(LAYOUT).unpack(packed(part))
+    one, weight = np.ones(2, np.int64), np.ones(2)
+    updates = label_updates(LAYOUT, waiting, ["a", "b"], one, (one, one, weight, weight))
+    assert updates.values["amount"].tolist() == [-5, -4]
+    assert updates.values["score"].tolist() == [250_000, MISSING]
+    assert updates.values["raw_n"].tolist() == [123_457, 1_000_000]
+
+
+def test_small_numbers_take_half_the_bytes() -> None:
+    """90 features that a 32-bit float holds: 4 bytes each, and less than 100 around them."""
+    layout = Layout("0123456789abcdef", 90, ("m",))
+    (value,) = packed(part_of(["a"], [3.0, 17.0, -1.0], layout), layout)
+    assert 4 * 91 < len(value) < 4 * 91 + 100

@@ -1,0 +1,151 @@
+"""Cutting a batch where a label is about an event of it, so that its features know what was said.
+
+Label features remember what an event recorded: whether it was scored at all, and its scores. Both
+are known when the event has been processed. So a batch is cut between an event and its label, and
+between an event and its turning negative; the result does not depend on the cuts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+
+from worker.arrow import Examples
+from worker.contracts.records import Bool, Events, Float64, Int64, Label
+from worker.learning import Join, concerned
+from worker.pending import Pending
+from worker.waiting import Scored
+
+T = TypeVar("T", Scored, Examples)
+
+
+@dataclass(slots=True)
+class Part:
+    """What became of a part of a batch: columns over its valid events, those that were scored, and
+    their examples.
+    """
+
+    X: Float64
+    duplicate: Bool
+    scored: Scored
+    join: Join
+
+
+def label_cuts(
+    pending: Pending, ids: Sequence[str], labels: Sequence[Label], before: Int64
+) -> list[int]:
+    """Return where to cut so that no event is in the same part as its label: as late as possible.
+
+    An event whose label is there before it ends its part.
+    """
+    cuts: list[int] = []
+    start = 0
+    here: dict[str, int] = {}
+    early = set(pending.early)
+    events = [(row + 1, 0, row) for row, _ in concerned(pending, labels, ids)]
+    items = [*events, *((p, 1, j) for j, p in enumerate(before.tolist()))]
+    for position, is_label, j in sorted(items):
+        one = labels[j].event_id if is_label else ids[j]
+        if not is_label:
+            here[one] = j
+        is_early = not is_label and one in early
+        if is_early or (is_label and here.get(one, -1) >= start):
+            early.discard(one)
+            start = position
+            cuts.append(position)
+        elif is_label and one not in here:
+            early.add(one)
+    return cuts
+
+
+def maturity_cuts(clock_ms: Int64, maturity_ms: int) -> list[int]:
+    """Return where to cut so that no event matures in its own part.
+
+    ``clock_ms`` is the shard's event time with each event.
+    """
+    cuts: list[int] = []
+    start = 0
+    while start < len(clock_ms):
+        start = int(clock_ms.searchsorted(clock_ms[start] + maturity_ms))
+        if start < len(clock_ms):
+            cuts.append(start)
+    return cuts
+
+
+def parts_of(
+    events: Events, labels: Sequence[Label], before: Int64, cuts: Sequence[int]
+) -> Iterator[tuple[int, Events, Sequence[Label], Int64]]:
+    """Yield the parts of a batch: first event, events, labels and per label its place in the part.
+
+    A label at a cut goes with what follows, if only labels follow.
+    """
+    bounds = [0, *sorted(set(cuts))]
+    for i, start in enumerate(bounds):
+        is_last = i == len(bounds) - 1
+        end = len(events) if is_last else bounds[i + 1]
+        first = int(np.searchsorted(before, start))
+        last = len(labels) if is_last else int(np.searchsorted(before, end))
+        yield start, slice_of(events, start, end), labels[first:last], before[first:last] - start
+
+
+def slice_of(events: Events, start: int, end: int) -> Events:
+    """Return events [start, end) without copying numbers."""
+    if (start, end) == (0, len(events)):
+        return events
+    part = slice(start, end)
+    return Events(
+        events.index[part], events.offsets[part], events.time_ms[part], events.ids[part],
+        events.id_hash[part], {name: ids[part] for name, ids in events.entity_ids.items()},
+        {name: column[part] for name, column in events.columns.items()},
+    )  # fmt: skip
+
+
+def merged(parts: Sequence[Part]) -> Part:
+    """Return the parts of a batch as one."""
+    if len(parts) == 1:
+        return parts[0]
+    scored = [part.scored for part in parts]
+    joins = [part.join for part in parts]
+    starts = np.cumsum([0, *[len(part.duplicate) for part in parts]])
+    first = np.cumsum([0, *[len(part) for part in scored]])
+    shifted = [_shifted(join, start) for join, start in zip(joins, first.tolist(), strict=False)]
+    counts = joins[0].counts
+    for join in joins[1:]:
+        counts = {fate: count + join.counts[fate] for fate, count in counts.items()}
+    whole = _concatenated(Scored, scored)
+    whole.rows = np.concatenate([p.rows + s for p, s in zip(scored, starts, strict=False)])
+    return Part(
+        np.concatenate([part.X for part in parts]),
+        np.concatenate([part.duplicate for part in parts]),
+        whole,
+        Join(
+            _concatenated(Examples, [join.examples for join in shifted]),
+            np.concatenate([join.rows for join in shifted]),
+            counts,
+        ),
+    )
+
+
+def _shifted(join: Join, start: int) -> Join:
+    """Return a join whose positions count from ``start`` scored events before its own."""
+    e = join.examples
+    rows = np.where(join.rows >= 0, join.rows + start, -1)
+    examples = Examples(e.event_ids, e.X, e.y, e.weight, e.score, e.raw, e.before + start)
+    return Join(examples, rows, join.counts)
+
+
+def _concatenated(kind: type[T], parts: Sequence[T]) -> T:
+    """Return columns one after the other: arrays, lists, and dicts of lists."""
+    columns: dict[str, Any] = {}  # Any: each field has a type of its own
+    for f in fields(kind):
+        some = [getattr(part, f.name) for part in parts]
+        if isinstance(some[0], dict):
+            columns[f.name] = {n: [i for one in some for i in one[n]] for n in some[0]}
+        elif isinstance(some[0], list):
+            columns[f.name] = [i for one in some for i in one]
+        else:
+            columns[f.name] = np.concatenate(some)
+    return kind(**columns)
