@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -18,7 +18,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from worker.contracts.settings import Section, Settings, format_duration, parse_duration
-from worker.features.aggregations import AGGREGATIONS
+from worker.features.aggregations import AGGREGATIONS, Aggregation
+from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.models.calibration import CALIBRATORS
 from worker.models.presets import PRESETS
 
@@ -209,10 +210,10 @@ _AFTER = {
 }  # fmt: skip
 
 
-def features_table() -> str:
+def features_table(kinds: Mapping[str, type[Aggregation]] = AGGREGATIONS) -> str:
     """Return a row per aggregation, from its class and its docstring."""
     rows = []
-    for name, kind in AGGREGATIONS.items():
+    for name, kind in kinds.items():
         fields = ", ".join(["FIELD"] * kind.field_count)
         form = f"{name}({fields})" if fields else name
         words = inspect.cleandoc(kind.__doc__ or "").partition("\n>>>")[0].replace("``", "`")
@@ -310,6 +311,7 @@ def tables() -> dict[str, dict[str, Callable[[], str]]]:
             "functions": functions_table,
             "categories": categories_table,
             "features": features_table,
+            "label features": lambda: features_table(LABEL_AGGREGATIONS),
         },
         "metrics.md": {"metrics": metrics_table},
         "models.md": {

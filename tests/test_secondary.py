@@ -14,8 +14,9 @@ from tests.features.streams import UNHURRIED, Row, events_of, spec_of
 from tests.worlds import settings
 from worker.contracts.records import EntityRows, Float64, Int64
 from worker.errors import FatalError, StateDamagedError
+from worker.features.entity_table import Table
 from worker.features.spec import compile_features
-from worker.features.table import FeatureTables, Table
+from worker.features.table import FeatureTables
 from worker.secondary import Overlay, Owner, Rekeyed, Targets, secondary_entities, target_of
 from worker.updates import read_updates, update_records
 

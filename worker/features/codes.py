@@ -28,3 +28,6 @@ SIGNED, OPTIONAL, HASHED = range(3)
 
 MISSING = -(1 << 63)
 """What a recorded column holds of an event without the value."""
+
+FRAUD_RUN, FRAUD_RUN_AGE, FRAUD_RUN_GAP, CLEAN_RUN = range(4)
+"""What is read of the trailing labelled events."""

@@ -25,6 +25,8 @@ class Declared:
         self.fields = settings.events.fields
         self.entities = settings.entities
         self.schema = Schema(self.fields, settings.events.time.field, self._zone(settings))
+        self.labels = settings.labels
+        self.models = settings.models
 
     def _zone(self, settings: Settings) -> str:
         name = settings.events.timezone

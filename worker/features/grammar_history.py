@@ -8,8 +8,10 @@ from typing import Any
 
 from worker.contracts.settings import FieldSettings
 from worker.features.aggregations import AGGREGATIONS, Aggregation, Field
+from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.features.declared import Declared, Path, resolution_of, suggest
 from worker.features.feature import Feature, history_feature
+from worker.features.grammar_labels import LabelGrammar
 from worker.features.grammar_options import OptionsGrammar
 
 _AGGREGATION = re.compile(r"([A-Za-z_]\w*)(?:\(\s*([^()]*?)\s*\))?")
@@ -21,6 +23,7 @@ class HistoryGrammar:
     def __init__(self, declared: Declared) -> None:
         self._declared = declared
         self._options = OptionsGrammar(declared)
+        self._labels = LabelGrammar(declared)
 
     def features(self, path: Path, entity: str, value: Any) -> list[Feature]:  # Any: raw YAML
         """Return the features of one entity; none where there are problems."""
@@ -41,10 +44,13 @@ class HistoryGrammar:
         if match is None:
             self._declared.problem(path, "an aggregation such as count or mean(amount)", key)
             return []
+        if match[1] in LABEL_AGGREGATIONS:
+            return self._labels.features(path, entity, match[1], match[2], value)
         kind = AGGREGATIONS.get(match[1])
         if kind is None:
-            expected = "one of " + ", ".join(AGGREGATIONS)
-            self._declared.problem(path, expected, match[1], suggest(match[1], AGGREGATIONS))
+            known = [*AGGREGATIONS, *LABEL_AGGREGATIONS]
+            expected = "one of " + ", ".join(known)
+            self._declared.problem(path, expected, match[1], suggest(match[1], known))
             return []
         before = len(self._declared.problems)
         fields = self._fields(path, kind, match[2])

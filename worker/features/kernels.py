@@ -55,6 +55,7 @@ def _fold(
     id_hash: Int64,
     values: Int64,
     duplicate: Bool,
+    nows: Int64,
     X: Float64,
 ) -> int:
     """Do what `fold` promises."""
@@ -77,6 +78,7 @@ def _fold(
             if size == 0:
                 clear_registers(plan.registers, rows.registers, slot)
             move_registers(plan.registers, plan.rates, rows.registers, slot, now - before)
+        nows[e] = now
         for i in range(len(plan.since)):
             x[e, plan.since[i]] = (now - before) / 1000.0 if size > 0 else -1.0
         for phase in range(2):  # features without the event, then those with it
@@ -244,16 +246,18 @@ def _make_fold(sources: str) -> Callable[..., int]:
         id_hash: Int64,
         values: Int64,
         duplicate: Bool,
+        nows: Int64,
         X: Float64,
     ) -> int:
         """Fold events in order, write what they read into rows of X; return newly dirty slots.
 
         ``values`` has shape (n, recorded columns); marks of outliers are put into it. ``slots`` are
         -1 where an event has no such entity. The primary entity writes ``duplicate``, others obey
-        it: a duplicate changes nothing. There must be a free tile row per event.
+        it: a duplicate changes nothing. ``nows`` gets the now at which each event was
+        read. There must be a free tile row per event.
         """
         sources  # noqa: B018  # see worker.features.compiling
-        return _fold(plan, rows, slots, time_ms, id_hash, values, duplicate, X)
+        return _fold(plan, rows, slots, time_ms, id_hash, values, duplicate, nows, X)
 
     return fold
 

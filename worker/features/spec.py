@@ -15,6 +15,15 @@ from worker.features.entity import EntitySpec, Recorded, Window, entity_spec
 from worker.features.expressions import Expression, parse
 from worker.features.feature import Feature
 from worker.features.grammar import Grammar
+from worker.features.label_view import (
+    Rate,
+    entity_of,
+    event_view,
+    label_view,
+    parts_of,
+    rates_of,
+    weights_of,
+)
 from worker.features.learned import numbers_of
 
 FORMAT_VERSION = 2
@@ -44,6 +53,27 @@ class FeatureSpec:
     label_fields: tuple[str, ...] = ()
     label_scores: tuple[str, ...] = ()
     filters: Mapping[str, Expression] = field(default_factory=dict)
+    label_parts: tuple[EntitySpec, ...] = ()
+
+    @property
+    def parts(self) -> tuple[EntitySpec, ...]:
+        """Return all that is kept by id: of entity types what happened, then what became known."""
+        return self.entities + self.label_parts
+
+    @cached_property
+    def event_view(self) -> tuple[Feature, ...]:
+        """Return what `entities` read: columns of X, and after them those that only help others."""
+        return event_view(self.features)
+
+    @cached_property
+    def label_view(self) -> tuple[Feature, ...]:
+        """Return what `label_parts` read."""
+        return label_view(self.features)
+
+    @cached_property
+    def rates(self) -> tuple[Rate, ...]:
+        """Return the columns that are divided by others in the end."""
+        return rates_of(self.features)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -57,7 +87,7 @@ class FeatureSpec:
         No window reaches that far. Only `time_since_last` and the ids that tell duplicates would;
         the rule bounds what a store must keep.
         """
-        reach_ms = max((w.reach_ms for e in self.entities for w in e.windows), default=0)
+        reach_ms = max((w.reach_ms for e in self.parts for w in e.windows), default=0)
         since = any(f.aggregation.startswith("time_since") for f in self.features)
         return max(reach_ms, (365 if since else 30) * _DAY_MS)
 
@@ -67,7 +97,7 @@ class FeatureSpec:
         Parts by measurement of card streams: 4 B a time, 3 a value, 8 an id, 3 a tile, 4 a sum, 7
         the squares, 5 the extremes, 130 for key, header and Redis itself.
         """
-        kept = next(e for e in self.entities if e.name == entity)
+        kept = next(e for e in self.parts if e.name == entity)
         if not kept.kept:
             return 0
         event = 4 + sum(8 if r.form == HASHED else 3 for r in kept.recorded) + 8 * kept.primary
@@ -89,14 +119,25 @@ def compile_features(settings: Settings) -> FeatureSpec:
     if grammar.problems:
         raise ConfigError("features", grammar.problems)
     features = [replace(f, typical=_typical(settings, features, f)) for f in features]
+    seen = event_view(features)
     entities = tuple(
-        entity_spec(name, entity, settings.events.key, features)
+        entity_spec(name, entity, settings.events.key, seen)
         for name, entity in settings.entities.items()
     )
     texts = sorted({s.where for f in features for s in f.sources if s.where})
     filters = {text: parse(text, grammar.schema) for text in texts}
-    spec = FeatureSpec(tuple(features), entities, _hash(settings, features, filters))
-    spec = replace(spec, filters=filters)
+    parts = parts_of(settings.entities, features)
+    weights = weights_of(features)
+    spec = FeatureSpec(
+        tuple(features),
+        entities,
+        _hash(settings, features, filters),
+        label_entities=tuple(entity_of(part) for part in parts),
+        label_fields=tuple(weight[1:] for weight in weights if weight.startswith("$")),
+        label_scores=tuple(weight for weight in weights if not weight.startswith("$")),
+        label_parts=parts,
+        filters=filters,
+    )
     return replace(spec, state_hash=_state_hash(settings, spec))
 
 
@@ -126,6 +167,8 @@ def _hash(settings: Settings, features: list[Feature], filters: Mapping[str, Exp
     used |= {source.field for f in features for source in f.sources if source.field}
     used |= {name for f in features if f.expression for name in f.expression.fields}
     used |= {name for condition in filters.values() for name in condition.fields}
+    used |= {weight[1:] for weight in weights_of(features)}
+    used &= settings.events.fields.keys()
     fields = settings.events.fields
     meaning = {
         "format": FORMAT_VERSION,
@@ -148,17 +191,18 @@ _READ_ONLY = ("name", "shared", "optional", "columns", "windows")
 
 def _state_hash(settings: Settings, spec: FeatureSpec) -> str:
     """Return the SHA-256 of everything that decides what the fold keeps, spelled one way only."""
-    kept = {e.name: (i, e) for i, e in enumerate(spec.entities) if e.kept}
+    kept = {e.name: (i, e) for i, e in enumerate(spec.parts) if e.kept}
     parts = [f.name for f in fields(EntitySpec) if f.name not in _READ_ONLY]
     declared = settings.events.fields
     sources = {r.source.field for _, e in kept.values() for r in e.recorded}
     sources |= {name for condition in spec.filters.values() for name in condition.fields}
+    sources |= {*spec.label_fields}
     recorded = sorted(sources & declared.keys())
     meaning = {
         "format": FORMAT_VERSION,
         "forget_ms": spec.forget_ms,
         "entities": {
-            name: {"index": i, "key": settings.entities[name].key}
+            name: {"index": i, "key": settings.entities[entity_of(entity)].key}
             | {part: asdict(entity)[part] for part in parts}
             for name, (i, entity) in kept.items()
         },

@@ -12,11 +12,13 @@ from worker.contracts.settings import Settings
 from worker.errors import ConfigError
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.entity import EntitySpec
+from worker.features.entity_table import Table
+from worker.features.label_view import is_of_labels
 from worker.features.spec import FeatureSpec
-from worker.features.table import Table
 
 OF_THE_EVENT = "it is of an event, not of an entity"
 COMPARES = "it compares an event with the history of its entity"
+OF_LABELS = "it is of what became known about events, which is stored apart"
 
 _NUMBERS = np.iinfo(np.int64).max  # hashes of the imagined events count down from here
 
@@ -53,11 +55,15 @@ class Standing:
     def left_out(self, entity: str) -> dict[str, str]:
         """Return the other features of its events, which no entity has alone, with the reason."""
         compared = set(self._entity(entity)[1].columns) - set(self._columns(entity))
-        return {
-            f.name: OF_THE_EVENT if f.entity is None else COMPARES
-            for column, f in enumerate(self._spec.features)
-            if f.entity is None or column in compared
-        }
+        reasons = {}
+        for column, f in enumerate(self._spec.features):
+            if f.entity is None:
+                reasons[f.name] = OF_THE_EVENT
+            elif is_of_labels(f) and f.entity == entity:
+                reasons[f.name] = OF_LABELS
+            elif column in compared:
+                reasons[f.name] = COMPARES
+        return reasons
 
     def read(self, entity: str, blobs: Sequence[bytes | None], at_ms: int) -> Float64:
         """Return a row of features per blob, shape (n, len(names)); None is one never seen.
@@ -77,16 +83,19 @@ class Standing:
         table.clear()
         table.check(stored)
         table.load(stored)
-        X = np.zeros((n, len(self._spec.features)))
+        X = np.zeros((n, len(self._spec.event_view)))
         table.process(self._imagined(ids, at_ms), ids, np.zeros(n, np.bool_), X)
         return X[:, self._columns(entity)]
 
     def _columns(self, entity: str) -> list[int]:
+        """Return its columns of X: not those that compare events, nor those that only help label
+        aggregates.
+        """
         features = self._spec.features
         return [
             column
             for column in self._entity(entity)[1].columns
-            if not AGGREGATIONS[features[column].aggregation].compares
+            if column < len(features) and not AGGREGATIONS[features[column].aggregation].compares
         ]
 
     def _entity(self, name: str) -> tuple[int, EntitySpec]:

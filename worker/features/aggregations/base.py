@@ -73,6 +73,9 @@ class Options:
     where: str = ""
     robust: bool = False
     beyond: float = 0.0
+    weight: str = ""
+    prior: float = 0.0
+    strength: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,185 @@
+"""The entities of one type in memory: their slots, what of them is dirty, and their blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from itertools import repeat
+
+import numpy as np
+
+from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64
+from worker.features.aggregations import AGGREGATIONS
+from worker.features.blob import BlobCodec
+from worker.features.kernels import fold
+from worker.features.plan import make_plan
+from worker.features.recording import recorded_values
+from worker.features.spec import FeatureSpec
+from worker.features.state import (
+    clear_slots,
+    copy_slots,
+    grow_slots,
+    make_rows,
+    with_free_tiles,
+)
+
+_SLOTS_FIRST = 256
+_EVICT_TO = 15 / 16  # of the bound, so that finding the oldest is paid once for many
+
+
+class Table:
+    """The entities of one type."""
+
+    def __init__(self, spec: FeatureSpec, index: int, entities_max: int) -> None:
+        entity = spec.parts[index]
+        self._sources = tuple(column.source for column in entity.recorded)
+        self._filters = spec.filters
+        view = spec.event_view if index < len(spec.entities) else spec.label_view
+        self._plan = make_plan(entity, view, spec.forget_ms)
+        self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
+        self._codec = BlobCodec(self._plan, spec.state_hash, entity.name, index)
+        self._entities_max = entities_max
+        self._optional = entity.optional
+        self._columns = np.array(entity.columns, np.int64)
+        self._empty = [AGGREGATIONS[view[c].aggregation].empty for c in entity.columns]
+        self._width = len(spec.event_view)
+        self._slots: dict[str, int] = {}
+        self._ids: list[str] = [""] * _SLOTS_FIRST
+        self._free = list(range(_SLOTS_FIRST - 1, -1, -1))
+        self._used = np.zeros(_SLOTS_FIRST, np.int64)  # number of the batch that used a slot last
+        self._batch = 0
+        self.dirty_count = 0
+
+    @property
+    def recorded_count(self) -> int:
+        """Return how many columns of an event it records: the width of `EntityRows.values`."""
+        return len(self._sources)
+
+    def missing(self, ids: list[str]) -> list[str]:
+        return [id_ for id_ in dict.fromkeys(ids) if id_ and id_ not in self._slots]
+
+    def check(self, part: Mapping[str, bytes | None]) -> None:
+        for blob in part.values():
+            if blob is not None:
+                self._codec.check(blob)
+
+    def load(self, part: Mapping[str, bytes | None]) -> None:
+        new = {id_: blob for id_, blob in part.items() if id_ not in self._slots}
+        self._places_for(new)
+        stored = [(self._slots[id_], blob) for id_, blob in new.items() if blob is not None]
+        if stored:
+            self._rows = with_free_tiles(self._plan, self._rows, len(stored))
+            slots = np.array([slot for slot, _ in stored], np.int64)
+            self._codec.decode(self._rows, slots, [blob for _, blob in stored])
+
+    def adopt(self, other: Table, ids: list[str]) -> None:
+        """Take the present states of entities, which are not here, from another table."""
+        self._rows = with_free_tiles(self._plan, self._rows, len(ids))
+        places = self._places_for(ids)
+        these = np.array([other._slots[id_] for id_ in ids], np.int64)
+        copy_slots(self._plan, other._rows, these, self._rows, places)
+
+    def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> Int64:
+        """Fold events and read them into rows of X; return the now at which each was read."""
+        slots = self._use(ids)
+        if self._optional:
+            X[np.ix_(slots < 0, self._columns)] = self._empty
+        values = recorded_values(self._sources, self._filters, events)
+        return self._fold(
+            slots, EntityRows(ids, events.time_ms, events.id_hash, values), duplicate, X
+        )
+
+    def fold_rows(self, rows: EntityRows) -> None:
+        """Fold rows in order without reading; those of entities that are not here are skipped."""
+        slots = np.fromiter(map(self._slots.get, rows.ids, repeat(-1)), np.int64, len(rows))
+        self._batch += 1
+        self._used[slots[slots >= 0]] = self._batch
+        X = np.empty((len(rows), self._width))
+        self._fold(slots, rows, np.zeros(len(rows), np.bool_), X)
+
+    def rows_of(self, events: Events, ids: list[str], duplicate: Bool) -> EntityRows:
+        """Return what `fold_rows` takes: the events of a batch that are no duplicates."""
+        values = recorded_values(self._sources, self._filters, events)
+        rows = EntityRows(ids, events.time_ms, events.id_hash, values)
+        if all(ids) and not duplicate.any():
+            return rows
+        return rows.take(np.flatnonzero(~duplicate & np.array(list(map(bool, ids)), np.bool_)))
+
+    def clear(self) -> None:
+        """Forget every entity, whatever the store has of it."""
+        slots = list(self._slots.values())
+        clear_slots(self._plan, self._rows, np.array(slots, np.int64))
+        self._free += reversed(slots)
+        self._slots.clear()
+        self.dirty_count = 0
+
+    def _use(self, ids: list[str]) -> Int64:
+        """Return the slots of entities that are here, -1 where an event has none."""
+        if not self._optional or all(ids):
+            slots = np.array(list(map(self._slots.__getitem__, ids)), np.int64)
+        else:
+            slots = np.array([self._slots[id_] if id_ else -1 for id_ in ids], np.int64)
+        self._batch += 1
+        self._used[slots[slots >= 0]] = self._batch
+        return slots
+
+    def _fold(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> Int64:
+        now = np.zeros(len(slots), np.int64)
+        self._rows = with_free_tiles(self._plan, self._rows, len(slots))
+        self.dirty_count += fold(
+            self._plan,
+            self._rows,
+            slots,
+            rows.time_ms,
+            rows.id_hash.view(np.int64),
+            rows.values,
+            duplicate,
+            now,
+            X,
+        )
+        return now
+
+    def take_dirty(self) -> list[tuple[str, bytes]]:
+        slots = np.flatnonzero(self._rows.dirty)
+        blobs = self._codec.encode(self._rows, slots)
+        self._rows.dirty[slots] = False
+        self.dirty_count = 0
+        return list(zip([self._ids[slot] for slot in slots.tolist()], blobs, strict=True))
+
+    def mark_dirty(self, id_: str) -> None:
+        slot = self._slots[id_]
+        self.dirty_count += not self._rows.dirty[slot]
+        self._rows.dirty[slot] = True
+
+    def evict(self) -> None:
+        if len(self._slots) <= self._entities_max:
+            return
+        excess = len(self._slots) - int(self._entities_max * _EVICT_TO)
+        slots = np.array(list(self._slots.values()), np.int64)
+        clean = slots[~self._rows.dirty[slots]]
+        oldest = clean[np.lexsort((clean, self._used[clean]))][:excess]
+        clear_slots(self._plan, self._rows, oldest)
+        for slot in oldest.tolist():
+            del self._slots[self._ids[slot]]
+            self._ids[slot] = ""
+            self._free.append(slot)
+
+    def _places_for(self, ids: Collection[str]) -> Int64:
+        """Return a new slot for each id."""
+        self._make_room(len(ids))
+        places = [self._free.pop() for _ in ids]
+        self._slots.update(zip(ids, places, strict=True))
+        for id_, slot in zip(ids, places, strict=True):
+            self._ids[slot] = id_
+        slots = np.array(places, np.int64)
+        self._used[slots] = self._batch
+        return slots
+
+    def _make_room(self, count: int) -> None:
+        have = len(self._ids)
+        if len(self._free) >= count:
+            return
+        more = max(have, count - len(self._free))
+        self._rows = grow_slots(self._rows, have + more)
+        self._used = np.concatenate([self._used, np.zeros(more, np.int64)])
+        self._ids += [""] * more
+        self._free = [*range(have + more - 1, have - 1, -1), *self._free]
