@@ -61,7 +61,11 @@ def fresh(told: Sequence[Told]) -> list[Told]:
 
 def score_of(row: Row) -> int | None:
     """Return the score that a row was served, in millionths; some have none."""
-    return None if row.items == 3 else row.amount * 7_919 % 1_000_001
+    return None if row.amount is None or row.items == 3 else row.amount * 7_919 % 1_000_001
+
+
+def units(values: Sequence[int | None]) -> np.ndarray:
+    return np.array([MISSING if v is None else v for v in values], np.int64)
 
 
 def updates_of(
@@ -76,7 +80,6 @@ def updates_of(
     for t in told:
         before.append(known.get(t.row, -1))
         known[t.row] = t.y
-    scores = [score_of(row) for row in of]
     return LabelUpdates(
         before=np.array([t.at - first for t in told], np.int64),
         event_ids=events.ids,
@@ -88,9 +91,8 @@ def updates_of(
         weight=np.ones(len(told)),
         weight_before=np.array([float(y >= 0) for y in before]),
         values={
-            "amount": np.array([row.amount for row in of], np.int64),
-            "items": np.array([row.items for row in of], np.int64),
-            "score": np.array([MISSING if s is None else s for s in scores], np.int64),
+            "amount": units([row.amount for row in of]),
+            "score": units([score_of(row) for row in of]),
         },
     )
 
@@ -114,7 +116,9 @@ class Stream:
         told = [t for t in self.told[self.given :] if t.at < end or last]
         updates = updates_of(self.rows, told, self.at, self.known)
         events = events_of(self.rows[self.at : end])
-        missing = self.tables.missing(events, updates)
+        missing = self.tables.missing(events)
+        labelled = self.tables.missing_labelled(updates.entity_ids)
+        missing += [key for key in labelled if key not in missing]
         self.tables.load(missing, [self.store.get(key) for key in missing])
         self.at, self.given = end, self.given + len(told)
         return self.tables.process(events, updates)

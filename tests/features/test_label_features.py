@@ -85,7 +85,7 @@ def weight_of(name: str) -> Callable[[Row], Any]:
         return rest
     if "_by_score" in name:
         return score
-    return lambda row: Fraction(row.amount, 100) if "_by_amount" in name else 1
+    return lambda row: Fraction(row.amount or 0, 100) if "_by_amount" in name else 1
 
 
 def strength_of(name: str) -> float:

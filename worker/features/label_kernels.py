@@ -13,18 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from worker.contracts.records import Bool, Float64, Int64
-from worker.features import (
-    accumulators,
-    codes,
-    compiling,
-    kernels,
-    label_plan,
-    label_reading,
-    plan,
-    reading,
-    ringing,
-    state,
-)
+from worker.features import kernels, label_plan, label_reading
 from worker.features.accumulators import accumulate, clear, high_square
 from worker.features.codes import MISSING, PLACE_COUNT
 from worker.features.compiling import borrowed, digest_of, helper, kernel
@@ -173,10 +162,7 @@ def _add(
                     tiles[at, recorded[f, PLACE_COUNT]] += sign
 
 
-SOURCES = (
-    accumulators, codes, compiling, kernels, label_plan, label_reading, plan, reading, ringing,
-    state,
-)  # fmt: skip
+SOURCES = (*kernels.SOURCES, kernels, label_plan, label_reading)
 """The modules whose helpers and constants are in `fold_labels`, other than this one."""
 
 

@@ -57,16 +57,22 @@ class FeatureTables:
         """Return whether some state is kept elsewhere."""
         return bool(self._foreign)
 
-    def missing(self, events: Events, updates: LabelUpdates | None = None) -> list[tuple[str, str]]:
+    def missing(self, events: Events) -> list[tuple[str, str]]:
         """Return the (entity, id) pairs that are not in memory, each once, in a fixed order.
 
         What became known of an entity is another pair than what happened: `terminal~labels`.
         """
-        asked = [(name, t, events.entity_ids[name]) for name, t in self._own.items()]
-        for name, table in self._labels.items():
-            ids = [*events.entity_ids[table.entity], *table.ids_of(updates)]
-            asked.append((name, table, ids))
-        return [(name, id_) for name, table, ids in asked for id_ in table.missing(ids)]
+        own = [(name, t, events.entity_ids[name]) for name, t in self._own.items()]
+        known = [(n, t, events.entity_ids[t.entity]) for n, t in self._labels.items()]
+        return [(name, id_) for name, table, ids in own + known for id_ in table.missing(ids)]
+
+    def missing_labelled(self, entity_ids: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+        """Return as `missing` the states that labels need: of the entities their events are of."""
+        return [
+            (name, id_)
+            for name, table in self._labels.items()
+            for id_ in table.missing(entity_ids[table.entity])
+        ]
 
     def missing_labelled(self, entity_ids: Mapping[str, list[str]]) -> list[tuple[str, str]]:
         """Return as `missing` the states that labels need: of the entities their events are of."""
