@@ -68,7 +68,10 @@ def test_every_contract_has_a_json_schema(what: str) -> None:
     schema = json.loads(json.dumps(json_schema(what, SETTINGS)))
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["type"] == "object"
-    assert schema["properties"]
+    kinds = [one["$ref"].rpartition("/")[2] for one in schema.get("anyOf", [])]
+    assert all(schema["$defs"][kind]["properties"]["kind"] for kind in kinds)
+    assert kinds == (["Alert", "IncidentClosed", "ModelNotice"] if what == "alerts" else [])
+    assert kinds or schema["properties"]
 
 
 def test_an_unknown_contract_is_refused_with_the_nearest() -> None:

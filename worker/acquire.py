@@ -246,6 +246,8 @@ class _Fold:
         topic = self._topics.journal
         pairs = zip(records.offsets, records.values, strict=True)
         batches = [(offset + 1, read_batch(value or b"", topic)) for offset, value in pairs]
+        said = [int(stamps_of(batch).get("next_notices", 0)) for _, batch in batches]
+        self._shard.notices_next = max([self._shard.notices_next, *said])
         return [(after, batch) for after, batch in batches if batch.num_rows]
 
     def _check_complete(self, log: Reader, behind: Inbox, end: int) -> None:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any  # JSON Schema
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from worker.config_problems import near
-from worker.contracts.messages import Alert, JournalRow, LabelMessage, Score
+from worker.contracts.messages import (
+    Alert,
+    IncidentClosed,
+    JournalRow,
+    LabelMessage,
+    ModelNotice,
+    Score,
+)
 from worker.contracts.settings import (
     DecisionSettings,
     FieldSettings,
@@ -23,12 +30,12 @@ from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec
 from worker.secondary import secondary_entities
 
-_CONTRACTS: dict[str, type[BaseModel]] = {
-    "config": Settings,
-    "labels": LabelMessage,
-    "alerts": Alert,
-    "scores": Score,
-    "journal": JournalRow,
+_CONTRACTS: dict[str, TypeAdapter[Any]] = {
+    "config": TypeAdapter(Settings),
+    "labels": TypeAdapter(LabelMessage),
+    "alerts": TypeAdapter(Alert | IncidentClosed | ModelNotice),
+    "scores": TypeAdapter(Score),
+    "journal": TypeAdapter(JournalRow),
 }
 CONTRACTS = ("config", "events", "labels", "alerts", "scores", "journal")
 
@@ -87,7 +94,7 @@ def json_schema(what: str, settings: Settings | None = None) -> dict[str, Any]:
             hint=near(what, CONTRACTS),
         )
     if what != "events":
-        return {"$schema": _DIALECT, **_CONTRACTS[what].model_json_schema()}
+        return {"$schema": _DIALECT, "type": "object", **_CONTRACTS[what].json_schema()}
     if settings is None:
         raise ConfigError(
             "schema events", expected="a configuration", got="none", hint="add -c FILE"

@@ -12,13 +12,14 @@ import numpy as np
 
 from worker.arrow import SCHEMA_VERSION, Examples, JournalRows, journal_records, training_records
 from worker.contracts.decisions import DECISIONS, Decision
-from worker.contracts.messages import Alert, IncidentClosed, Reason
+from worker.contracts.messages import Alert, IncidentClosed, ModelNotice, Reason
 from worker.contracts.records import Int64, Output, Records, Rejected
 from worker.contracts.settings import KafkaSettings, Settings
 from worker.decisions import Decided, Incident
 from worker.features.spec import FeatureSpec
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import reasons_for
+from worker.models.steward import Notice
 from worker.shard import Batch, Result, Shard
 
 _RECORD_BYTES_MAX = 900_000
@@ -65,7 +66,6 @@ class Emitter:
             "spec_hash": spec.spec_hash,
             "state_hash": spec.state_hash,
             "models": json.dumps(list(models.names)),
-            "model": settings.decision.model,
             "transactional_id": f"{settings.name}-{slot}",
         }
 
@@ -74,9 +74,11 @@ class Emitter:
         rows = self._rows(shard, result)
         alerts = self._alerts(shard, result)
         batch = result.batch
+        notices = self._notices(shard)
         outputs = [
             *self._journal(shard, rows),
             *self._alert_records(shard, alerts, result.decided),
+            *notices,
             *self._scores(shard, result),
             *self._dead_letters(shard, batch.records, batch.decoded.rejected),
             *self._dead_letters(shard, batch.label_records, batch.rejected_labels),
@@ -120,9 +122,11 @@ class Emitter:
     def _journal(self, shard: Shard, rows: JournalRows) -> list[Output]:
         stamps = {
             **self._stamps,
+            "model": self._models.champion_name,
             "partition": str(shard.partition),
             "next_events": str(shard.events_next),
             "next_labels": str(shard.labels_next),
+            "next_notices": str(shard.notices_next),
             **shard.stamps,
         }
         time_ms = max(0, shard.clock.now_ms)
@@ -155,7 +159,7 @@ class Emitter:
             score=score,
             threshold=float(result.decided.threshold[row]),
             severity=shard.decider.severity(score),
-            model=self._stamps["model"],
+            model=self._models.champion_name,
             model_version=int(result.versions[row]),
             reasons=[*self._listed(shard, result, row), *reasons][:reasons_max],
             incident_id=facts.incident_id,
@@ -187,6 +191,23 @@ class Emitter:
             )
             for key, message, time_ms in (*messages, *said[done:])
         ]  # fmt: skip
+
+    def _notices(self, shard: Shard) -> list[Output]:
+        """Return what befell the models since the last record of partition 0, as of this version.
+
+        How far it is published is a stamp of the journal in the same transaction: each goes out
+        once.
+        """
+        steward = self._models.steward
+        if shard.partition != 0 or steward.said <= shard.notices_next:
+            return []
+        fresh = [n for n in steward.notices if n.number >= shard.notices_next]
+        shard.notices_next = steward.said
+        time_ms = max(0, shard.clock.now_ms)
+        return [
+            Output(self._topics.alerts, 0, None, _notice(n).model_dump_json().encode(), time_ms)
+            for n in fresh
+        ]
 
     def _closed(self, shard: Shard, incident: Incident) -> IncidentClosed:
         declared = self._settings.decision.incidents
@@ -221,7 +242,7 @@ class Emitter:
                     "time_ms": int(events.time_ms[i]),
                     "score": float(result.score[row]),
                     "decision": DECISIONS[result.decided.code[row]],
-                    "model": self._stamps["model"],
+                    "model": self._models.champion_name,
                     "model_version": int(result.versions[row]),
                 }
             )
@@ -272,6 +293,13 @@ def _blank_rows(n: int, result: Result) -> JournalRows:
         calibrated=np.zeros((n, result.raw.shape[1])),
         X=np.zeros((n, result.X.shape[1])),
     )
+
+
+def _notice(notice: Notice) -> ModelNotice:
+    return ModelNotice(
+        number=notice.number, examples=notice.examples, cause=notice.kind, model=notice.model,
+        action=notice.action, text=notice.text,
+    )  # fmt: skip
 
 
 def _fill_names(rows: JournalRows, valid: Int64, ids: list[str], entity_ids: list[str]) -> None:

@@ -115,6 +115,7 @@ class Shard:
         self.stamps: dict[str, str] = {}
         self.events_next = 0
         self.labels_next = 0
+        self.notices_next = 0  # partition 0 publishes what befell models, each notice once
         self.clock = EventClock(settings.events.ahead_max)
         self.decider = Decider(settings, spec.names)
         self.tables = FeatureTables(
@@ -241,6 +242,7 @@ class Shard:
                 "statistics": self.statistics.to_bytes(),
                 "learned": self.tables.learned.to_state(),
                 "pending": None if self.pending is None else self.pending.to_state(),
+                "notices": self.notices_next,
             }
         )
 
@@ -249,6 +251,7 @@ class Shard:
         fields = msgspec.msgpack.decode(state)
         self.clock = EventClock.from_tuple(self.clock.ahead_max_ms, fields["clock"])
         self.decider.restore(fields["decider"])
+        self.notices_next = fields["notices"]
         self.tables.learned.restore(fields["learned"])
         if fields["spec"] == self._layout.spec_hash:
             self.statistics = FeatureStatistics.from_bytes(fields["statistics"])

@@ -47,7 +47,8 @@ class Reason(Message):
 class Alert(Message):
     """An event whose score reached the threshold that was in force, or that is on a block list.
 
-    The topic holds `IncidentClosed` too where incidents are declared: ``kind`` tells them apart.
+    The topic holds `IncidentClosed` too where incidents are declared, and `ModelNotice`: ``kind``
+    tells them apart.
     """
 
     schema_version: int = 1
@@ -85,6 +86,19 @@ class IncidentClosed(Message):
     suppressed_count: int
     score: float = Field(description="the highest")
     severity: str = Field(description="of the highest score")
+
+
+class ModelNotice(Message):
+    """What befell a model (drift, a guard, an order), on the alerts topic without a key."""
+
+    schema_version: int = 1
+    kind: Literal["model_notice"] = "model_notice"
+    number: int = Field(description="counts from 0 over the whole training log: unique and stable")
+    examples: int = Field(description="how many examples had been learned")
+    cause: Literal["drift", "guard", "order"]
+    model: str = Field(description="empty where it concerns all of them")
+    action: str = Field(description="what was done, such as reset or freeze; alert: nothing")
+    text: str
 
 
 class Score(Message):

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Notice:
 
     number: int
     examples: int
-    kind: str
+    kind: Literal["drift", "guard", "order"]
     model: str
     action: str
     text: str
@@ -311,7 +311,9 @@ class Steward:
             return self._models.champion
         return self._models.model_names.index(settings.model)
 
-    def _notice(self, kind: str, model: str, action: str, text: str) -> None:
+    def _notice(
+        self, kind: Literal["drift", "guard", "order"], model: str, action: str, text: str
+    ) -> None:
         self.notices.append(Notice(self.said, self.learned, kind, model, action, text))
         self.said += 1
 

@@ -1,0 +1,81 @@
+"""What befell models reaches the alerts topic once, whatever dies in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.worlds import drain, events, fill, new_log, settings, worker
+from worker.arrow import order_record
+from worker.stores.memory import MemoryStore
+from worker.streams.memory import MemoryLog
+
+
+def notices(log: MemoryLog, partitions: int = 1) -> list[dict[str, Any]]:
+    """Return the notices of the alerts topic, in order."""
+    found = []
+    for partition in range(partitions):
+        for value in log.read("alerts", partition, 0, 10**6).values:
+            message = msgspec.json.decode(value or b"")
+            if message["kind"] == "model_notice":
+                found.append(message)
+    return found
+
+
+def order(log: MemoryLog, action: str, model: str = "") -> None:
+    log.append("training", 0, order_record(action, model), None, 0)
+
+
+def test_an_order_of_the_training_log_is_followed_and_said_once() -> None:
+    """The champion changes for all that is scored behind it; the notice names both."""
+    log, stream = new_log(), events(200)
+    fill(log, stream[:100])
+    one = worker(log, MemoryStore())
+    drain(one)
+    order(log, "promote", "odd")
+    fill(log, stream[100:])
+    drain(one)
+    assert one.parts.models.champion_name == "odd"
+    (notice,) = notices(log)
+    assert (notice["cause"], notice["model"], notice["action"]) == ("order", "odd", "promote")
+    assert "odd decides in the place of fraud" in notice["text"]
+
+
+@pytest.mark.parametrize("keep_store", [True, False])
+def test_a_restart_does_not_say_it_again(keep_store: bool) -> None:
+    """The journal's stamp tells how far notices went out, also where the store was lost."""
+    log, stream, store = new_log(), events(300), MemoryStore()
+    fill(log, stream[:100])
+    order(log, "freeze", "odd")
+    drain(worker(log, store))
+    order(log, "thaw", "odd")
+    fill(log, stream[100:200])
+    second = worker(log, store if keep_store else MemoryStore())
+    drain(second)
+    fill(log, stream[200:])
+    drain(worker(log, store if keep_store else MemoryStore()))
+    assert [(n["number"], n["action"]) for n in notices(log)] == [(0, "freeze"), (1, "thaw")]
+
+
+def test_two_workers_say_it_once() -> None:
+    """Only the owner of partition 0 publishes."""
+    log, store = new_log(partitions=2), MemoryStore()
+    workers = [worker(log, store, slot=slot) for slot in "01"]
+    fill(log, events(100))
+    order(log, "freeze", "fraud")
+    drain(*workers)
+    fill(log, events(200)[100:])
+    drain(*workers)
+    assert len(notices(log, 2)) == 1
+
+
+def test_drift_is_said_in_the_alerts() -> None:
+    """Declared as alert: features that moved are named."""
+    log = new_log()
+    drift = [{"on": "features", "window": 100, "threshold": 0.05}]
+    fill(log, events(800))
+    drain(worker(log, MemoryStore(), config=settings(drift=drift)))
+    found = notices(log)
+    assert found and all(n["cause"] == "drift" and "PSI" in n["text"] for n in found)
