@@ -74,11 +74,6 @@ class FeatureTables:
             for id_ in table.missing(entity_ids[table.entity])
         ]
 
-    def missing_labelled(self, entity_ids: Mapping[str, list[str]]) -> list[tuple[str, str]]:
-        """Return as `missing` the states that labels need: of the entities their events are of."""
-        assert not entity_ids, "no entity has label features"
-        return []
-
     def load(self, keys: list[tuple[str, str]], blobs: list[bytes | None]) -> None:
         """Take the stored states of entities that `missing` named; None is one never seen.
 
