@@ -49,8 +49,8 @@ class FeatureTables:
         }
         self._kept: dict[str, Table] = {**self._own, **self._labels}
         self._empties = empties(spec.features)
-        hidden = {c for e in spec.entities if e.name in self._foreign for c in e.columns}
-        self.own_columns = np.array([c for c in range(len(spec.features)) if c not in hidden])
+        own = [c for c, f in enumerate(spec.features) if f.entity not in self._foreign]
+        self.own_columns = np.array(own, np.int64)
 
     @property
     def has_foreign(self) -> bool:
@@ -105,7 +105,7 @@ class FeatureTables:
         self, events: Events, updates: LabelUpdates | None = None
     ) -> tuple[Float64, Bool]:
         """Do as `process` without what is kept elsewhere: its columns are zero (for recovery)."""
-        return self._process(self._own, events, None)
+        return self._process(self._own, events, updates)
 
     def foreign_ids(self, events: Events) -> dict[str, list[str]]:
         """Return the ids, each once, of the entities kept elsewhere that a batch reads."""

@@ -1,0 +1,97 @@
+"""Label features in a whole worker: what is lost and built again reads the same."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from tests.test_runner import FragileStore, FragileStream, Killed
+from tests.worlds import drain, events, fill, journal, new_log, settings, worker
+from worker.contracts.settings import Settings
+from worker.features.spec import compile_features
+from worker.stores.memory import MemoryStore
+from worker.streams.memory import MemoryLog
+
+COUNT = 400
+
+
+def config() -> Settings:
+    windows = {"windows": ["6h", "1d"]}
+    of_labels: dict[str, Any] = {
+        "fraud_rate": windows, "genuine_count": windows, "time_since_last_fraud": {},
+        "fraud_run": {}, "clean_run": {}, "frauds": windows | {"weight": "1 - raw:fraud"},
+    }  # fmt: skip
+    return settings(
+        features={"amount": "$amount", "card": of_labels, "terminal": of_labels},
+        models={"fraud": {"preset": "logistic"}},
+    )
+
+
+def full_log() -> MemoryLog:
+    log = new_log()
+    fill(log, events(COUNT))
+    return log
+
+
+def certain(log: MemoryLog) -> list[dict[str, float]]:
+    """Return the features that no model has a say in, of every event."""
+    names = compile_features(config()).names
+    kept = [i for i, name in enumerate(names) if "_by_" not in name]
+    rows = [row["x"] for row in journal(log) if row["outcome"] == "scored"]
+    return [{names[i]: x[i] for i in kept} for x in rows]
+
+
+@functools.cache
+def quiet() -> list[dict[str, float]]:
+    log = full_log()
+    drain(worker(log, MemoryStore(), config=config()))
+    return certain(log)
+
+
+def test_labels_reach_the_features_of_later_events() -> None:
+    """Cards and terminals have known frauds, and runs of either kind."""
+    for name in quiet()[0]:
+        if name != "amount":
+            assert len({row[name] for row in quiet()}) > 2, name
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("fail_at", [2, 5, 8])
+def test_a_worker_killed_at_a_commit_reads_the_same_labels(fail_at: int, after: bool) -> None:
+    """Acquiring compares x with the journal's, bit for bit; what follows equals a quiet run."""
+    log, store = full_log(), MemoryStore()
+    with pytest.raises(Killed):
+        drain(
+            worker(
+                log, store, config=config(),
+                stream=FragileStream(log, fail_at, after=after, error=Killed),
+            )
+        )  # fmt: skip
+    drain(worker(log, store, config=config()))
+    assert certain(log) == quiet()
+
+
+@pytest.mark.parametrize("fail_at", [3, 6])
+def test_a_worker_killed_at_a_flush_reads_the_same_labels(fail_at: int) -> None:
+    """The store lags behind the log by one flush."""
+    log, store = full_log(), FragileStore(fail_at, after=False, error=Killed)
+    with pytest.raises(Killed):
+        drain(worker(log, store, config=config()))
+    drain(worker(log, store, config=config()))
+    assert certain(log) == quiet()
+
+
+def test_an_emptied_store_is_rebuilt_from_the_log_with_its_labels() -> None:
+    """Recorded scores come from the journal: the weighted features are equal too, or it stops."""
+    log = full_log()
+    with pytest.raises(Killed):
+        drain(
+            worker(
+                log, MemoryStore(), config=config(),
+                stream=FragileStream(log, 6, after=True, error=Killed),
+            )
+        )  # fmt: skip
+    drain(worker(log, MemoryStore(), config=config()))
+    assert certain(log) == quiet()
