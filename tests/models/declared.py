@@ -17,6 +17,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "adaptive_forest": {"n_trees": 2},
     "causes": {"heads": {"card": ["a", "c"], "terminal": ["b", "c"]}, "bins": 4, "warm_up": 30},
     "half_space_trees": {"window_size": 10, "height": 4},
+    "mahalanobis": {"warm_up": 40},
 }
 
 

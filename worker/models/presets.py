@@ -11,7 +11,7 @@ from worker.models.bins import LearnedBins
 from worker.models.blend import Blend
 from worker.models.causes import Causes
 from worker.models.paths import Builder
-from worker.models.unsupervised import half_space_trees
+from worker.models.unsupervised import half_space_trees, mahalanobis
 
 _OPTIMIZERS: dict[str, Callable[[float], Any]] = {
     "sgd": optim.SGD,
@@ -256,4 +256,5 @@ PRESETS: dict[str, Callable[..., Any]] = {
     "blend": blend,
     "causes": causes,
     "half_space_trees": half_space_trees,
+    "mahalanobis": mahalanobis,
 }

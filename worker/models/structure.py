@@ -34,7 +34,8 @@ _BUILTINS: dict[str, Any] = {
 _OWN = frozenset(
     {
         "worker.models.bins.LearnedBins", "worker.models.blend.Blend",
-        "worker.models.causes.Causes", "worker.models.sampled_scaler.SampledScaler",
+        "worker.models.causes.Causes", "worker.models.distance.RobustDistance",
+        "worker.models.sampled_scaler.SampledScaler",
     }
 )  # fmt: skip
 _REFUSED = ("river.datasets", "river.checks", "river.test", "river.dev", "river.dummy")

@@ -6,6 +6,7 @@ from typing import Any, Protocol  # Any: River's classes have no types
 
 from worker.models.binned_twin import binned_twin_of
 from worker.models.causes_twin import causes_twin_of
+from worker.models.distance import distance_twin_of
 from worker.models.forest_twin import forest_twin_of
 from worker.models.linear_twin import linear_twin_of
 from worker.models.versioned import Model
@@ -23,7 +24,8 @@ def twin_of(estimator: Any, feature_names: tuple[str, ...]) -> Twin | None:
 
     There is one for ``StandardScaler | LogisticRegression`` (SGD, AdaGrad or Adam, constant rates,
     log loss, no L1 penalty), for ``MinMaxScaler | HalfSpaceTrees``, for ``LearnedBins |
-    LogisticRegression`` (AdaGrad, no penalty), and for `worker.models.causes.Causes`. What the
+    LogisticRegression`` (AdaGrad, no penalty), and for the estimators of our own: `Causes` and
+    `RobustDistance`. What the
     estimator has learned goes along; the estimator itself stays as it is.
 
     Examples
@@ -36,6 +38,8 @@ def twin_of(estimator: Any, feature_names: tuple[str, ...]) -> Twin | None:
     >>> twin_of(linear_model.LogisticRegression(l1=0.1), ("a", "b")) is None
     True
     """
-    makers = (linear_twin_of, forest_twin_of, binned_twin_of, causes_twin_of)
+    makers = (
+        linear_twin_of, forest_twin_of, binned_twin_of, causes_twin_of, distance_twin_of,
+    )  # fmt: skip
     made = (maker(estimator, feature_names) for maker in makers)
     return next((twin for twin in made if twin is not None), None)

@@ -6,6 +6,7 @@ from typing import Any  # River's estimators have no common typed interface
 
 from river import anomaly, compose, preprocessing
 
+from worker.models.distance import RobustDistance
 from worker.models.sampled_scaler import SampledScaler
 
 
@@ -57,3 +58,33 @@ def half_space_trees(
         preprocessing.MinMaxScaler(),
         anomaly.HalfSpaceTrees(n_trees=n_trees, height=height, window_size=window_size, seed=seed),
     )
+
+
+def mahalanobis(*, window: int = 10_000, warm_up: int = 100) -> Any:
+    """Return `RobustDistance`: how far from the usual an event is, all features together.
+
+    Good where no labels come and features move together: it learns from every event and finds a
+    combination that does not fit, such as a high load at a low temperature, though each value
+    alone is usual. Outliers barely move it, levels that shift are followed. Weak where events form
+    several clusters. The score is a distance, about 1.0 for a usual event, without upper bound;
+    0.0 during the warm-up. It has a compiled twin:
+    about 1 µs to score and learn an event of 15 features, 14 µs of 90 (it grows with the square);
+    16 bytes a pair of features.
+
+    Parameters
+    ----------
+    window
+        Events that count; older ones fade.
+    warm_up
+        Events from which the scale of each feature is taken.
+
+    Examples
+    --------
+    >>> model = mahalanobis(warm_up=20)
+    >>> for i in range(200):
+    ...     model.learn_one({"load": float(i % 7), "heat": float(i % 7 + i % 2)})
+    >>> usual, odd = {"load": 6.0, "heat": 6.0}, {"load": 6.0, "heat": 1.0}
+    >>> model.score_one(odd) > 2.0 > model.score_one(usual)
+    True
+    """
+    return RobustDistance(window=window, warm_up=warm_up)
