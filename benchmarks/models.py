@@ -14,7 +14,10 @@ from typing import Any  # rows of a benchmark
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.contracts.settings import ModelSettings
+from worker.contracts.records import Events
+from worker.contracts.settings import ModelSettings, Settings
+from worker.decisions import Decider, Scores
+from worker.models.calibration import CALIBRATORS
 from worker.models.catalogue import build_model_set
 from worker.models.plain import pack, unpack
 from worker.models.reasons import FeatureStatistics
@@ -22,6 +25,21 @@ from worker.models.versioned import ModelSet
 
 FEATURES = 90
 RIVER_EVENTS, TWIN_EVENTS, BATCH = 1_000, 20_000, 500
+
+DECISIONS: dict[str, Any] = {
+    "name": "t",
+    "events": {
+        "topic": "t", "id": "id", "key": "card", "time": {"field": "at"},
+        "fields": {"id": "string", "card": "string", "at": "timestamp"},
+    },
+    "entities": {"card": {"key": "card"}},
+    "features": {},
+    "models": {"m": {"preset": "logistic"}},
+    "decision": {
+        "model": "m", "alert_rate": 0.005, "suppress": {"entity": "card", "within": "1h"},
+        "incidents": {"entity": "card"}, "severity": {"high": 0.9},
+    },
+}  # fmt: skip
 
 # Name, features, and what a configuration says. 10 x 8 and 25 x 15 are trees x height.
 CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (
@@ -41,7 +59,7 @@ CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (
 def run() -> list[dict[str, Any]]:
     """Return rows of name, value, unit, ratio, ratio_to; a ratio is River's time over ours."""
     rows = [row for name, count, words in CASES for row in _compare(name, count, words)]
-    return [*rows, *_snapshot(), _statistics()]
+    return [*rows, *_snapshot(), _statistics(), *_decided()]
 
 
 def _compare(name: str, count: int, words: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,6 +117,40 @@ def _statistics() -> dict[str, Any]:
     statistics.update(X, flagged)
     seconds = _best_s(lambda: statistics.update(X, flagged), 3)
     return _row("feature_statistics", seconds / len(X) * 1e6, None, None)
+
+
+def _decided() -> list[dict[str, Any]]:
+    """Return rows of calibrator and decision, learning each event's raw score, by kind."""
+    return [_decide("tail"), _decide("probability")]
+
+
+def _decide(kind: str) -> dict[str, Any]:
+    """Measure a calibrator that learns every event, and a share with suppression and incidents."""
+    settings = Settings.model_validate(DECISIONS)
+    decider, calibrator = Decider(settings, ("amount",)), CALIBRATORS[kind](10_000)
+    rng = np.random.default_rng(2)
+    raw, y = rng.random(TWIN_EVENTS), np.full(TWIN_EVENTS, -1, np.int8)
+    if kind == "probability":
+        y = (rng.random(TWIN_EVENTS) < 0.05).astype(np.int8)
+    time_ms = np.arange(TWIN_EVENTS, dtype=np.int64) * 1_000
+    cards = [f"c{i}" for i in rng.integers(0, 5_000, TWIN_EVENTS)]
+    rows, before, weight = np.arange(BATCH), np.arange(1, BATCH + 1), np.ones(BATCH)
+    batches = []
+    for start in range(0, TWIN_EVENTS, BATCH):
+        part = slice(start, start + BATCH)
+        events = Events(
+            rows, rows, time_ms[part], cards[part], np.zeros(BATCH, np.uint64),
+            {"card": cards[part]}, {},
+        )  # fmt: skip
+        batches.append((raw[part], y[part], events, raw[part, None]))
+
+    def work() -> None:
+        for scores, labels, events, X in batches:
+            out = calibrator.calibrate_learn(scores, scores, labels, weight, before)
+            decider.decide(Scores(events, rows, out, X, "t-0"))
+
+    work()
+    return _row(f"calibrate_{kind}_and_decide", _best_s(work, 5) / TWIN_EVENTS * 1e6, None, None)
 
 
 def _stream(count: int, events: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:

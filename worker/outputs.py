@@ -149,7 +149,7 @@ class Emitter:
         reasons_max = self._settings.decision.reasons_max
         reasons = reasons_for(
             self._features, result.X[i], snapshot.mean[k], snapshot.std[k],
-            int(snapshot.count[k]), reasons_max,
+            int(snapshot.count[k]), reasons_max, result.contributions[k], result.measure,
         )  # fmt: skip
         return Alert(
             alert_id=f"{records.topic}-{records.partition}-{int(events.offsets[i])}",

@@ -26,8 +26,9 @@ from worker.features.table import FeatureTables
 from worker.labels import decode_labels
 from worker.learning import Join, Walk, concerned, no_labels, with_observed
 from worker.models.advance import advance
+from worker.models.attribution import Attribution
 from worker.models.catalogue import ModelSet
-from worker.models.reasons import FeatureStatistics, Snapshot
+from worker.models.reasons import FeatureStatistics, Measure, Snapshot
 from worker.pending import EVENTS, QUEUE, TRUTHS, Pending, PendingState, rules_of
 from worker.segments import Part, label_cuts, maturity_cuts, merged, parts_of, slice_of
 from worker.waiting import Layout, Scored, scored_events
@@ -71,8 +72,8 @@ class Result:
     """What became of a batch, as columns over its valid events (n) and scored events (s).
 
     ``scored`` indexes the scored events; ``raw`` and ``calibrated`` have shape (s, n_models),
-    ``score`` is the champion's calibrated one. ``snapshot`` has the statistics before each alert,
-    in order, ``versions`` the model version that scored each event.
+    ``score`` is the champion's calibrated one. ``snapshot`` has statistics, ``contributions`` what
+    features did, per alert; ``versions`` the model version that scored each event.
     """
 
     batch: Batch
@@ -85,6 +86,8 @@ class Result:
     decided: Decided
     versions: Int64
     snapshot: Snapshot
+    contributions: Float64
+    measure: Measure
     join: Join
 
 
@@ -131,6 +134,7 @@ class Shard:
             self.pending = Pending(rules_of(settings.labels), self._layout)
         self._decoder = Decoder(settings)
         self._models = models
+        self._features = spec.features if settings.decision.reasons_max else ()
         self._learns_inline = learns_inline
 
     @property
@@ -179,15 +183,20 @@ class Shard:
 
     def process(self, batch: Batch, version: int) -> Result:
         """Score a batch and update the shard; event i sees every update by what came before it."""
+        attribution = Attribution(self._models, is_inline=self._learns_inline)
         part = merged(list(self._parts(batch, None)))
         scored, join = part.scored, part.join
-        decided = self._decide(batch, scored.rows, scored.score, scored.X)
-        snapshot = self.statistics.update(scored.X, np.flatnonzero(decided.alert))
+        decided = self._decide(batch, scored)
+        alerts = np.flatnonzero(decided.alert)
+        snapshot = self.statistics.update(scored.X, alerts)
+        contributions = attribution.explained(
+            self._features, scored.X, scored.raw, alerts, snapshot.mean, join.examples
+        )
         self._advance(batch.records, batch.label_records)
         return Result(
-            batch, part.X, scored.rows, part.duplicate, scored.raw, scored.calibrated,
-            scored.score, decided,
-            self._versions(version, len(scored), join), snapshot, join,
+            batch, part.X, scored.rows, part.duplicate, scored.raw, scored.calibrated, scored.score,
+            decided, self._versions(version, len(scored), join), snapshot, contributions,
+            attribution.measure, join,
         )  # fmt: skip
 
     def fold(self, batch: Batch, recorded: Recorded) -> None:
@@ -202,7 +211,7 @@ class Shard:
         """
         part = merged(list(self._parts(batch, recorded)))
         scored = part.scored
-        self._decide(batch, scored.rows, scored.score, scored.X)
+        self._decide(batch, scored)
         if recorded.X is not None or not self.tables.has_foreign:
             self.statistics.update(scored.X, np.empty(0, np.int64))
         self._advance(batch.records, batch.label_records)
@@ -370,11 +379,9 @@ class Shard:
         scored.score = np.ascontiguousarray(scored.calibrated[:, self._models.champion])
         join.fill_score(scored.score)
 
-    def _decide(
-        self, batch: Batch, scored: NDArray[np.intp], score: Float64, X: Float64
-    ) -> Decided:
-        place = f"{batch.records.topic}-{self.partition}"
-        return self.decider.decide(Scores(batch.decoded.events, scored, score, X, place))
+    def _decide(self, batch: Batch, part: Scored) -> Decided:
+        events, place = batch.decoded.events, f"{batch.records.topic}-{self.partition}"
+        return self.decider.decide(Scores(events, part.rows, part.score, part.X, place))
 
     def _versions(self, version: int, count: int, join: Join) -> Int64:
         """Return the model version of each event: constant, or counting examples where learning is

@@ -204,7 +204,17 @@ def test_class_weights_are_undone_before_any_label() -> None:
         {"m": ModelSettings(preset="logistic", params={"weight_positive": 5.0})}, ("a",), seed=0
     )
     raw = np.array([[0.5], [5 / 6]])
+    told = (np.full((100, 1), 0.5), np.tile([0, 1], 50).astype(np.int8), np.full(100, 1e-9))
+    models.calibrate_learn(raw[:0], *told, np.zeros(100, np.int64))
     assert np.allclose(models.calibrate(raw)[:, 0], [1 / 6, 0.5])
+
+
+def test_nothing_is_told_before_100_labels() -> None:
+    """A model that has learned nothing would seem to know much: its 0.5 is no even chance."""
+    raw, y = np.full(101, 0.5), np.tile([0, 1, 0], 34)[:101].astype(np.int8)
+    out = Probability(10_000).calibrate_learn(raw, raw, y, np.ones(101), np.arange(1, 102))
+    assert (out[:100] == 0.0).all()
+    assert 0.1 < out[100] < 0.6
 
 
 def test_the_kind_follows_from_what_the_model_learns() -> None:
@@ -216,7 +226,7 @@ def test_the_kind_follows_from_what_the_model_learns() -> None:
     }
     models = build_model_set(declared, ("x",), seed=0, champion="b")
     raw = np.array([[0.4, 0.4, 0.4]])
-    assert models.calibrate(raw)[0].round(9).tolist() == [0.4, 0.0, 0.4]
+    assert models.calibrate(raw)[0].round(9).tolist() == [0.0, 0.0, 0.4]
     assert (models.champion, models.champion_name) == (1, "b")
 
 

@@ -92,7 +92,7 @@ def test_a_heavy_top_value_is_not_called_rare() -> None:
 def test_nothing_is_called_rarer_than_the_evidence(count: int) -> None:
     """Until the window is full even the largest value has at least five in what was seen above."""
     sketch = sketch_of(10_000)
-    sketch.add(np.arange(count, dtype=float))
+    sketch.add(np.arange(1.0, count + 1.0))
     assert sketch.ranks(np.array([1e9]))[0] == 1 - EVIDENCE / count
     told = [share <= 1 - EVIDENCE / count for share in LEVELS]
     assert [sketch.threshold(k) < math.inf for k in range(4)] == told
@@ -101,7 +101,7 @@ def test_nothing_is_called_rarer_than_the_evidence(count: int) -> None:
 def test_nothing_is_told_before_1024_values() -> None:
     """All ranks are 0 and all quantiles infinite."""
     sketch = sketch_of(10_000)
-    sketch.add(np.arange(FIRST - 1.0))
+    sketch.add(np.arange(1.0, FIRST))
     assert (sketch.ranks(np.array([1e9]))[0], sketch.threshold(0)) == (0.0, math.inf)
 
 
@@ -112,6 +112,15 @@ def test_thresholds_and_ranks_are_inverse() -> None:
     for k, share in enumerate(LEVELS):
         rank = sketch.ranks(np.array([sketch.threshold(k)]))[0]
         assert math.isclose(rank, share, abs_tol=0.1 * (1 - share)), share
+
+
+def test_zeros_before_anything_else_tell_nothing() -> None:
+    """A model that says nothing yet does not make its first words rare; later zeros count."""
+    late, plain = sketch_of(10_000), sketch_of(10_000)
+    values = np.concatenate([np.random.default_rng(9).random(2_000), np.zeros(500)])
+    late.add(np.concatenate([np.zeros(3_000), values]))
+    plain.add(values)
+    assert late.to_bytes() == plain.to_bytes()
 
 
 def test_old_values_fade() -> None:

@@ -40,7 +40,11 @@ class Reason(Message):
     feature: str
     value: float
     typical: float = Field(description="this entity's or the population's usual value")
-    contribution: float = Field(description="distance from typical in standard deviations, signed")
+    contribution: float = Field(description="what the feature did, in units of measure; signed")
+    measure: Literal["log_odds", "score", "deviations"] = Field(
+        default="deviations",
+        description="of the log odds, of the raw score, or standard deviations from typical",
+    )
     text: str
 
 

@@ -79,7 +79,7 @@ def _make_reached(sources: str) -> Callable[..., None]:
             above[i] = scores[i] > thresholds[i]
             sketches.add(scores[i], table, scratch, buffer, counters, facts, levels)
             pace[NOW_MS] = max(pace[NOW_MS], time_ms[i])
-            if per_day > 0.0 and counters[sketches.BUFFERED] == 0:
+            if per_day > 0.0 and counters[sketches.SEEN] > 0 and counters[sketches.BUFFERED] == 0:
                 _keep_pace(pace)
                 if pace[SPAN_MS] > 0.0:
                     share = per_day / (pace[EVENTS] / pace[SPAN_MS] * DAY_MS)

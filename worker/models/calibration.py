@@ -31,8 +31,12 @@ LEVELS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 """Tail scores whose rate is held by feedback, and with them all between."""
 
 _PRIOR = (10.0, 10.0, 1.0)  # precision of the identity map: soon outweighed
+LABELS_MIN = 100.0
+"""Labels before a probability is told."""
+
+LABELS = 3  # where the map keeps their number, after a, b and c
 _SLOPE_MIN = 0.02  # keeps the order of scores
-_BETA = struct.Struct("<4s9d")
+_BETA = struct.Struct("<4s10d")
 _BETA_MAGIC = b"RWB1"
 
 
@@ -143,10 +147,11 @@ class Probability:
     """``probability``: the share of frauds among events that score like this one.
 
     Online beta calibration: log odds = a ln s - b ln(1 - s) + c, with a, b > 0, so the order of
-    scores stays. It begins as the identity, corrected for class weights and sampling, and follows
-    the labels by second-order steps that forget: a label that is ``window`` labels old counts 1/e.
-    Weights of labels count as numbers of labels: a negative sampled at rate r has weight 1/r.
-    Needs scores in [0, 1] and labels of both classes; costs 0.1 µs an event and 76 bytes.
+    scores stays. It is 0 before 100 labels: what a model says that has learned nothing means
+    nothing. It begins as the identity, corrected for class weights, and follows the labels by
+    second-order steps that forget: a label that is ``window`` labels old counts 1/e. Weights of
+    labels count as numbers of labels: a negative sampled at rate r has weight 1/r. Needs scores in
+    [0, 1] and labels of both classes; costs 0.1 µs an event and 84 bytes.
 
     Parameters
     ----------
@@ -160,16 +165,19 @@ class Probability:
 
     Examples
     --------
-    >>> doubled = Probability(10_000, odds_factor=2.0)
-    >>> none = (np.empty(0), np.empty(0, np.int8), np.empty(0), np.empty(0, np.int64))
-    >>> doubled.calibrate_learn(np.array([0.5]), *none).round(3).tolist()
-    [0.333]
+    >>> rng = np.random.default_rng(0)
+    >>> chance = rng.random(5_000)
+    >>> raw, y = chance / (2.0 - chance), (rng.random(5_000) < chance).astype(np.int8)
+    >>> halved = Probability(10_000)
+    >>> out = halved.calibrate_learn(raw, raw, y, np.ones(5_000), np.arange(1, 5_001))
+    >>> out[0], bool(abs(out[4_000:] - chance[4_000:]).mean() < 0.05)
+    (np.float64(0.0), True)
     """
 
     learns_from_events = False
 
     def __init__(self, window: int, odds_factor: float = 1.0) -> None:
-        self._theta = np.array([1.0, 1.0, -math.log(odds_factor)])
+        self._theta = np.array([1.0, 1.0, -math.log(odds_factor), 0.0])
         self._start = self._theta.copy()
         self._precision = np.array([_PRIOR[0], 0.0, 0.0, _PRIOR[1], 0.0, _PRIOR[2]])
         self._forget = 1.0 / window
@@ -196,9 +204,9 @@ class Probability:
     def restore(self, state: bytes) -> None:
         """Take a map and its certainty."""
         if len(state) != _BETA.size or state[:4] != _BETA_MAGIC:
-            raise StateLostError("calibrator probability", "76 bytes", f"{len(state)}")
+            raise StateLostError("calibrator probability", f"{_BETA.size} bytes", f"{len(state)}")
         values = _BETA.unpack(state)[1:]
-        self._theta[:], self._precision[:] = values[:3], values[3:]
+        self._theta[:], self._precision[:] = values[:4], values[4:]
 
 
 CALIBRATORS: dict[str, type[Identity] | type[Probability] | type[Tail]] = {
@@ -254,6 +262,8 @@ def _clipped(raw: float) -> float:
 
 @helper
 def _beta(raw: float, theta: Float64) -> float:
+    if theta[LABELS] < LABELS_MIN:
+        return 0.0
     score = _clipped(raw)
     logit = theta[0] * math.log(score) - theta[1] * math.log(1.0 - score) + theta[2]
     return 1.0 / (1.0 + math.exp(-logit))
@@ -269,6 +279,7 @@ def _step(
     map with the same small weight, towards where they started: without labels of one class the map
     cannot run away.
     """
+    theta[LABELS] += 1.0
     score = _clipped(raw)
     u, v = math.log(score), -math.log(1.0 - score)
     chance = 1.0 / (1.0 + math.exp(-(theta[0] * u + theta[1] * v + theta[2])))

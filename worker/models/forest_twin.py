@@ -86,6 +86,17 @@ class ForestTwin:
         scores[failed] = 0.0
         return scores
 
+    def fork(self) -> ForestTwin:
+        """Return a copy that learns on its own, with counts of its own."""
+        if not self._is_grown:
+            return copy.deepcopy(self)
+        other = copy.copy(self)  # the template's generator has drawn all it ever will
+        other.counts = Counts()
+        other._ranges, other._counters = self._ranges.copy(), self._counters.copy()
+        other._whole = self._whole.copy()
+        other._nodes = other._whole.view(np.float64)
+        return other
+
     def state_hash(self) -> str:
         """Return a hash of everything learned; the same for any history of scoring."""
         return state_hash(self.to_state())

@@ -75,6 +75,27 @@ class LinearTwin:
         scores[failed] = 0.0
         return scores
 
+    def contributions(self, x: Float64) -> Float64:
+        """Return weight times scaled value of each feature, in log odds.
+
+        The scaler centres, so the expectation of each is zero: their sum and the intercept are the
+        score's log odds. A feature that never varied adds nothing.
+        """
+        mean, spread = self._features[kernels.MEAN], self._features[kernels.SPREAD]
+        weight = self._features[kernels.WEIGHT]
+        if not self._with_std:
+            return weight * (x - mean)  # type: ignore[no-any-return]  # numpy's Any
+        known = spread != 0.0
+        return np.where(known, weight * (x - mean) / np.where(known, spread, 1.0), 0.0)
+
+    def fork(self) -> LinearTwin:
+        """Return a copy that learns on its own, with counts of its own."""
+        other = copy.copy(self)
+        other.counts = Counts()
+        other._features, other._intercept = self._features.copy(), self._intercept.copy()
+        other._counters = self._counters.copy()
+        return other
+
     def state_hash(self) -> str:
         """Return a hash of everything learned; the same for any history of scoring."""
         return state_hash(self.to_state())

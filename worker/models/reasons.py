@@ -1,14 +1,15 @@
 """Reasons: what is unusual about one event, in the units and words of its features.
 
-Every reason is computed from the event itself and from what was known before it; nothing is a
-guess about the inside of a model.
+Every reason is computed from the event itself, from what was known before it, and from the model
+that scored it as it was then. Which features are told follows from what each did to the score; what
+is said of them, from how far they are from their usual values.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -22,6 +23,10 @@ OBSERVATIONS_MIN = 30
 NOTABLE_MIN = 1.0
 """Standard deviations from which a distance is a reason; below it only the largest is told."""
 
+RAISING_MIN = 0.05
+"""Share of the largest contribution that a feature must have to be told."""
+
+Measure = Literal["log_odds", "score", "deviations"]
 _TOO_FEW = "too few events came before to say what is usual"
 _COUNTS = frozenset({"count", "distinct"})
 _UNITS_S = (("d", 86_400), ("h", 3_600), ("min", 60))
@@ -66,8 +71,14 @@ def reasons_for(
     std: Float64,
     count: int,
     reasons_max: int,
+    contributions: Float64 | None = None,
+    measure: Measure = "deviations",
 ) -> list[Reason]:
-    """Return up to `reasons_max` reasons, the largest distance first, ties in order of features.
+    """Return up to `reasons_max` reasons, the largest contribution first, ties in order of
+    features.
+
+    With ``contributions`` of the model these are the features that raised the score; where none
+    did, and without any, a contribution is the distance from the typical value.
 
     A distance is (value − typical) / spread. Typical is the entity's own mean where a feature has
     one and it is above zero (an empty window gives zero), else the mean of all events before; the
@@ -82,6 +93,8 @@ def reasons_for(
         standard deviation of each feature before the event.
     count
         How many events mean and std are of.
+    contributions, measure
+        What each feature did to the score, and in which units.
 
     Examples
     --------
@@ -95,12 +108,29 @@ def reasons_for(
     """
     assert len(features) == len(x) == len(mean) == len(std), (len(features), len(x))
     chosen: list[int] = []
+    if contributions is not None and reasons_max:
+        chosen = _raising(contributions)[:reasons_max]
+        if chosen:
+            parts = [(i, float(mean[i]), float(std[i]), float(contributions[i])) for i in chosen]
+            return [_model_reason(features, x, *part, measure) for part in parts]
     if count >= OBSERVATIONS_MIN:
         chosen = _ranked(features, np.asarray(x), np.asarray(mean), np.asarray(std))[:reasons_max]
     if not chosen:
         why = "nothing about it is unusual" if count >= OBSERVATIONS_MIN else _TOO_FEW
         return [_plain(features[0], float(x[0]), float(mean[0]), why)][:reasons_max]
     return [_reason(features, i, x, float(mean[i]), float(std[i])) for i in chosen]
+
+
+def typical_values(features: Sequence[FeatureWords], x: Float64, mean: Float64) -> Float64:
+    """Return the usual value of each feature: the entity's own mean where it has one, else that of
+    all events before.
+    """
+    typical = np.array(mean, np.float64)
+    for i, feature in enumerate(features):
+        own = _own(feature, x)
+        if own is not None:
+            typical[i] = own
+    return typical
 
 
 def format_seconds(seconds: float) -> str:
@@ -130,6 +160,32 @@ def _ranked(features: Sequence[FeatureWords], x: Float64, mean: Float64, std: Fl
     notable = int(np.count_nonzero(distance >= NOTABLE_MIN))
     best = order[: max(1, notable)]
     return comparable[best[distance[best] > 0]].tolist()  # type: ignore[no-any-return]
+
+
+def _raising(contributions: Float64) -> list[int]:
+    """Return the features that raised the score, those that did most first.
+
+    What did less than a twentieth of the largest is left out: it explains nothing.
+    """
+    order = np.argsort(-contributions, kind="stable")
+    least = max(0.0, RAISING_MIN * float(contributions[order[0]]))
+    return [i for i in order.tolist() if contributions[i] > least]
+
+
+def _model_reason(
+    features: Sequence[FeatureWords], x: Float64, i: int, mean: float, std: float,
+    contribution: float, measure: Measure,
+) -> Reason:  # fmt: skip
+    feature, value = features[i], float(x[i])
+    if std > 1e-12 * abs(mean):
+        reason = _reason(features, i, x, mean, std)
+    else:
+        usual = f"the usual {_format(feature, mean)}"
+        text = f"{_subject(feature, value)}; {usual} never varied"
+        reason = Reason(
+            feature=feature.name, value=value, typical=mean, contribution=0.0, text=text
+        )
+    return reason.model_copy(update={"contribution": contribution, "measure": measure})
 
 
 def _own(feature: FeatureWords, x: Float64) -> float | None:
@@ -209,4 +265,5 @@ __all__ = [
     "Snapshot",
     "format_seconds",
     "reasons_for",
+    "typical_values",
 ]

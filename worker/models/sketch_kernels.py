@@ -41,7 +41,12 @@ def add(
     value: float, table: Float64, scratch: Float64, buffer: Float64, counters: Int64,
     facts: Float64, levels: Float64,
 ) -> None:  # fmt: skip
-    """Add one value; merge when the block is full."""
+    """Add one value; merge when the block is full.
+
+    Zeros before anything else are left out: they stand for a model that says nothing yet.
+    """
+    if value == 0.0 and counters[SEEN] == 0:
+        return
     buffer[counters[BUFFERED]] = value
     counters[BUFFERED] += 1
     counters[SEEN] += 1

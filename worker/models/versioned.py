@@ -151,6 +151,11 @@ class ModelSet:
         return tuple(entry.model.learns_from_labels for entry in self._entries)
 
     @property
+    def champion_entry(self) -> Entry:
+        """Return the model that decides, with what belongs to it."""
+        return self._entries[self.champion]
+
+    @property
     def champion_name(self) -> str:
         """Return the name of the model that decides."""
         return self.names[self.champion]
@@ -292,7 +297,7 @@ class ModelSet:
         for i, entry in enumerate(self._entries):
             if entry.columns not in batches:
                 batches[entry.columns] = _narrow(full, entry)
-            batch = _at_rate(batches[entry.columns], float(self.rates[i]))
+            batch = at_rate(batches[entry.columns], float(self.rates[i]))
             found = entry.model.score_learn(batch).reshape(len(X), 1 + len(entry.model.heads))
             scores[:, i] = found[:, 0]
             heads = found.shape[1] - 1
@@ -348,7 +353,7 @@ def _narrow(batch: Batch, entry: Entry) -> Batch:
     return replace(batch, names=entry.feature_names, X=X, learn_x=learn_X)
 
 
-def _at_rate(batch: Batch, rate: float) -> Batch:
+def at_rate(batch: Batch, rate: float) -> Batch:
     """Return the batch with the weights of its examples times a rate; without them at 0."""
     if rate == 1.0:
         return batch

@@ -1,0 +1,142 @@
+"""What features did to a score: exact for linear models, the model's own scores for the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker.contracts.settings import ModelSettings
+from worker.models.attribution import Additive, Attribution
+from worker.models.catalogue import build_model_set
+from worker.models.reasons import FeatureStatistics, reasons_for
+from worker.models.versioned import ModelSet
+
+FEATURES = 6
+NAMES = tuple(f"f{i}" for i in range(FEATURES))
+DECLARED: dict[str, dict[str, Any]] = {
+    "linear": {"preset": "logistic"},
+    "forest": {"preset": "half_space_trees", "params": {"n_trees": 25}},
+    "tree": {"river": ["preprocessing.StandardScaler", {"tree.HoeffdingTreeClassifier": {
+        "grace_period": 50}}]},
+    "bayes": {"river": "naive_bayes.GaussianNB"},
+}  # fmt: skip
+NOTHING = (
+    np.empty((0, FEATURES)), np.empty(0, np.int8), np.empty(0), np.empty(0, np.int64)
+)  # fmt: skip
+
+
+class Words:
+    """A feature as reasons see it."""
+
+    entity = field = window_ms = typical = None
+    aggregation = "field"
+
+    def __init__(self, name: str) -> None:
+        self.name = self.words = name
+
+
+def world(name: str, n: int = 3_000) -> tuple[ModelSet, np.ndarray, np.ndarray, np.ndarray]:
+    """Return a taught model, its events, their labels, and the sign of each feature's effect."""
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(n, FEATURES))
+    effect = np.array([1.0, -1.2, 0.8, -0.9, 1.1, -0.7])
+    y = (X @ effect + rng.normal(size=n) > 1).astype(np.int8)
+    models = build_model_set({"m": ModelSettings(**DECLARED[name])}, NAMES, seed=1)
+    labels = y if models.learns_from_labels else np.full(n, -1, np.int8)
+    models.learn(X, labels, np.ones(n))
+    return models, X, labels, effect
+
+
+@pytest.mark.parametrize("name", ["linear", "forest", "tree"])
+def test_a_planted_anomaly_is_among_the_first_three_reasons(name: str) -> None:
+    """Of the events with one strange feature that score above 95 % of all, 95 % name it."""
+    models, X, _, effect = world(name)
+    rng, statistics = np.random.default_rng(9), FeatureStatistics(FEATURES)
+    statistics.update(X, np.empty(0, np.int64))
+    high, found, planted = np.quantile(models.score(X)[:, 0], 0.95), 0, 0
+    for turn in range(360):
+        column = turn % FEATURES
+        x = rng.normal(size=(1, FEATURES))
+        x[0, column] = 8.0 * np.sign(effect[column])
+        seen = statistics.update(x, np.zeros(1, np.int64))
+        if models.score(x)[0, 0] <= high:
+            continue
+        made = Attribution(models, is_inline=False)
+        did = made.of(x, models.score(x), np.zeros(1, np.int64), seen.mean, *NOTHING)[0]
+        reasons = reasons_for(
+            [Words(n) for n in NAMES], x[0], seen.mean[0], seen.std[0], 3_000, 3, did, made.measure
+        )
+        planted += 1
+        found += NAMES[column] in [reason.feature for reason in reasons]
+    assert planted >= 15
+    assert found / planted >= 0.95
+
+
+def test_linear_contributions_sum_to_the_log_odds() -> None:
+    """They equal weight times scaled value of the River pipeline, to the last bits."""
+    models, X, _, _ = world("linear")
+    twin: Any = models["m"]
+    pipeline = twin.to_river()
+    scaler, linear = pipeline.steps.values()
+    for x in X[:50]:
+        did = twin.contributions(x)
+        scaled = scaler.transform_one(dict(zip(NAMES, x.tolist(), strict=True)))
+        assert np.allclose(did, [linear.weights[n] * scaled[n] for n in NAMES], rtol=1e-12)
+        logit = did.sum() + linear.intercept
+        assert np.isclose(1 / (1 + np.exp(-logit)), models.score(x[None])[0, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_inline_contributions_are_of_the_model_that_scored(name: str) -> None:
+    """Learning goes on within a batch; each alert is explained by the model before its own event,
+    as a run that stops there would.
+    """
+    models, X, labels, _ = world(name, 600)
+    batch, y = X[:80] * 1.5, labels[:80].copy()
+    rows, before = np.array([3, 40, 79]), np.arange(1, 81)
+    typical = np.zeros((3, FEATURES))
+    examples = (batch, y, np.ones(80), before)
+    made = Attribution(models, is_inline=True)
+    raw = models.score_learn(batch, *examples)
+    did = made.of(batch, raw, rows, typical, *examples)
+    after = models.state_hash()
+    again, _, _, _ = world(name, 600)
+    for k, row in enumerate(rows):
+        stop = 0 if k == 0 else int(rows[k - 1])
+        again.learn(batch[stop:row], y[stop:row], np.ones(row - stop))
+        assert again.score(batch[row : row + 1])[0, 0] == raw[row, 0]
+        plain = Attribution(again, is_inline=False)
+        expected = plain.of(batch, raw, rows[k : k + 1], typical[:1], *NOTHING)
+        assert np.array_equal(did[k], expected[0])
+    assert models.state_hash() == after
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_explaining_changes_nothing(name: str) -> None:
+    """Attribution asks the model and leaves its state as it was."""
+    models, X, _, _ = world(name, 600)
+    before = models.state_hash()
+    Attribution(models, is_inline=False).of(X, models.score(X), np.arange(3), X[:3] * 0, *NOTHING)
+    assert models.state_hash() == before
+
+
+def test_a_score_of_another_model_is_not_explained() -> None:
+    """Where the model does not give the served score again, it says nothing."""
+    models, X, _, _ = world("linear", 600)
+    other = models.score(X) * 0.999
+    did = Attribution(models, is_inline=False).of(X, other, np.arange(3), X[:3] * 0, *NOTHING)
+    assert not did.any()
+
+
+def test_features_that_a_model_does_not_read_did_nothing() -> None:
+    """A model of two features leaves the others at zero."""
+    declared = ModelSettings(preset="logistic", features=("f4", "f1"))
+    models = build_model_set({"m": declared}, NAMES, seed=0)
+    X = np.random.default_rng(0).normal(size=(300, FEATURES))
+    models.learn(X, (X[:, 1] > 0).astype(np.int8), np.ones(300))
+    made = Attribution(models, is_inline=False)
+    did = made.of(X, models.score(X), np.arange(1), X[:1], *NOTHING)[0]
+    assert np.flatnonzero(did).tolist() == [1, 4]
+    assert isinstance(models["m"], Additive)

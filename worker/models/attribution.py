@@ -1,0 +1,144 @@
+"""What each feature did to a score, by the champion as it was when it scored.
+
+A model with exact contributions says them itself (`LinearTwin.contributions`). Any other is asked
+again, twice per feature: what the score loses if this feature alone had its usual value, and what
+the score of a usual event gains if it alone had this event's value. The mean of both is its
+contribution. All are scores of the model at the version that served the event, never of another.
+
+*Source*: the first and last term of the Shapley value, Strumbelj and Kononenko 2014, doi
+10.1007/s10115-013-0679-x.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from worker.contracts.records import Float64, Int64
+from worker.models.advance import Examples
+from worker.models.batch import Batch
+from worker.models.reasons import FeatureWords, Measure, typical_values
+from worker.models.versioned import Entry, Int8, Model, ModelSet, at_rate
+
+
+@runtime_checkable
+class Additive(Protocol):
+    """A model whose score, before its link, is a sum over features."""
+
+    def contributions(self, x: Float64) -> Float64:
+        """Return what each feature adds for ``x`` (f,), against its expectation."""
+
+
+@runtime_checkable
+class Forking(Protocol):
+    """A model that can be copied cheaply."""
+
+    def fork(self) -> Model:
+        """Return a copy that learns on its own."""
+
+
+class Attribution:
+    """The champion at the start of a batch; made before the batch is scored.
+
+    Where learning is inline the model moves on within the batch, so a copy is kept, and taught the
+    batch's examples again up to each alert. If the copy does not give the score that was served, as
+    a review changed the model in between, it says nothing: no reason is of another model.
+    """
+
+    def __init__(self, models: ModelSet, *, is_inline: bool) -> None:
+        self._entry: Entry = models.champion_entry
+        self._column, self._rate = models.champion, float(models.rates[models.champion])
+        self._is_inline = is_inline
+        self._model = _fork(self._entry.model) if is_inline else self._entry.model
+
+    @property
+    def measure(self) -> Measure:
+        """Return what contributions are in: ``log_odds`` or ``score``."""
+        return "log_odds" if isinstance(self._model, Additive) else "score"
+
+    def explained(
+        self,
+        features: Sequence[FeatureWords],
+        X: Float64,
+        raw: Float64,
+        rows: Int64,
+        mean: Float64,
+        examples: Examples,
+    ) -> Float64:
+        """Return `of` against the usual values: each entity's own mean, else ``mean`` (k, f).
+
+        Zeros without ``features``, where no reasons are asked for.
+        """
+        if not len(rows) or not features:
+            return np.zeros((len(rows), X.shape[1]))
+        pairs = zip(X[rows], mean, strict=True)
+        typical = np.stack([typical_values(features, x, usual) for x, usual in pairs])
+        y = examples.y.astype(np.int8)
+        return self.of(X, raw, rows, typical, examples.X, y, examples.weight, examples.before)
+
+    def of(
+        self,
+        X: Float64,
+        raw: Float64,
+        rows: Int64,
+        typical: Float64,
+        learn_X: Float64,
+        learn_y: Int8,
+        learn_weight: Float64,
+        learn_before: Int64,
+    ) -> Float64:
+        """Return contributions (k, f) of rows of ``X``, in order; zero for features not read.
+
+        Parameters
+        ----------
+        raw
+            (n, names): the raw scores of the events ``X`` as served.
+        rows
+            (k,), increasing.
+        typical
+            (k, f): the usual value of each feature before each of these events.
+        learn_X, learn_y, learn_weight, learn_before
+            The batch's examples, as `ModelSet.score_learn` was given them.
+        """
+        columns = list(range(X.shape[1]) if self._entry.columns is None else self._entry.columns)
+        out, done = np.zeros((len(rows), X.shape[1])), 0
+        for k, row in enumerate(rows.tolist()):
+            if self._is_inline:
+                due = int(np.searchsorted(learn_before, row, side="right"))
+                self._learn(learn_X[done:due, columns], learn_y[done:due], learn_weight[done:due])
+                done = due
+            did, score = self._one(X[row, columns], typical[k, columns])
+            if score == raw[row, self._column]:
+                out[k, columns] = did
+        return out
+
+    def _learn(self, X: Float64, y: Int8, weight: Float64) -> None:
+        names, before = self._entry.feature_names, np.zeros(len(y), np.int64)
+        batch = Batch(names, X[:0], X, y, weight, before)
+        self._model.score_learn(at_rate(batch, self._rate))
+
+    def _one(self, x: Float64, typical: Float64) -> tuple[Float64, float]:
+        """Return the contributions to the score of ``x``, and that score."""
+        if isinstance(self._model, Additive):
+            return self._model.contributions(x), float(self._scores(x[None])[0])
+        n = len(x)
+        each = np.arange(n)
+        # The event, with one feature as usual, the usual, with one feature of the event.
+        X = np.concatenate([np.tile(x, (n + 1, 1)), np.tile(typical, (n + 1, 1))])
+        X[1 + each, each], X[2 + n + each, each] = typical, x
+        scores = self._scores(X)
+        lost, gained = scores[0] - scores[1 : n + 1], scores[n + 2 :] - scores[n + 1]
+        return (lost + gained) / 2.0, float(scores[0])
+
+    def _scores(self, X: Float64) -> Float64:
+        nothing = np.empty(0)
+        none = (X[:0], nothing.astype(np.int8), nothing, nothing.astype(np.int64))
+        batch = Batch(self._entry.feature_names, np.ascontiguousarray(X), *none)
+        return self._model.score_learn(batch).reshape(len(X), -1)[:, 0]
+
+
+def _fork(model: Model) -> Model:
+    return model.fork() if isinstance(model, Forking) else copy.deepcopy(model)
