@@ -259,13 +259,18 @@ def replay(
     scores = ScoreFile(out / "scores.parquet", settings, models.names)
     metrics = Metrics()
 
+    event_ms = 0
+
     def committed(outcome: Outcome) -> None:
+        nonlocal event_ms
+        event_ms = max(event_ms, int(outcome.rows.time_ms.max(initial=0)))
         scores.add(0, outcome.rows)
         metrics.add(outcome)
         on_commit(outcome, stream)
 
     started_s = clock_s()
-    parts = Parts(settings, spec, models, stream, MemoryStore(), Telemetry(time.time))
+    store = MemoryStore(lambda: event_ms)  # what nobody will ask for again goes by event time
+    parts = Parts(settings, spec, models, stream, store, Telemetry(time.time))
     runner = Runner(
         parts,
         lambda: stream.exhausted and runner.idle,

@@ -32,3 +32,17 @@ def test_without_a_clock_nothing_expires() -> None:
     store = MemoryStore()
     store.flush("s", None, Meta(b"a", 0, 0, 0), [Write("x:1", b"1", 1)])
     assert store.load("s", b"a", ["x:1"]) == [b"1"]
+
+
+def test_what_has_expired_is_freed_by_the_next_flush() -> None:
+    """A replay's memory does not grow with its length: 100 keys written, two of them there."""
+    now_ms = [0]
+    store = MemoryStore(lambda: now_ms[0])
+    version = None
+    for i in range(100):
+        now_ms[0] = 10 * i
+        store.flush("s", version, Meta(b"%d" % i, 0, 0, 0), [Write(f"x:{i}", b"1", 15)])
+        version = b"%d" % i
+    held = store._spaces["s"]
+    assert list(held.values) == list(held.expires_ms) == ["x:98", "x:99"]
+    assert len(held.ends) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from worker.errors import StateLostError
 from worker.stores import Meta, Write
@@ -14,6 +15,7 @@ class _Space:
     meta: Meta | None = None
     values: dict[str, bytes] = field(default_factory=dict)
     expires_ms: dict[str, int] = field(default_factory=dict)
+    ends: list[tuple[int, str]] = field(default_factory=list)  # a heap; what was rewritten is stale
 
 
 class MemoryStore:
@@ -22,8 +24,8 @@ class MemoryStore:
     Parameters
     ----------
     clock_ms
-        Tells the time by which a ``ttl_ms`` runs. Without one nothing expires: a replay must not
-        depend on how fast it runs.
+        Tells the time by which a ``ttl_ms`` runs. Without one nothing expires. A replay gives its
+        event time: it must not depend on how fast it runs.
 
     Examples
     --------
@@ -68,6 +70,7 @@ class MemoryStore:
             return
         if _version(held) != version:
             raise _lost(space)
+        self._expire(held)
         for write in writes:
             self._apply(held, write)
         held.meta = meta
@@ -94,14 +97,16 @@ class MemoryStore:
             return
         held.values[write.key] = write.value
         if write.ttl_ms is not None and self._clock_ms is not None:
-            held.expires_ms[write.key] = self._clock_ms() + write.ttl_ms
+            end_ms = self._clock_ms() + write.ttl_ms
+            held.expires_ms[write.key] = end_ms
+            heappush(held.ends, (end_ms, write.key))
 
     def _expire(self, held: _Space) -> None:
-        if self._clock_ms is None or not held.expires_ms:
-            return
-        now_ms = self._clock_ms()
-        for key in [key for key, end_ms in held.expires_ms.items() if end_ms <= now_ms]:
-            del held.expires_ms[key], held.values[key]
+        now_ms = 0 if self._clock_ms is None else self._clock_ms()
+        while held.ends and held.ends[0][0] <= now_ms:
+            end_ms, key = heappop(held.ends)
+            if held.expires_ms.get(key) == end_ms:
+                del held.expires_ms[key], held.values[key]
 
 
 def _version(held: _Space) -> bytes | None:
