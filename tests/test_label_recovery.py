@@ -17,13 +17,22 @@ COUNT = 60
 MODES: list[dict[str, Any]] = [
     {"mode": "explicit"},
     {"mode": "positives_only", "maturity": "1h", "negative_rate": 0.5},
+    {"mode": "explicit", "has_label_features": True},
 ]
+LABEL_FEATURES: dict[str, Any] = {
+    "amount": "$amount",
+    "card": {"count": ["1d"], "genuine_count": ["1d"]},
+    "terminal": {"fraud_rate": ["1d"], "frauds": {"windows": ["1d"], "weight": "1 - raw:fraud"}},
+}
 
 
 def config(labels: dict[str, Any]) -> Settings:
+    rules = {name: value for name, value in labels.items() if name != "has_label_features"}
+    features = {"features": LABEL_FEATURES} if "has_label_features" in labels else {}
     return settings(
-        labels={"topic": "labels", "horizon": "5h", "cached_max": 5, **labels},
+        labels={"topic": "labels", "horizon": "5h", "cached_max": 5, **rules},
         runner={"batch_records_max": 7, "dirty_max": 20},
+        **features,
     )
 
 
@@ -63,7 +72,10 @@ def state_of(runner: Runner, store: MemoryStore) -> dict[str, object]:
 def test_pending_after_a_crash_anywhere_is_that_of_a_quiet_run(
     labels: dict[str, Any], flush_every_s: float | None
 ) -> None:
-    """After each step the worker dies; the next one goes on, from the store and from nothing."""
+    """After each step the worker dies; the next one goes on, from the store and from nothing.
+
+    Label features are computed again on the way and must be those of the journal, bit for bit.
+    """
     quiet_log, quiet_store = log_of_labels(), MemoryStore()
     quiet = worker(quiet_log, quiet_store, config=config(labels))
     drain(quiet)
