@@ -265,6 +265,14 @@ def test_a_revised_label_counts_once() -> None:
         assert features_of(spec, rows, told)["card_genuine_count_1d"] == 0.0
 
 
+@pytest.mark.parametrize(("key", "y"), [("frauds", 1), ("clean_run", 0)])
+def test_an_entity_of_which_nothing_else_is_asked_has_a_now(key: str, y: int) -> None:
+    """A terminal with no feature of what happened still reads what became known."""
+    spec = label_spec({"terminal": {key: ["1d"] if key == "frauds" else {}}}, 4)
+    rows = [Row(f"e{i}", 1_000 * i) for i in range(3)]
+    assert list(features_of(spec, rows, [Told(2, 0, y)]).values()) == [1.0]
+
+
 def test_an_unlabelled_entity_has_the_stated_defaults() -> None:
     """Each aggregate's ``empty``."""
     spec = SPECS["plain", 64]

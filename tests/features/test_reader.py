@@ -15,6 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from tests.features.label_streams import (
+    Stream,
+    Told,
+    label_settings,
+    label_spec,
+    labelled_streams,
+)
 from tests.features.streams import (
     LATE_MS,
     START_MS,
@@ -33,6 +40,7 @@ from tests.worlds import settings as world_settings
 from worker.contracts.settings import RedisSettings, Settings
 from worker.errors import ConfigError, StateLostError, TransientError
 from worker.features.aggregations import AGGREGATIONS
+from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.features.reader import Reader
 from worker.features.spec import compile_features
 from worker.features.standing import Standing, before_the_event
@@ -72,6 +80,56 @@ def test_a_reading_is_what_an_event_of_that_instant_would_read(
     standing = Standing(settings_of(AFTER, ring), spec_of(AFTER, ring))
     found = standing.read("card", [blobs.get(card) for card in "ab"], START_MS + at)
     assert found.tolist() == X[:, 1:].tolist()
+
+
+KNOWN: dict[str, Any] = {
+    "amount": "$amount",
+    "card": {
+        name: {"windows": ["5s", "1m", "1d"], "delay": "5s"} if kind.each == "windows" else {}
+        for name, kind in LABEL_AGGREGATIONS.items()
+    },
+    "terminal": {"clean_run": {}},  # nothing of what happened
+}
+KNOWN_BEFORE: dict[str, Any] = {
+    **KNOWN, "card": KNOWN["card"]
+    | {"fraud_rate": {**KNOWN["card"]["fraud_rate"], "include_current": False}},
+}  # fmt: skip
+
+
+@UNHURRIED
+@given(
+    stream=labelled_streams(),
+    ring=st.sampled_from((2, 32)),
+    later=st.sampled_from((0, *STEPS_MS, *(-late for late in LATE_MS), 400 * 86_400_000)),
+)
+def test_a_reading_of_what_became_known_is_what_an_event_of_that_instant_would_read(
+    stream: tuple[list[Row], list[Told]], ring: int, later: int
+) -> None:
+    """Every label aggregate, from what happened and what became known of a card, a terminal."""
+    rows, told = stream
+    at = max(row.at for row in rows) + later
+    writer = Stream(tables_of(label_spec(KNOWN, ring)), rows, told)
+    asked = Stream(tables_of(label_spec(KNOWN_BEFORE, ring)), rows, told)
+    writer.step(len(rows))
+    asked.step(len(rows))
+    writer.flush()
+    probes = [Row(f"probe-{card}", at, card=card, terminal=f"t{card}") for card in "ab"]
+    probes.append(Row("probe-c", at, card="c", terminal=rows[0].terminal))
+    X, _ = step(asked.tables, probes)
+    standing = Standing(label_settings(KNOWN, ring), label_spec(KNOWN, ring))
+    for entity, ids, places in (("card", "ab", [0, 1]), ("terminal", [rows[0].terminal], [2])):
+        columns = [asked_name(entity, name) for name in standing.names(entity)]
+        of_x = [label_spec(KNOWN_BEFORE, ring).names.index(name) for name in columns]
+        happened, known = (
+            [writer.store.get((part, id_)) for id_ in ids] for part in standing.parts(entity)
+        )
+        found = standing.read(entity, happened, START_MS + at, known)
+        assert found.tolist() == X[places][:, of_x].tolist()
+
+
+def asked_name(entity: str, name: str) -> str:
+    """Return what a feature is called that leaves the event itself out."""
+    return f"{name}_before" if name.startswith(f"{entity}_fraud_rate") else name
 
 
 EACH: dict[str, Any] = {
@@ -137,9 +195,9 @@ def server() -> Iterator[ValkeyServer]:
         yield started
 
 
-def run_world(server: ValkeyServer, partitions: int = 3) -> tuple[Settings, Any]:
+def run_world(server: ValkeyServer, partitions: int = 3, **changes: Any) -> tuple[Settings, Any]:
     """Run a worker over a small world into the server; return its configuration and its log."""
-    config = world_settings()
+    config = world_settings(**changes)
     log = new_log(partitions)
     fill(log, events(300))
     store = RedisStore(RedisSettings.model_construct(url=SecretStr(server.url), timeout=5_000))
@@ -177,6 +235,31 @@ def test_current_features_are_those_of_the_last_event_served(server: ValkeyServe
         current = reader.read("card", card, row["time_ms"])
         assert current.pop("card_time_since_last") == 0.0
         assert current == served
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_what_became_known_is_read_beside_what_happened(
+    server: ValkeyServer, partitions: int
+) -> None:
+    """One command; a delay longer than labels take makes the last event served comparable."""
+    delayed = {"windows": ["1d"], "delay": "4h"}
+    features = {"amount": "$amount", "card": {"count": ["1d"], "frauds": delayed,
+                                              "genuine_count": delayed}}  # fmt: skip
+    config, log = run_world(server, partitions, features=features)
+    client = redis.Redis.from_url(server.url)
+    reader, spec = Reader(config, client), compile_features(config)
+    rows = last_rows(log, partitions)
+    assert reader.left_out("card") == {"amount": "it is of an event, not of an entity"}
+    columns = [spec.names.index(name) for name in reader.names("card")]
+    reader.read("card", "c1")
+    before = client.info("commandstats")["cmdstat_mget"]["calls"]
+    found = {card: reader.read("card", card, row["time_ms"]) for card, row in rows.items()}
+    assert client.info("commandstats")["cmdstat_mget"]["calls"] == before + len(rows)
+    assert [list(x.values()) for x in found.values()] == [
+        [row["x"][c] for c in columns] for row in rows.values()
+    ]
+    assert any(x["card_frauds_1d_delay_4h"] for x in found.values())
 
 
 @pytest.mark.redis

@@ -78,7 +78,8 @@ class EntitySpec:
 
     ``columns`` are ascending; recorded columns that tiles keep come first; ``windows`` are sorted,
     so that those with one end are together. Events of a ``shared`` one come through any partition:
-    its id does not hold the primary entity's, which chooses the partition.
+    its id does not hold the primary entity's, which chooses the partition. What became known of a
+    ``labelled`` one is read at its now.
     """
 
     name: str
@@ -91,11 +92,12 @@ class EntitySpec:
     windows: tuple[Window, ...]
     tile_sets: tuple[TileSet, ...]
     columns: tuple[int, ...]
+    labelled: bool = False
 
     @property
     def kept(self) -> bool:
-        """Return whether there is anything to keep: features, or ids that tell duplicates."""
-        return self.primary or bool(self.columns)
+        """Return whether there is anything to keep: for features, or to tell duplicates."""
+        return self.primary or self.labelled or bool(self.columns)
 
     def place(self, source: Source | None) -> int:
         """Return the number of a recorded column, -1 for none."""

@@ -120,19 +120,20 @@ def compile_features(settings: Settings) -> FeatureSpec:
         raise ConfigError("features", grammar.problems)
     features = [replace(f, typical=_typical(settings, features, f)) for f in features]
     seen = event_view(features)
-    entities = tuple(
-        entity_spec(name, entity, settings.events.key, seen)
-        for name, entity in settings.entities.items()
-    )
     texts = sorted({s.where for f in features for s in f.sources if s.where})
     filters = {text: parse(text, grammar.schema) for text in texts}
     parts = parts_of(settings.entities, features)
+    labelled = tuple(entity_of(part) for part in parts)
+    entities = tuple(
+        replace(entity_spec(name, one, settings.events.key, seen), labelled=name in labelled)
+        for name, one in settings.entities.items()
+    )
     weights = weights_of(features)
     spec = FeatureSpec(
         tuple(features),
         entities,
         _hash(settings, features, filters),
-        label_entities=tuple(entity_of(part) for part in parts),
+        label_entities=labelled,
         label_fields=tuple(weight[1:] for weight in weights if weight.startswith("$")),
         label_scores=tuple(weight for weight in weights if not weight.startswith("$")),
         label_parts=parts,
@@ -185,7 +186,7 @@ def _hash(settings: Settings, features: list[Feature], filters: Mapping[str, Exp
     return _digest(meaning)
 
 
-_READ_ONLY = ("name", "shared", "optional", "columns", "windows")
+_READ_ONLY = ("name", "shared", "optional", "columns", "windows", "labelled")
 """What an `EntitySpec` says of reading only; all else, also what it may get one day, is state."""
 
 

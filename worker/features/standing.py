@@ -13,12 +13,12 @@ from worker.errors import ConfigError
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.entity import EntitySpec
 from worker.features.entity_table import Table
-from worker.features.label_view import is_of_labels
+from worker.features.label_table import LabelTable
+from worker.features.label_view import empties, entity_of, is_of_labels
 from worker.features.spec import FeatureSpec
 
 OF_THE_EVENT = "it is of an event, not of an entity"
 COMPARES = "it compares an event with the history of its entity"
-OF_LABELS = "it is of what became known about events, which is stored apart"
 
 _NUMBERS = np.iinfo(np.int64).max  # hashes of the imagined events count down from here
 
@@ -41,6 +41,8 @@ class Standing:
         self._settings = settings
         self._spec = before_the_event(spec)
         self._tables: dict[str, Table] = {}
+        self._labels: dict[str, LabelTable] = {}
+        self._label_parts = {entity_of(part): part.name for part in spec.label_parts}
 
     def names(self, entity: str) -> tuple[str, ...]:
         """Return the names of the features that `read` gives, in the order of its columns.
@@ -52,6 +54,10 @@ class Standing:
         """
         return tuple(self._spec.features[c].name for c in self._columns(entity))
 
+    def parts(self, entity: str) -> tuple[str, ...]:
+        """Return under which names an entity is stored: what happened, then what became known."""
+        return (entity, *[part for name, part in self._label_parts.items() if name == entity])
+
     def left_out(self, entity: str) -> dict[str, str]:
         """Return the other features of its events, which no entity has alone, with the reason."""
         compared = set(self._entity(entity)[1].columns) - set(self._columns(entity))
@@ -59,14 +65,20 @@ class Standing:
         for column, f in enumerate(self._spec.features):
             if f.entity is None:
                 reasons[f.name] = OF_THE_EVENT
-            elif is_of_labels(f) and f.entity == entity:
-                reasons[f.name] = OF_LABELS
             elif column in compared:
                 reasons[f.name] = COMPARES
         return reasons
 
-    def read(self, entity: str, blobs: Sequence[bytes | None], at_ms: int) -> Float64:
+    def read(
+        self,
+        entity: str,
+        blobs: Sequence[bytes | None],
+        at_ms: int,
+        known: Sequence[bytes | None] = (),
+    ) -> Float64:
         """Return a row of features per blob, shape (n, len(names)); None is one never seen.
+
+        ``known`` are the blobs of the second of `parts`, where there is one.
 
         Raises
         ------
@@ -76,26 +88,40 @@ class Standing:
         index, _ = self._entity(entity)
         n = len(blobs)
         ids = [str(i) for i in range(n)]
-        stored = dict(zip(ids, blobs, strict=True))
+        events, duplicate = self._imagined(ids, at_ms), np.zeros(n, np.bool_)
+        X = np.zeros((n, len(self._spec.event_view)))
         table = self._tables.get(entity) or self._tables.setdefault(
             entity, Table(self._spec, index, n)
         )
-        table.clear()
-        table.check(stored)
-        table.load(stored)
-        X = np.zeros((n, len(self._spec.event_view)))
-        table.process(self._imagined(ids, at_ms), ids, np.zeros(n, np.bool_), X)
+        _fill(table, ids, blobs)
+        now = table.process(events, ids, duplicate, X)
+        if entity in self._label_parts:
+            labels = self._label_table(entity, n)
+            _fill(labels, ids, known)
+            for column, empty in empties(self._spec.features):
+                X[:, column] = empty
+            labels.process_labels(events, None, now, duplicate, X)
+            for rate in self._spec.rates:
+                rate.apply(X)
         return X[:, self._columns(entity)]
+
+    def _label_table(self, entity: str, n: int) -> LabelTable:
+        if entity not in self._labels:
+            names = [part.name for part in self._spec.parts]
+            index = names.index(self._label_parts[entity])
+            self._labels[entity] = LabelTable(self._spec, index, n)
+        return self._labels[entity]
 
     def _columns(self, entity: str) -> list[int]:
         """Return its columns of X: not those that compare events, nor those that only help label
         aggregates.
         """
-        features = self._spec.features
+        columns = self._entity(entity)[1].columns
         return [
             column
-            for column in self._entity(entity)[1].columns
-            if column < len(features) and not AGGREGATIONS[features[column].aggregation].compares
+            for column, f in enumerate(self._spec.features)
+            if (column in columns and not AGGREGATIONS[f.aggregation].compares)
+            or (f.entity == entity and is_of_labels(f))
         ]
 
     def _entity(self, name: str) -> tuple[int, EntitySpec]:
@@ -125,6 +151,13 @@ class Standing:
             entity_ids=dict.fromkeys(self._settings.entities, ids),
             columns=columns,
         )
+
+
+def _fill(table: Table, ids: list[str], blobs: Sequence[bytes | None]) -> None:
+    stored = dict(zip(ids, blobs, strict=True))
+    table.clear()
+    table.check(stored)
+    table.load(stored)
 
 
 def before_the_event(spec: FeatureSpec) -> FeatureSpec:
