@@ -202,6 +202,23 @@ def _models(settings: Settings) -> Iterator[Problem]:
         if len(given) != 1:
             expected = "exactly one of preset, river and factory"
             yield Problem(("models", name), expected, " and ".join(given) or "none")
+        yield from _scope(settings, ("models", name), model)
+
+
+def _scope(settings: Settings, path: tuple[str, ...], model: ModelSettings) -> Iterator[Problem]:
+    primary = [n for n, e in settings.entities.items() if e.key == settings.events.key]
+    if model.scope == "log":
+        if model.entity is not None:
+            hint = "or write scope: entity"
+            yield Problem((*path, "entity"), "nothing with scope: log", shown(model.entity), hint)
+        return
+    if model.preset != "series":
+        yield Problem((*path, "preset"), "series with scope: entity", shown(model.preset or "none"))
+    if primary and model.entity != primary[0]:
+        hint = "the primary entity: all of its events come through one partition"
+        yield Problem((*path, "entity"), shown(primary[0]), shown(model.entity or "none"), hint)
+    if not model.features:
+        yield Problem((*path, "features"), "the features of the series", "none")
 
 
 def _given(model: ModelSettings) -> list[str]:

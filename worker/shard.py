@@ -29,6 +29,7 @@ from worker.models.advance import advance
 from worker.models.attribution import Attribution
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import FeatureStatistics, Measure, Snapshot
+from worker.models.series_table import series_tables
 from worker.pending import EVENTS, QUEUE, TRUTHS, Pending, PendingState, rules_of
 from worker.segments import Part, label_cuts, maturity_cuts, merged, parts_of, slice_of
 from worker.waiting import Layout, Scored, scored_events
@@ -122,8 +123,9 @@ class Shard:
         self.clock = EventClock(settings.events.ahead_max)
         self.decider = Decider(settings, spec.names)
         self.tables = FeatureTables(
-            spec, settings.primary_entity, settings.runner.entities_max, foreign
-        )
+            spec, settings.primary_entity, settings.runner.entities_max, foreign,
+            series_tables(settings, spec),
+        )  # fmt: skip
         self.statistics = FeatureStatistics(len(spec.names))
         self._layout = Layout(
             spec.spec_hash, len(spec.names), models.names,
@@ -384,9 +386,7 @@ class Shard:
         return self.decider.decide(Scores(events, part.rows, part.score, part.X, place))
 
     def _versions(self, version: int, count: int, join: Join) -> Int64:
-        """Return the model version of each event: constant, or counting examples where learning is
-        inline.
-        """
+        """Return the model version of each event; it counts examples where learning is inline."""
         if not self._learns_inline:
             return np.full(count, version, np.int64)
         learned = np.searchsorted(join.examples.before, np.arange(count), side="right")

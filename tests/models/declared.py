@@ -18,6 +18,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "causes": {"heads": {"card": ["a", "c"], "terminal": ["b", "c"]}, "bins": 4, "warm_up": 30},
     "half_space_trees": {"window_size": 10, "height": 4},
     "mahalanobis": {"warm_up": 40},
+    "series": {"warm_up": 20, "window": 50},
 }
 
 

@@ -156,6 +156,11 @@ class ModelSettings(Section):
     compiled: bool = Field(
         default=True, description="use the bit-identical compiled twin where there is one"
     )
+    scope: Literal["log", "entity"] = Field(
+        default="log",
+        description="entity: the primary entity's own, in its state; preset series only",
+    )
+    entity: Name | None = Field(default=None, description="scope: entity: whose, the primary one")
     calibration: CalibrationSettings = CalibrationSettings()
 
 

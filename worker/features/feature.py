@@ -15,15 +15,25 @@ _NO_OPTIONS = Options()
 
 
 @dataclass(frozen=True, slots=True)
+class SeriesOf:
+    """A column that the model of an entity's own series writes: what it is made of."""
+
+    model: str
+    entity: str
+    features: tuple[str, ...]
+    params: str
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     """One feature.
 
     ``aggregation`` is a name of `AGGREGATIONS` where there is an entity; else ``value`` (of a
     field), ``expression``, or ``category`` (1.0 where the field or expression has the class of
-    this number). Units of the field's resolution times ``multiply`` over ``divide`` are the
-    feature's value (one of the two is 1.0, so it is rounded once). ``typical`` is the column that
-    holds the usual value of an own field: the longest mean of it. ``sources`` are the recorded
-    columns that an aggregation reads.
+    this number), or ``series``. Units of the field's resolution times ``multiply`` over ``divide``
+    are the feature's value (one of the two is 1.0, so it is rounded once). ``typical`` is the
+    column that holds the usual value of an own field: the longest mean of it. ``sources`` are the
+    recorded columns that an aggregation reads.
     """
 
     name: str
@@ -59,6 +69,7 @@ class Feature:
         return AGGREGATIONS[self.aggregation].registers(self.sources, self.options)
 
     expression: Expression | None = None
+    series: SeriesOf | None = None
 
 
 def own_feature(

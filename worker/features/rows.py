@@ -19,7 +19,7 @@ class RowFeatures:
         self._numbers: dict[Expression, list[int]] = {}
         self._classes: dict[tuple[int, Expression | str], int] = {}
         for column, feature in enumerate(features):
-            if feature.entity is not None:
+            if feature.entity is not None or feature.series is not None:
                 continue
             if feature.category is not None:
                 what = feature.expression or feature.field or ""

@@ -25,6 +25,7 @@ from worker.features.label_view import (
     weights_of,
 )
 from worker.features.learned import numbers_of
+from worker.features.series_features import series_features
 
 FORMAT_VERSION = 2
 """Counts changes of meaning that no declaration shows: how state is folded, read or packed."""
@@ -118,6 +119,10 @@ def compile_features(settings: Settings) -> FeatureSpec:
     features = grammar.parse()
     if grammar.problems:
         raise ConfigError("features", grammar.problems)
+    series, problems = series_features(settings, features)
+    if problems:
+        raise ConfigError("models", problems)
+    features += series
     features = [replace(f, typical=_typical(settings, features, f)) for f in features]
     seen = event_view(features)
     texts = sorted({s.where for f in features for s in f.sources if s.where})
@@ -213,6 +218,7 @@ def _state_hash(settings: Settings, spec: FeatureSpec) -> str:
         "time": settings.events.time.model_dump(),
         "id": settings.events.id,
         "filters": [condition.meaning for condition in spec.filters.values()],
+        "series": [asdict(f.series) for f in spec.features if f.series is not None],
         "learned": [number.meaning for number, _ in numbers_of(spec.features).values()],
     }
     return _digest(meaning)

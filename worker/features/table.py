@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,26 @@ from worker.features.label_view import empties
 from worker.features.learned import Learned
 from worker.features.rows import RowFeatures
 from worker.features.spec import FeatureSpec
+
+
+class SeriesPart(Protocol):
+    """What models keep of the entities of one type, `worker.models.series_table`."""
+
+    @property
+    def entity(self) -> str:
+        """Return the entity type."""
+
+    @property
+    def dirty_count(self) -> int:
+        """Return how many entities have changed."""
+
+    def missing(self, ids: list[str]) -> list[str]: ...
+    def check(self, part: Mapping[str, bytes | None]) -> None: ...
+    def load(self, part: Mapping[str, bytes | None]) -> None: ...
+    def process(self, events: Events, duplicate: Bool, X: Float64) -> None: ...
+    def take_dirty(self) -> list[tuple[str, bytes]]: ...
+    def mark_dirty(self, id_: str) -> None: ...
+    def evict(self) -> None: ...
 
 
 class FeatureTables:
@@ -30,12 +51,20 @@ class FeatureTables:
     foreign
         Entity types whose state is kept elsewhere: before `process`, `recall` brings in what the
         batch needs; `missing`, `take_dirty` and `evict` know nothing of them.
+    series
+        By the name that stands for the entity type in keys, what writes the last columns of X.
     """
 
     def __init__(
-        self, spec: FeatureSpec, primary: str, entities_max: int, foreign: Collection[str] = ()
+        self,
+        spec: FeatureSpec,
+        primary: str,
+        entities_max: int,
+        foreign: Collection[str] = (),
+        series: Mapping[str, SeriesPart] | None = None,
     ) -> None:
         self._spec = spec
+        self._series = dict(series or {})
         self.learned = Learned(spec.features)
         self._row_features = RowFeatures(spec.features)
         self._tables = make_tables(spec, entities_max)
@@ -47,7 +76,7 @@ class FeatureTables:
             for i, part in enumerate(spec.parts)
             if part in spec.label_parts
         }
-        self._kept: dict[str, Table] = {**self._own, **self._labels}
+        self._kept: dict[str, Table | SeriesPart] = {**self._own, **self._labels, **self._series}
         self._empties = empties(spec.features)
         own = [c for c, f in enumerate(spec.features) if f.entity not in self._foreign]
         self.own_columns = np.array(own, np.int64)
@@ -63,8 +92,9 @@ class FeatureTables:
         What became known of an entity is another pair than what happened: `terminal~labels`.
         """
         own = [(name, t, events.entity_ids[name]) for name, t in self._own.items()]
-        known = [(n, t, events.entity_ids[t.entity]) for n, t in self._labels.items()]
-        return [(name, id_) for name, table, ids in own + known for id_ in table.missing(ids)]
+        beside: dict[str, LabelTable | SeriesPart] = {**self._labels, **self._series}
+        known = [(n, t, events.entity_ids[t.entity]) for n, t in beside.items()]
+        return [(name, id_) for name, table, ids in [*own, *known] for id_ in table.missing(ids)]
 
     def missing_labelled(self, entity_ids: Mapping[str, list[str]]) -> list[tuple[str, str]]:
         """Return as `missing` the states that labels need: of the entities their events are of."""
@@ -86,7 +116,7 @@ class FeatureTables:
         parts: dict[str, dict[str, bytes | None]] = {}
         for (name, id_), blob in zip(keys, blobs, strict=True):
             parts.setdefault(name, {})[id_] = blob
-        tables = self._tables | self._labels
+        tables: dict[str, Table | SeriesPart] = {**self._tables, **self._kept}
         for name, part in parts.items():
             tables[name].check(part)
         for name, part in parts.items():
@@ -175,6 +205,8 @@ class FeatureTables:
                 table.process_labels(events, updates, now.get(table.entity), duplicate, X)
             for rate in self._spec.rates:
                 rate.apply(X)
+        for part in self._series.values():
+            part.process(events, duplicate, X)
         X[duplicate] = 0.0
         return np.ascontiguousarray(X[:, : len(self._spec.features)]), duplicate
 

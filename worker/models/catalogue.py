@@ -10,11 +10,13 @@ from river import base, compose
 
 from worker.contracts.settings import DriftSettings, GuardSettings, ModelSettings, Settings
 from worker.errors import ConfigError
+from worker.features.series_features import SUFFIX
 from worker.models.calibration import Calibrator, Identity, Probability, Tail
 from worker.models.drift import DETECTORS
 from worker.models.paths import Builder, Path, near
 from worker.models.presets import PRESETS
 from worker.models.river_model import RiverModel, kind_of
+from worker.models.series import EntityScore
 from worker.models.twins import twin_of
 from worker.models.versioned import Entry, Model, ModelSet
 
@@ -75,6 +77,12 @@ def build_model_set(
     builder = Builder(seed)
     entries = []
     for name, one in models.items():
+        if one.scope == "entity":
+            _estimator(one, builder, ("models", name))
+            place = feature_names.index(name + SUFFIX)
+            own = EntityScore()
+            entries.append(Entry(name, own, (name + SUFFIX,), (place,), _calibrator(one, own)))
+            continue
         columns = _columns(one, feature_names, builder, ("models", name, "features"))
         estimator = _estimator(one, builder, ("models", name))
         names = feature_names if columns is None else tuple(feature_names[i] for i in columns)

@@ -11,7 +11,7 @@ from worker.models.bins import LearnedBins
 from worker.models.blend import Blend
 from worker.models.causes import Causes
 from worker.models.paths import Builder
-from worker.models.unsupervised import half_space_trees, mahalanobis
+from worker.models.unsupervised import half_space_trees, mahalanobis, series
 
 _OPTIMIZERS: dict[str, Callable[[float], Any]] = {
     "sgd": optim.SGD,
@@ -257,4 +257,5 @@ PRESETS: dict[str, Callable[..., Any]] = {
     "causes": causes,
     "half_space_trees": half_space_trees,
     "mahalanobis": mahalanobis,
+    "series": series,
 }

@@ -35,7 +35,7 @@ _OWN = frozenset(
     {
         "worker.models.bins.LearnedBins", "worker.models.blend.Blend",
         "worker.models.causes.Causes", "worker.models.distance.RobustDistance",
-        "worker.models.sampled_scaler.SampledScaler",
+        "worker.models.sampled_scaler.SampledScaler", "worker.models.series.Series",
     }
 )  # fmt: skip
 _REFUSED = ("river.datasets", "river.checks", "river.test", "river.dev", "river.dummy")
