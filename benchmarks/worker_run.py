@@ -144,8 +144,10 @@ def _parts(settings: Settings, seconds: Seconds, stack: ExitStack) -> Any:
         build_models(settings, spec.names), seconds, score="model", score_learn="model"
     )
     timed_stream: Any = TimedStream(stream, seconds)
-    timed_store: Any = Timed(store, seconds, load="load", peek="load", flush="flush")
-    return Parts(settings, spec, models, timed_stream, timed_store, Telemetry(time.time))
+    timed_store: Any = Timed(store, seconds, load="load", peek="load")
+    flushing = stack.enter_context(ThreadPoolExecutor(1, "flush"))
+    telemetry = Telemetry(time.time)
+    return Parts(settings, spec, models, timed_stream, timed_store, telemetry, background=flushing)
 
 
 def main() -> None:

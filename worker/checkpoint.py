@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -69,6 +70,7 @@ class Checkpoint:
         self._space = space
         self._version = None if meta is None else meta.version
         self._unsettled: tuple[Meta, list[Write]] | None = None
+        self._running: Future[None] | None = None
         self._ttl_ms = {
             SHARD_KEY: None,
             QUEUE: None,
@@ -81,6 +83,9 @@ class Checkpoint:
     @property
     def is_settled(self) -> bool:
         """Return whether no flush waits for its answer."""
+        running = self._running
+        if running is not None and running.done() and running.exception() is None:
+            self._settle()
         return self._unsettled is None
 
     def load(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -109,13 +114,15 @@ class Checkpoint:
                 self._store.drop(self._space, version)
             raise
 
-    def flush(self, state: Folded, journal_next: int) -> int:
+    def flush(self, state: Folded, journal_next: int, background: Executor | None = None) -> int:
         """Write everything dirty with its positions; return the number of keys written.
 
         The state must be committed up to its positions: what is written here is never ahead
-        of the log.
+        of the log. From the ``background`` it may still be on its way when this returns: what came
+        of it is learned, and raised, before the store is asked anything else.
         """
         self._settle()
+        state.evict()  # all that was taken so far is there
         ttl_ms = self._entity_ttl_ms
         writes = [
             self._sealed(key, value) if _is_plain(key) else Write(key, value, ttl_ms)
@@ -124,8 +131,11 @@ class Checkpoint:
         positions = (state.events_next, state.labels_next, journal_next)
         meta = Meta(os.urandom(16), *positions, self._partitions)
         self._unsettled = (meta, writes)
-        self._settle()
-        state.evict()
+        if background is None:
+            self._settle()
+            state.evict()
+        else:
+            self._running = background.submit(self._write, meta, writes)
         return len(writes)
 
     def _sealed(self, key: str, value: bytes | None) -> Write:
@@ -146,11 +156,20 @@ class Checkpoint:
         return value[:-CRC_LENGTH]
 
     def _settle(self) -> None:
-        if self._unsettled is not None:
-            meta, writes = self._unsettled
-            self._store.flush(self._space, self._version, meta, writes)
-            self._version = meta.version
-            self._unsettled = None
+        """Wait until what was taken is known to be in the store, writing it again if need be."""
+        if self._unsettled is None:
+            return
+        meta, writes = self._unsettled
+        running, self._running = self._running, None
+        if running is None:
+            self._write(meta, writes)
+        else:
+            running.result()
+        self._version = meta.version
+        self._unsettled = None
+
+    def _write(self, meta: Meta, writes: Sequence[Write]) -> None:
+        self._store.flush(self._space, self._version, meta, writes)
 
 
 def _is_plain(key: str, prefix: str = PREFIX) -> bool:

@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -160,7 +161,8 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
         stack.callback(stream.close)
         models = build_models(settings, spec.names)
         snapshots = snapshots_of(settings, spec)
-        parts = Parts(settings, spec, models, stream, store, telemetry, slot, snapshots)
+        flushing = stack.enter_context(ThreadPoolExecutor(1, "flush"))
+        parts = Parts(settings, spec, models, stream, store, telemetry, slot, snapshots, flushing)
         telemetry.log.info("worker_started", name=settings.name, slot=slot)
         Runner(parts, stop, flush_every_s=settings.runner.flush / 1000).run()
     telemetry.log.info("worker_stopped", name=settings.name, slot=slot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from worker.checkpoint import Checkpoint, Folded
@@ -27,36 +28,49 @@ class Flusher:
     ----------
     every_s
         None flushes only when asked to.
+    background
+        One thread that writes what is flushed because it is time, while the worker goes on; None
+        waits for each flush.
     """
 
     def __init__(
-        self, telemetry: Telemetry, clock_s: Callable[[], float], every_s: float | None
+        self,
+        telemetry: Telemetry,
+        clock_s: Callable[[], float],
+        every_s: float | None,
+        background: Executor | None = None,
     ) -> None:
         self._telemetry, self._clock_s, self.every_s = telemetry, clock_s, every_s
+        self._background = background
         self._flushed_s = clock_s()
 
     def flush_due(self, states: Callable[[], Iterable[Dirty]]) -> None:
         """Flush if it is time."""
         now_s = self._clock_s()
         if self.every_s is not None and now_s - self._flushed_s >= self.every_s:
-            self.flush(states())
+            self.flush(states(), self._background)
             self._flushed_s = now_s
 
-    def flush(self, states: Iterable[Dirty]) -> bool:
-        """Flush; return whether the store took all of it.
+    def drain(self) -> None:
+        """Wait until nothing is on its way to the store any more, whatever came of it."""
+        if self._background is not None:
+            self._background.submit(int).result()
+
+    def flush(self, states: Iterable[Dirty], background: Executor | None = None) -> bool:
+        """Flush; return whether the store took all of it, or from the ``background`` is taking it.
 
         Raises
         ------
         StateLostError
             The store is at another version: nothing held here is to be trusted.
         """
-        taken = [self._flush(dirty) for dirty in states]
+        taken = [self._flush(dirty, background) for dirty in states]
         return all(taken)
 
-    def _flush(self, dirty: Dirty) -> bool:
+    def _flush(self, dirty: Dirty, background: Executor | None) -> bool:
         started_s = self._clock_s()
         try:
-            keys = dirty.checkpoint.flush(dirty.state, dirty.journal_next)
+            keys = dirty.checkpoint.flush(dirty.state, dirty.journal_next, background)
         except TransientError as error:
             self._telemetry.retries.labels("store").inc()
             self._telemetry.log.warning(

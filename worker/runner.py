@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from worker.acquire import Live, Topics, acquire
@@ -54,6 +55,7 @@ class Parts:
     telemetry: Telemetry
     slot: str = "0"
     snapshots: Snapshots | None = None
+    background: Executor | None = None  # one thread, see worker.flushing
 
 
 class Runner:
@@ -91,7 +93,7 @@ class Runner:
             parts.settings, parts.spec, parts.models, parts.slot, trains=not inline
         )
         self._patience = Patience(parts.stream, parts.telemetry, stop, sleep)
-        self._flusher = Flusher(parts.telemetry, clock_s, flush_every_s)
+        self._flusher = Flusher(parts.telemetry, clock_s, flush_every_s, parts.background)
         self._training: TrainingFollower | None = None
         self._has_learned = False
         self._notices_told = 0
@@ -384,6 +386,7 @@ class Runner:
         """Forget everything that may not be committed; the next step acquires it again."""
         self._telemetry.log.warning("state_lost", error=str(error))
         self._telemetry.ready, self._telemetry.reason = False, str(error)
+        self._flusher.drain()
         self._live.clear()
         if self._exchange is not None:
             self._exchange.release_all()

@@ -37,7 +37,7 @@ class Write(NamedTuple):
 
 
 class StateStore(Protocol):
-    """State of shards by key. Not safe for use by two threads.
+    """State of shards by key. One thread may `flush` while another uses the rest, no more.
 
     Every method may raise `TransientError` (away, slow, read-only, out of memory): retry with a
     bound.
