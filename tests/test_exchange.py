@@ -6,10 +6,20 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from tests.worlds import drain, events, fill, journal, new_log, settings, worker
+from tests.worlds import (
+    drain,
+    events,
+    fill,
+    journal,
+    new_log,
+    partition_of,
+    settings,
+    worker,
+)
 from worker.arrow import read_batch, stamps_of
 from worker.checkpoint import updates_space_of
 from worker.errors import FatalError
@@ -25,9 +35,13 @@ CONFIG = settings(
     features={
         "amount": "$amount",
         "card": {"count": ["1h", "1d"], "mean(amount)": ["1d"]},
-        "terminal": {"count": ["1h", "1d", "90d"], "std(amount)": ["1d"], "max(amount)": ["7d"]},
+        "terminal": {
+            "count": ["1h", "1d", "90d"], "std(amount)": ["1d"], "max(amount)": ["7d"],
+            "fraud_rate": ["1d", "90d"], "frauds": {"windows": ["7d"], "weight": "$amount"},
+            "time_since_last_fraud": {}, "fraud_run": {},
+        },
     }
-)
+)  # fmt: skip
 SPEC = compile_features(CONFIG)
 TOPIC = "entity-updates"
 
@@ -43,16 +57,17 @@ def start(log: MemoryLog, store: MemoryStore, slot: str = "0", **words: Any) -> 
 
 
 def terminals(store: MemoryStore, partitions: int) -> dict[str, bytes]:
-    """Return the stored state of every terminal by id."""
+    """Return what is stored of every terminal: what happened, and what became known."""
     ids = {event["terminal"] for event in events(COUNT)}
     found = {}
     for id_ in sorted(ids):
         space = f"world.{SPEC.state_hash[:16]}.0"
         if partitions > 1:
             space = updates_space_of("world", SPEC, target_of(id_, partitions))
-        blob = store.peek([(space, [f"terminal:{id_}"])])[0][1][0]
-        assert blob is not None, id_
-        found[id_] = blob
+        for key in (f"terminal:{id_}", f"terminal~labels:{id_}"):
+            blob = store.peek([(space, [key])])[0][1][0]
+            assert blob is not None, key
+            found[key] = blob
     return found
 
 
@@ -142,6 +157,7 @@ def test_every_count_follows_from_the_stamps() -> None:
                 terminal = where[row["event_id"], row["time_ms"]]
                 q = target_of(terminal, PARTITIONS)
                 held = [u for u in _updates(log, q) if u["id"] == terminal]
+                held = [u for u in held if u["entity"] == "terminal"]
                 before = [u for u in held if u["offset"] < positions[q]]
                 own = [u for u in held if u["source"] == p and u not in before]
                 mine = [u["event_hash"] for u in own]
@@ -171,6 +187,34 @@ def _journal_records(log: MemoryLog, p: int) -> list[tuple[dict[str, str], list[
     values = log.read("journal", p, 0, 10**9).values
     batches = [read_batch(value or b"", "journal") for value in values]
     return [(stamps_of(batch), batch.to_pylist()) for batch in batches]
+
+
+def probed(log: MemoryLog, *workers: Runner) -> list[list[float]]:
+    """Drain, and then return x of one more event at each terminal, a card of any partition."""
+    drain(*workers)
+    partitions = log.partitions["transactions"]
+    last = events(COUNT)[-1]
+    for i in range(5):
+        event = {**last, "id": f"probe{i}", "terminal": f"t{i}", "card": f"c{i}",
+                 "at": last["at"] + 3_600_000}  # fmt: skip
+        value, key, time_ms = msgspec.json.encode(event), event["card"].encode(), event["at"]
+        log.append("transactions", partition_of(event["card"], partitions), value, key, time_ms)
+    drain(*workers)
+    columns = [i for i, f in enumerate(SPEC.features) if f.entity == "terminal"]
+    rows = [row for p in range(partitions) for row in journal(log, p)]
+    found = {row["event_id"]: row["x"] for row in rows}
+    return [[found[f"probe{i}"][c] for c in columns] for i in range(5)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_became_known_anywhere_is_read_everywhere(workers: int) -> None:
+    """Frauds told in other partitions are in x, as in a single process, once all is drained."""
+    alone = full_log(1)
+    expected = probed(alone, start(alone, MemoryStore()))
+    log, store = full_log(), MemoryStore()
+    both = [start(log, store, str(slot)) for slot in range(workers)]
+    assert probed(log, *both) == expected
+    assert len({tuple(x) for x in expected}) == 5
 
 
 def test_positions_in_the_journal_never_go_back() -> None:

@@ -3,9 +3,10 @@
 Partition q of `entity-updates` belongs to the owner of shard q: as many partitions as the events
 have, one assignment, one Acquire. Its state is a fold of that partition alone.
 
-1. *Re-key.* A shard's processed events become rows, sorted by target partition (`Rekeyed`); one
-   record per target and commit goes out in the transaction of the journal rows. Dies before the
-   commit: nobody sees a row. After it: every row is in the log once, as its event is.
+1. *Re-key.* A shard's processed events, and what became known of earlier ones, become rows, sorted
+   by target partition (`Rekeyed`); one record per target and commit goes out in the transaction of
+   the journal rows. Dies before the commit: nobody sees a row. After it: every row is in the log
+   once, as its event or label is.
 2. *Keep.* The shard keeps its committed rows with their offsets (`Overlay`). Dies: the overlay is
    lost, and not needed, see 6.
 3. *Own.* Each step the owner of q folds what is new in partition q, read_committed, and every flush
@@ -43,7 +44,7 @@ from worker.errors import StateDamagedError, StateLostError
 from worker.features.spec import FeatureSpec
 from worker.owned import Owned
 from worker.patience import Patience
-from worker.secondary import Overlay, Rekeyed, Targets, secondary_entities
+from worker.secondary import Overlay, Rekeyed, Targets, secondary_entities, secondary_parts
 from worker.shard import Result, Shard
 from worker.stores import Meta, StateStore
 from worker.streams import Stream
@@ -91,6 +92,7 @@ class Exchange:
         self._ttls_ms, self._patience, self._telemetry = ttls_ms, patience, telemetry
         self._topic = settings.outputs.entity_updates
         self.names = secondary_entities(spec)
+        self._parts = secondary_parts(spec)
         self._targets = Targets(stream.partitions)
         self._stamps = {
             "schema_version": "1",
@@ -203,7 +205,7 @@ class Exchange:
             events = result.batch.decoded.events
             rows = shard.tables.foreign_rows(events, result.duplicate)
             parts += [(shard.partition, name, part) for name, part in rows.items()]
-        self._sent, self._sent_counts, outputs = Rekeyed(parts, self._targets, self.names), [], []
+        self._sent, self._sent_counts, outputs = Rekeyed(parts, self._targets, self._parts), [], []
         for q, updates in self._sent.updates():
             for count, value in update_records(updates, self._stamps, self._bytes_max):
                 self._sent_counts.append(count)

@@ -10,7 +10,7 @@ from worker.contracts.settings import Settings
 from worker.errors import FatalError
 from worker.features.spec import FeatureSpec
 from worker.patience import Patience
-from worker.secondary import Owner, joined, secondary_entities
+from worker.secondary import Owner, joined, secondary_parts
 from worker.stores import StateStore
 from worker.streams import Stream
 from worker.updates import read_updates
@@ -57,7 +57,7 @@ class Owned:
         if not first <= position <= end:
             raise FatalError(self._where, f"a log that has the offset {position}",
                              f"one of [{first}, {end})", _REBUILD)  # fmt: skip
-        self.owner = Owner(spec, secondary_entities(spec), settings.runner.entities_max)
+        self.owner = Owner(spec, secondary_parts(spec), settings.runner.entities_max)
         self.owner.events_next = position
         self.checkpoint = Checkpoint(store, space, meta, *ttls_ms)
         self._reader = stream.reader(topic, partition, position)

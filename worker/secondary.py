@@ -19,6 +19,7 @@ from zlib import crc32
 import numpy as np
 
 from worker.contracts.records import EntityRows, Int64
+from worker.features.label_view import entity_of
 from worker.features.spec import FeatureSpec
 from worker.features.table import make_tables
 from worker.updates import Updates
@@ -29,6 +30,12 @@ _TARGETS_MAX = 500_000
 def secondary_entities(spec: FeatureSpec) -> tuple[str, ...]:
     """Return the entity types whose events may come through any partition."""
     return tuple(e.name for e in spec.entities if e.kept and e.shared)
+
+
+def secondary_parts(spec: FeatureSpec) -> tuple[str, ...]:
+    """Return what is kept of these: of each type what happened, then what became known."""
+    shared = secondary_entities(spec)
+    return (*shared, *[p.name for p in spec.label_parts if entity_of(p) in shared])
 
 
 def target_of(entity_id: str, partitions: int) -> int:
@@ -169,7 +176,7 @@ class Overlay:
             left = chunk.offset >= positions[chunk.target]
             rows = chunk.rows if left.all() else chunk.rows.take(np.flatnonzero(left))
             parts.setdefault(chunk.name, []).append(rows)
-        return {name: _joined(part) for name, part in parts.items()}
+        return {name: EntityRows.joined(part) for name, part in parts.items()}
 
 
 class Rekeyed:
@@ -202,7 +209,7 @@ class Rekeyed:
         counts = [len(rows) for _, _, rows in self._parts]
         table = np.repeat([self._names.index(name) for _, name, _ in self._parts], counts)
         source = np.repeat([partition for partition, _, _ in self._parts], counts)
-        rows = _joined([rows for _, _, rows in self._parts]).take(self._order)
+        rows = EntityRows.joined([rows for _, _, rows in self._parts]).take(self._order)
         whole = Updates(self._names, table[self._order], source[self._order], rows)
         ends = self._bounds.tolist()
         return [
@@ -226,22 +233,6 @@ class Rekeyed:
 def joined(parts: Sequence[Mapping[str, EntityRows]]) -> dict[str, EntityRows]:
     """Return the rows of several records, by table, in their order."""
     names = dict.fromkeys(name for part in parts for name in part)
-    return {name: _joined([part[name] for part in parts if name in part]) for name in names}
-
-
-def _joined(parts: Sequence[EntityRows]) -> EntityRows:
-    if len(parts) == 1:
-        return parts[0]
-    width = max(rows.values.shape[1] for rows in parts)
-    return EntityRows(
-        [id_ for rows in parts for id_ in rows.ids],
-        np.concatenate([rows.time_ms for rows in parts]),
-        np.concatenate([rows.id_hash for rows in parts]),
-        np.concatenate([_widened(rows.values, width) for rows in parts]),
-    )
-
-
-def _widened(values: Int64, width: int) -> Int64:
-    """Return columns of zeros added on the right: a record has as many as its widest table."""
-    lacking = width - values.shape[1]
-    return values if not lacking else np.pad(values, ((0, 0), (0, lacking)))
+    return {
+        name: EntityRows.joined([part[name] for part in parts if name in part]) for name in names
+    }

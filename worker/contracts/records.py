@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,7 +96,8 @@ class Events:
 class EntityRows:
     """What a table folds, without the features that are read: columns of length m, in log order.
 
-    ``values`` has shape (m, columns that the table records).
+    ``values`` has shape (m, columns): of an event what the table records; of what became known
+    whether it revises, what is recorded under the new truth, and the same under the former.
     """
 
     ids: list[str]
@@ -110,6 +112,24 @@ class EntityRows:
         """Return the rows at these places, in their order."""
         ids = [self.ids[i] for i in index.tolist()]
         return EntityRows(ids, self.time_ms[index], self.id_hash[index], self.values[index])
+
+    @staticmethod
+    def joined(parts: Sequence[EntityRows]) -> EntityRows:
+        """Return rows after each other, zeros on the right where others are wider."""
+        if len(parts) == 1:
+            return parts[0]
+        width = max(rows.values.shape[1] for rows in parts)
+        return EntityRows(
+            [id_ for rows in parts for id_ in rows.ids],
+            np.concatenate([rows.time_ms for rows in parts]),
+            np.concatenate([rows.id_hash for rows in parts]),
+            np.concatenate([_widened(rows.values, width) for rows in parts]),
+        )
+
+
+def _widened(values: Int64, width: int) -> Int64:
+    lacking = width - values.shape[1]
+    return values if not lacking else np.pad(values, ((0, 0), (0, lacking)))
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.blob import BlobCodec
 from worker.features.kernels import fold
+from worker.features.label_view import entity_of
 from worker.features.plan import make_plan
 from worker.features.recording import recorded_values
 from worker.features.spec import FeatureSpec
@@ -27,10 +28,17 @@ _EVICT_TO = 15 / 16  # of the bound, so that finding the oldest is paid once for
 
 
 class Table:
-    """The entities of one type."""
+    """The entities of one type.
+
+    Attributes
+    ----------
+    entity
+        The entity type.
+    """
 
     def __init__(self, spec: FeatureSpec, index: int, entities_max: int) -> None:
         entity = spec.parts[index]
+        self.entity = entity_of(entity)
         self._sources = tuple(column.source for column in entity.recorded)
         self._filters = spec.filters
         view = spec.event_view if index < len(spec.entities) else spec.label_view
@@ -90,9 +98,7 @@ class Table:
 
     def fold_rows(self, rows: EntityRows) -> None:
         """Fold rows in order without reading; those of entities that are not here are skipped."""
-        slots = np.fromiter(map(self._slots.get, rows.ids, repeat(-1)), np.int64, len(rows))
-        self._batch += 1
-        self._used[slots[slots >= 0]] = self._batch
+        slots = self._here(rows.ids)
         X = np.empty((len(rows), self._width))
         self._fold(slots, rows, np.zeros(len(rows), np.bool_), X)
 
@@ -118,6 +124,13 @@ class Table:
             slots = np.array(list(map(self._slots.__getitem__, ids)), np.int64)
         else:
             slots = np.array([self._slots[id_] if id_ else -1 for id_ in ids], np.int64)
+        self._batch += 1
+        self._used[slots[slots >= 0]] = self._batch
+        return slots
+
+    def _here(self, ids: list[str]) -> Int64:
+        """Return the slots of entities, -1 for those that are not here."""
+        slots = np.fromiter(map(self._slots.get, ids, repeat(-1)), np.int64, len(ids))
         self._batch += 1
         self._used[slots[slots >= 0]] = self._batch
         return slots

@@ -4,61 +4,79 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.contracts.records import Bool, Events, Float64, Int64, LabelUpdates
+from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64, LabelUpdates
 from worker.features.entity_table import Table
 from worker.features.label_feature import recorded
 from worker.features.label_kernels import fold_labels
 from worker.features.label_plan import Truths
-from worker.features.label_view import entity_of, label_plan
+from worker.features.label_view import label_plan
 from worker.features.spec import FeatureSpec
 from worker.features.state import with_free_tiles
 
 
 class LabelTable(Table):
-    """The L-parts of the entities of one type.
-
-    Attributes
-    ----------
-    entity
-        The entity type.
-    """
+    """The L-parts of the entities of one type."""
 
     def __init__(self, spec: FeatureSpec, index: int, entities_max: int) -> None:
         super().__init__(spec, index, entities_max)
-        self.entity = entity_of(spec.parts[index])
         self._labels = label_plan(spec.parts[index], spec.features)
 
-    def ids_of(self, updates: LabelUpdates | None) -> list[str]:
-        """Return the ids of the entities that updates are about."""
-        return [] if updates is None else updates.entity_ids[self.entity]
+    @property
+    def recorded_count(self) -> int:
+        """Return the width of `EntityRows.values`."""
+        return 1 + 2 * len(self._sources)
 
     def process_labels(
         self,
         events: Events,
         updates: LabelUpdates | None,
-        now: Int64 | None,
+        now: Int64,
         duplicate: Bool,
         X: Float64,
+        *,
+        is_whole: bool = True,
     ) -> None:
         """Fold updates in order and read what is known at each event into its row of X.
 
-        ``now`` is that of each event's entity, None where it is kept elsewhere and nothing is read.
+        ``now`` is that of each event's entity. Updates of entities that are not here are skipped
+        where the table is not ``is_whole``.
         """
-        count = 0 if updates is None else len(updates)
         ids = events.entity_ids[self.entity]
-        slots = self._use([*ids, *self.ids_of(updates)])
-        own = np.zeros((len(ids), len(self._sources)), np.int64)
-        self._rows = with_free_tiles(self._plan, self._rows, count)
+        told = [] if updates is None else updates.entity_ids[self.entity]
+        find = self._use if is_whole else self._here
+        slots = find([*ids, *told])
+        truths = self._truths(updates, slots[len(ids) :])
+        self._learn(truths, slots[: len(ids)], now, duplicate, X)
+
+    def rows_told(self, updates: LabelUpdates) -> EntityRows:
+        """Return what `fold_rows` takes: updates of events that have such an entity."""
+        ids = updates.entity_ids[self.entity]
+        revised, values, old = self._columns_of(updates)
+        columns = np.hstack([revised[:, None].astype(np.int64), values, old])
+        rows = EntityRows(ids, updates.time_ms, updates.id_hash, columns)
+        return rows.take(np.flatnonzero(np.array(list(map(bool, ids)), np.bool_)))
+
+    def fold_rows(self, rows: EntityRows) -> None:
+        """Fold rows in order without reading; those of entities that are not here are skipped."""
+        slots, middle = self._here(rows.ids), 1 + len(self._sources)
+        here = slots >= 0
+        truths = Truths(
+            np.zeros(int(here.sum()), np.int64),
+            slots[here],
+            rows.time_ms[here],
+            rows.id_hash[here].view(np.int64),
+            rows.values[here, 0] != 0,
+            np.ascontiguousarray(rows.values[here, 1:middle]),
+            np.ascontiguousarray(rows.values[here, middle : self.recorded_count]),
+        )
+        nobody, nothing = np.empty(0, np.int64), np.empty(0, np.bool_)
+        self._learn(truths, nobody, nobody, nothing, np.empty((0, self._width)))
+
+    def _learn(self, truths: Truths, slots: Int64, now: Int64, duplicate: Bool, X: Float64) -> None:
+        self._rows = with_free_tiles(self._plan, self._rows, len(truths.slots))
+        own = np.zeros((len(slots), len(self._sources)), np.int64)
         self.dirty_count += fold_labels(
-            self._plan,
-            self._labels,
-            self._rows,
-            self._truths(updates, slots[len(ids) :]),
-            slots[: len(ids)] if now is not None else np.full(len(ids), -1),
-            np.zeros(len(ids), np.int64) if now is None else now,
-            own,
-            duplicate,
-            X,
+            self._plan, self._labels, self._rows, truths, slots, now, own, duplicate, X
         )
 
     def _truths(self, updates: LabelUpdates | None, slots: Int64) -> Truths:
@@ -68,9 +86,7 @@ class LabelTable(Table):
             values = np.empty((0, len(self._sources)), np.int64)
             return Truths(nothing, slots, nothing, nothing, np.empty(0, np.bool_), values, values)
         here = slots >= 0
-        revised = updates.y_before >= 0
-        values = self._values(updates, updates.y)
-        old = self._values(updates, updates.y_before) if revised.any() else values
+        revised, values, old = self._columns_of(updates)
         truths = Truths(
             updates.before,
             slots,
@@ -81,6 +97,12 @@ class LabelTable(Table):
             old,
         )
         return truths if here.all() else Truths._make(column[here] for column in truths)
+
+    def _columns_of(self, updates: LabelUpdates) -> tuple[Bool, Int64, Int64]:
+        """Return which updates revise, and recorded columns under the new and the former truth."""
+        revised: Bool = updates.y_before >= 0
+        values = self._values(updates, updates.y)
+        return revised, values, self._values(updates, updates.y_before) if revised.any() else values
 
     def _values(self, updates: LabelUpdates, y: Int64) -> Int64:
         columns = [recorded(source, updates, y) for source in self._sources]

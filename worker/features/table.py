@@ -67,16 +67,16 @@ class FeatureTables:
         self._series = dict(series or {})
         self.learned = Learned(spec.features)
         self._row_features = RowFeatures(spec.features)
-        self._tables = make_tables(spec, entities_max)
-        assert next(iter(self._tables)) == primary, primary
-        self._foreign = {name: t for name, t in self._tables.items() if name in foreign}
-        self._own = {name: t for name, t in self._tables.items() if name not in foreign}
-        self._labels = {
-            part.name: LabelTable(spec, i, entities_max)
-            for i, part in enumerate(spec.parts)
-            if part in spec.label_parts
+        tables = make_tables(spec, entities_max)
+        assert next(iter(tables)) == primary, primary
+        self._tables = {n: t for n, t in tables.items() if not isinstance(t, LabelTable)}
+        self._labels = {n: t for n, t in tables.items() if isinstance(t, LabelTable)}
+        self._foreign = {name: t for name, t in tables.items() if t.entity in foreign}
+        self._kept: dict[str, Table | SeriesPart] = {
+            name: t for name, t in tables.items() if t.entity not in foreign
         }
-        self._kept: dict[str, Table | SeriesPart] = {**self._own, **self._labels, **self._series}
+        self._kept |= self._series
+        self._told: dict[str, list[EntityRows]] = {}
         self._empties = empties(spec.features)
         own = [c for c, f in enumerate(spec.features) if f.entity not in self._foreign]
         self.own_columns = np.array(own, np.int64)
@@ -91,16 +91,18 @@ class FeatureTables:
 
         What became known of an entity is another pair than what happened: `terminal~labels`.
         """
-        own = [(name, t, events.entity_ids[name]) for name, t in self._own.items()]
-        beside: dict[str, LabelTable | SeriesPart] = {**self._labels, **self._series}
-        known = [(n, t, events.entity_ids[t.entity]) for n, t in beside.items()]
-        return [(name, id_) for name, table, ids in [*own, *known] for id_ in table.missing(ids)]
+        return [
+            (name, id_)
+            for name, table in self._kept.items()
+            for id_ in table.missing(events.entity_ids[table.entity])
+        ]
 
     def missing_labelled(self, entity_ids: Mapping[str, list[str]]) -> list[tuple[str, str]]:
         """Return as `missing` the states that labels need: of the entities their events are of."""
         return [
             (name, id_)
             for name, table in self._labels.items()
+            if name in self._kept
             for id_ in table.missing(entity_ids[table.entity])
         ]
 
@@ -116,11 +118,10 @@ class FeatureTables:
         parts: dict[str, dict[str, bytes | None]] = {}
         for (name, id_), blob in zip(keys, blobs, strict=True):
             parts.setdefault(name, {})[id_] = blob
-        tables: dict[str, Table | SeriesPart] = {**self._tables, **self._kept}
         for name, part in parts.items():
-            tables[name].check(part)
+            self._kept[name].check(part)
         for name, part in parts.items():
-            tables[name].load(part)
+            self._kept[name].load(part)
 
     def process(self, events: Events, updates: LabelUpdates | None = None) -> tuple[Float64, Bool]:
         """Fold events in order; return X (n, features) and which events are duplicates.
@@ -129,19 +130,22 @@ class FeatureTables:
         duplicate, whose id its primary entity's ring holds, changes nothing; its row is zero.
         Update j of ``updates`` is folded before event ``before[j]`` is read.
         """
-        return self._process(self._tables, events, updates)
+        for name, table in self._labels.items():
+            if updates is not None and name in self._foreign:
+                self._told.setdefault(name, []).append(table.rows_told(updates))
+        return self._process([*self._tables, *self._labels], events, updates)
 
     def process_own(
         self, events: Events, updates: LabelUpdates | None = None
     ) -> tuple[Float64, Bool]:
         """Do as `process` without what is kept elsewhere: its columns are zero (for recovery)."""
-        return self._process(self._own, events, updates)
+        return self._process(self._kept, events, updates)
 
     def foreign_ids(self, events: Events) -> dict[str, list[str]]:
         """Return the ids, each once, of the entities kept elsewhere that a batch reads."""
         return {
-            name: list(dict.fromkeys(filter(None, events.entity_ids[name])))
-            for name in self._foreign
+            name: list(dict.fromkeys(filter(None, events.entity_ids[table.entity])))
+            for name, table in self._foreign.items()
         }
 
     def check_foreign(self, name: str, blobs: Mapping[str, bytes | None]) -> None:
@@ -182,27 +186,39 @@ class FeatureTables:
                 table.fold_rows(later[name])
 
     def foreign_rows(self, events: Events, duplicate: Bool) -> dict[str, EntityRows]:
-        """Return what the owners of these entities have to fold of a batch, by entity type."""
-        return {
+        """Return what the owners of these entities have to fold of a batch, by what is kept.
+
+        That is its events, and what became known in all `process` since the last call.
+        """
+        rows = {
             name: table.rows_of(events, events.entity_ids[name], duplicate)
-            for name, table in self._foreign.items()
+            for name, table in self._tables.items()
+            if name in self._foreign
         }
+        rows |= {name: EntityRows.joined(parts) for name, parts in self._told.items()}
+        self._told.clear()
+        return rows
 
     def _process(
-        self, tables: Mapping[str, Table], events: Events, updates: LabelUpdates | None
+        self, names: Collection[str], events: Events, updates: LabelUpdates | None
     ) -> tuple[Float64, Bool]:
         X = np.zeros((len(events), len(self._spec.event_view)))
         duplicate = np.zeros(len(events), np.bool_)
         now = {
             name: table.process(events, events.entity_ids[name], duplicate, X)
-            for name, table in tables.items()
+            for name, table in self._tables.items()
+            if name in names
         }
         self._row_features.write(events, self.learned.update(events, duplicate), X)
         if self._labels:
             for column, empty in self._empties:
                 X[:, column] = empty
-            for table in self._labels.values():
-                table.process_labels(events, updates, now.get(table.entity), duplicate, X)
+            for name, labels in self._labels.items():
+                if name in names:
+                    labels.process_labels(
+                        events, updates, now[labels.entity], duplicate, X,
+                        is_whole=name in self._kept,
+                    )  # fmt: skip
             for rate in self._spec.rates:
                 rate.apply(X)
         for part in self._series.values():
@@ -239,9 +255,12 @@ class FeatureTables:
 
 
 def make_tables(spec: FeatureSpec, entities_max: int) -> dict[str, Table]:
-    """Return an empty table per entity type that is kept, the primary one first."""
-    return {
-        entity.name: Table(spec, i, entities_max)
-        for i, entity in sorted(enumerate(spec.entities), key=lambda e: not e[1].primary)
-        if entity.kept
-    }
+    """Return an empty table for all that is kept by id: of the primary entity type first, and what
+    became known last.
+    """
+    count = len(spec.entities)
+    order = sorted(range(count), key=lambda i: not spec.entities[i].primary)
+    tables = {spec.entities[i].name: Table(spec, i, entities_max) for i in order
+              if spec.entities[i].kept}  # fmt: skip
+    labels = enumerate(spec.label_parts, count)
+    return tables | {part.name: LabelTable(spec, i, entities_max) for i, part in labels}
