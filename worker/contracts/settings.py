@@ -156,6 +156,12 @@ class ModelSettings(Section):
     compiled: bool = Field(
         default=True, description="use the bit-identical compiled twin where there is one"
     )
+    negative_rate: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of negative labels that it learns, by the event's id, as 1 / rate each",
+    )
     scope: Literal["log", "entity"] = Field(
         default="log",
         description="entity: the primary entity's own, in its state; preset series only",

@@ -7,12 +7,14 @@ from typing import Protocol
 import numpy as np
 
 from worker.contracts.records import Float64, Int64
+from worker.models.sampling import draws_of
 from worker.models.versioned import ModelSet
 
 
 class Examples(Protocol):
     """Examples in the order of learning; `worker.arrow.Examples` is it."""
 
+    event_ids: list[str]
     X: Float64
     y: Int64
     weight: Float64
@@ -41,6 +43,7 @@ def advance(
     raw = np.empty((len(X), len(models.names)))
     calibrated = np.empty_like(raw)
     count, scored, start = len(rows), 0, 0
+    draws = draws_of(examples.event_ids) if models.samples_negatives else None
     while True:
         stop = min(count, start + models.steward.until_review())
         # Behind the last example come the events that are left.
@@ -48,7 +51,9 @@ def advance(
         part, learn = slice(scored, until), slice(start, stop)
         y, weight = examples.y[learn].astype(np.int8), examples.weight[learn]
         before = examples.before[learn] - scored
-        raw[part] = models.score_learn(X[part], examples.X[learn], y, weight, before)
+        raw[part] = models.score_learn(
+            X[part], examples.X[learn], y, weight, before, None if draws is None else draws[learn]
+        )
         here = start + np.flatnonzero(rows[learn] >= 0)
         if len(here):  # examples that were read from the log are read-only
             examples.raw[here] = raw[rows[here]]

@@ -15,7 +15,7 @@ from worker.models.calibration import Calibrator, Identity, Probability, Tail
 from worker.models.drift import DETECTORS
 from worker.models.paths import Builder, Path, near
 from worker.models.presets import PRESETS
-from worker.models.river_model import RiverModel, kind_of
+from worker.models.river_model import RiverModel, kind_of, takes_weight
 from worker.models.series import EntityScore
 from worker.models.twins import twin_of
 from worker.models.versioned import Entry, Model, ModelSet
@@ -89,7 +89,8 @@ def build_model_set(
         _check_calibration(one, estimator, builder, ("models", name, "calibration", "kind"))
         if estimator is not None and _has_features(estimator, names, builder, ("models", name)):
             model = _model(estimator, names, one.compiled)
-            entries.append(Entry(name, model, names, columns, _calibrator(one, model)))
+            calibrator = _calibrator(one, model)
+            entries.append(Entry(name, model, names, columns, calibrator, one.negative_rate))
     _refuse(builder)
     return ModelSet(tuple(entries), feature_names, champion, drift, guard)
 
@@ -133,8 +134,11 @@ def _calibrator(settings: ModelSettings, model: Model) -> Calibrator:
     if kind == "tail":
         return Tail(settings.calibration.window)
     if kind == "probability":
-        # The only class weight that is known here; sampled negatives carry theirs in the examples.
+        # The only class weight that is known here; sampled negatives carry theirs in the examples,
+        # which an estimator that takes no weights does not see.
         factor = float(settings.params.get("weight_positive", 1.0))
+        if isinstance(model, RiverModel) and not takes_weight(model.estimator):
+            factor /= settings.negative_rate
         return Probability(settings.calibration.window, factor if factor > 0.0 else 1.0)
     return Identity()
 
@@ -142,6 +146,9 @@ def _calibrator(settings: ModelSettings, model: Model) -> Calibrator:
 def _check_calibration(
     settings: ModelSettings, estimator: Any, builder: Builder, path: Path
 ) -> None:
+    if settings.negative_rate < 1.0 and kind_of(estimator) == "detector":
+        place = (*path[:2], "negative_rate")
+        builder.note(place, "a model that learns labels", "an anomaly detector")
     if settings.calibration.kind == "probability" and kind_of(estimator) == "detector":
         hint = "a detector never sees labels; tail or none"
         builder.note(path, "a model that learns labels", "an anomaly detector", hint)

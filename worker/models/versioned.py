@@ -19,6 +19,7 @@ from worker.models.batch import Batch
 from worker.models.calibration import Calibrator, Identity
 from worker.models.canonical import state_hash
 from worker.models.plain import State
+from worker.models.sampling import sampled
 from worker.models.steward import Steward
 
 Int8 = NDArray[np.int8]
@@ -84,6 +85,7 @@ class Entry:
     feature_names: tuple[str, ...]
     columns: tuple[int, ...] | None  # None: all of them, in order
     calibrator: Calibrator = field(default_factory=Identity)
+    negative_rate: float = 1.0
 
 
 class ModelSet:
@@ -144,6 +146,11 @@ class ModelSet:
             not entry.model.learns_from_labels or entry.calibrator.learns_from_events
             for entry in self._entries
         )
+
+    @property
+    def samples_negatives(self) -> bool:
+        """Return whether any model learns a share of the negatives only."""
+        return any(entry.negative_rate < 1.0 for entry in self._entries)
 
     @property
     def labelled(self) -> tuple[bool, ...]:
@@ -271,6 +278,7 @@ class ModelSet:
         learn_y: Int8,
         learn_weight: Float64,
         learn_before: Int64,
+        draws: Float64 | None = None,
     ) -> Float64:
         """Return the scores (n, names) of events, learning examples in between, in order.
 
@@ -286,6 +294,8 @@ class ModelSet:
         learn_before
             (m,), in 0..n and not decreasing: example j is learned before event
             ``learn_before[j]`` is scored; n means after the last event.
+        draws
+            (m,) `sampling.draws_of` the examples, for models that learn a share of the negatives.
         """
         same = learn_X is X
         X = _plain(X)
@@ -297,7 +307,10 @@ class ModelSet:
         for i, entry in enumerate(self._entries):
             if entry.columns not in batches:
                 batches[entry.columns] = _narrow(full, entry)
-            batch = at_rate(batches[entry.columns], float(self.rates[i]))
+            batch = batches[entry.columns]
+            if draws is not None and entry.negative_rate < 1.0:
+                batch = sampled(batch, draws, entry.negative_rate)
+            batch = at_rate(batch, float(self.rates[i]))
             found = entry.model.score_learn(batch).reshape(len(X), 1 + len(entry.model.heads))
             scores[:, i] = found[:, 0]
             heads = found.shape[1] - 1
