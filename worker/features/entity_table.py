@@ -16,6 +16,8 @@ from worker.features.plan import make_plan
 from worker.features.recording import recorded_values
 from worker.features.spec import FeatureSpec
 from worker.features.state import (
+    SIZE,
+    TILE_ROW,
     clear_slots,
     copy_slots,
     grow_slots,
@@ -137,7 +139,7 @@ class Table:
 
     def _fold(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> Int64:
         now = np.zeros(len(slots), np.int64)
-        self._rows = with_free_tiles(self._plan, self._rows, len(slots))
+        self._rows = with_free_tiles(self._plan, self._rows, self._tiles_wanted(slots))
         self.dirty_count += fold(
             self._plan,
             self._rows,
@@ -150,6 +152,13 @@ class Table:
             X,
         )
         return now
+
+    def _tiles_wanted(self, slots: Int64) -> int:
+        """Return how many tile rows a fold may take at most: of entities whose ring overflows."""
+        these, counts = np.unique(slots[slots >= 0], return_counts=True)
+        meta = self._rows.meta[these]
+        overflows = meta[:, SIZE] + counts > self._rows.ring.shape[2]
+        return int(np.count_nonzero(overflows & (meta[:, TILE_ROW] < 0)))
 
     def take_dirty(self) -> list[tuple[str, bytes]]:
         slots = np.flatnonzero(self._rows.dirty)
