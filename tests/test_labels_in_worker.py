@@ -24,7 +24,12 @@ def config() -> Settings:
         "fraud_run": {}, "clean_run": {}, "frauds": windows | {"weight": "1 - raw:fraud"},
     }  # fmt: skip
     return settings(
-        features={"amount": "$amount", "card": of_labels, "terminal": of_labels},
+        features={
+            "amount": "$amount",
+            "card": of_labels,
+            "terminal": of_labels,
+            "risk": "target_mean($terminal)",
+        },
         models={"fraud": {"preset": "logistic"}},
     )
 

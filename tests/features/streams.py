@@ -94,7 +94,11 @@ def events_of(rows: Sequence[Row]) -> Events:
         time_ms=np.array([row.time_ms for row in rows], np.int64),
         ids=[row.id for row in rows],
         id_hash=np.array(hashes, np.uint64),
-        entity_ids={"card": [r.card for r in rows], "terminal": [r.terminal for r in rows]},
+        entity_ids={
+            "card": [r.card for r in rows],
+            "terminal": [r.terminal for r in rows],
+            "target_of_channel": [("web", "pos", "*")[r.channel] for r in rows],
+        },
         columns={
             "amount": np.array([row.amount for row in rows], np.int64),
             "items": np.array([MISSING if r.items is None else r.items for r in rows], np.int64),

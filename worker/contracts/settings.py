@@ -25,6 +25,7 @@ from worker.contracts.sections import (
     format_duration,
     parse_duration,
 )
+from worker.contracts.target_means import TYPES, entity_of_target, parse_target_mean
 
 __all__ = [
     "DecisionSettings", "Duration", "EvidenceSettings", "IncidentSettings", "LabelSettings",
@@ -335,6 +336,18 @@ class Settings(Section):
     snapshots: SnapshotSettings | None = None
     drift: tuple[DriftSettings, ...] = ()
     guard: GuardSettings = GuardSettings()
+
+    @model_validator(mode="after")
+    def _declare_targets(self) -> Settings:
+        """Declare the entities that ``target_mean($FIELD)`` needs."""
+        for target in filter(None, map(parse_target_mean, self.features.values())):
+            field = self.events.fields.get(target.field)
+            name = entity_of_target(target, {n: e.key for n, e in self.entities.items()})
+            if field is not None and field.type in TYPES and name not in self.entities:
+                self.entities[name] = EntitySettings(
+                    key=target.field, optional=field.may_be_missing
+                )
+        return self
 
     @property
     def primary_entity(self) -> str:

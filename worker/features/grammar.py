@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.contracts.settings import Settings
+from worker.contracts.target_means import is_target_mean
 from worker.errors import Problem
 from worker.features.declared import Declared, Path, suggest
 from worker.features.expressions import Schema
 from worker.features.feature import Feature
 from worker.features.grammar_history import HistoryGrammar
 from worker.features.grammar_rows import RowGrammar
+from worker.features.grammar_targets import target_means
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -56,6 +58,8 @@ class Grammar:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             self._declared.problem(path, "a name of letters, digits and _", name)
             return []
+        if is_target_mean(value):
+            return target_means(self._declared, path, name, value)
         if name in self._declared.entities:
             return self._history.features(path, name, value)
         if isinstance(value, str):
