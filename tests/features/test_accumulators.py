@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numba import njit
 
 from tests.features.streams import UNHURRIED
-from worker.features.accumulators import high_square, shifted_squares
-from worker.features.kernels import divide
+from worker.features import accumulators, kernels
+
+high_square = njit(lambda v: accumulators.high_square(v))
+shifted_squares = njit(lambda n, s, low, high, r: accumulators.shifted_squares(n, s, low, high, r))
+divide = njit(lambda a, b, inverse: kernels.divide(a, b, inverse))
 
 UNITS = st.integers(-(2**40), 2**40)
 

@@ -1,10 +1,18 @@
-"""How kernels are compiled: helpers inlined, references uncounted, stale machine code noticed.
+"""How kernels are compiled: helpers are only linked in, and stale machine code is noticed.
 
 Numba keeps machine code on disk and makes it anew when the kernel's own file changes. Of helpers
 and constants in other files it knows nothing: after an edit there, old code would go on running.
 So the kernels that are called from Python are closures over a digest of all these files: numba
 puts the values of a closure into the key of its cache.
+
+By itself numba would optimise each helper, with all that it calls, and make machine code of it and
+of two wrappers for callers in Python, over and over up to the kernel: two thirds of the time to
+compile. And it would count a reference, atomically, wherever an array becomes an argument: half of
+the time to run. So helpers and bare kernels make no arrays.
 """
+
+# mypy: disable-error-code="no-untyped-call, call-overload, attr-defined"
+# The insides of numba have no types.
 
 from __future__ import annotations
 
@@ -12,36 +20,47 @@ import inspect
 from collections.abc import Callable
 from hashlib import sha256
 from types import ModuleType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-import numpy as np
-from numba import njit
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-from numpy.typing import NDArray
+from numba import _dynfunc, njit
+from numba.core import types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
 
-Array = TypeVar("Array", bound=NDArray[np.generic] | tuple[Any, ...])
 F = TypeVar("F", bound=Callable[..., object])
 
 
 def helper(function: F) -> F:
-    """Return a function that is compiled into each kernel that calls it.
+    """Return a function that is compiled into each kernel that calls it; only kernels can.
 
-    A call costs 30 to 50 ns, most of it to hand over arrays; inlined, the arrays vanish. Only
-    kernels are cached: code of a helper on disk would not see edits of the helpers that it calls.
+    A call costs 30 to 50 ns, most of it to hand over arrays; inlined, the arrays vanish. Tests have
+    the Python function as its ``py_func``.
     """
-    return cast(F, njit(error_model="numpy", forceinline=True)(function))
+    return _ingredient(function, forceinline=True)
 
 
 def outlined(function: F) -> F:
     """Return a function that kernels call: for what is long, and not for every spec."""
-    return cast(F, njit(error_model="numpy")(function))
+    return _ingredient(function, forceinline=False)
+
+
+def allocating(function: F) -> F:
+    """Return a function that kernels call and that may make arrays, or sort one."""
+    return _ingredient(function, forceinline=False, counts=True)
 
 
 def kernel(function: F) -> F:
     """Return a function as machine code, cached on disk. It must be a closure over `digest_of`."""
     assert function.__closure__, function.__name__
     return cast(F, njit(cache=True, error_model="numpy")(function))
+
+
+def bare_kernel(function: F) -> F:
+    """Return a `kernel` that makes no array and counts no reference."""
+    assert function.__closure__, function.__name__
+    return cast(F, njit(cache=True, error_model="numpy", _nrt=False)(function))
 
 
 def digest_of(*modules: ModuleType) -> str:
@@ -54,38 +73,54 @@ def digest_of(*modules: ModuleType) -> str:
     return sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()
 
 
-class _Borrow(Protocol):
-    def __call__(self, array: Array) -> Array: ...
+def _ingredient(function: F, forceinline: bool, counts: bool = False) -> F:
+    made = njit(
+        error_model="numpy", _nrt=counts, forceinline=forceinline, pipeline_class=_Ingredients
+    )(function)
+    resolve = made.get_call_template
+    # One version for all integers; constants are propagated when it is inlined.
+    made.get_call_template = lambda args, kws: resolve(tuple(map(types.unliteral, args)), kws)
+    return cast(F, made)
 
 
-@intrinsic
-def _borrowed(typing_context: Any, array: Any) -> Any:  # Any: numba's own types
-    if not isinstance(array, types.Array | types.NamedTuple):
-        return None
+# Numba has no types of its own.
+class _Library(JITCodeLibrary):
+    """Code that is only linked into a kernel, and optimised and made machine code there."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if isinstance(array, types.Array):
-            return _uncounted(context, builder, array, args[0])
-        parts = cgutils.unpack_tuple(builder, args[0])  # type: ignore[no-untyped-call]  # untyped
-        lent = [_uncounted(context, builder, t, p) for t, p in zip(array.types, parts, strict=True)]
-        return context.make_tuple(builder, array, lent)
+    def _optimize_final_module(self) -> None:
+        pass
 
-    return array(array), codegen
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
 
 
-def _uncounted(context: Any, builder: Any, array: Any, value: Any) -> Any:
-    """Return an array without the pointer to its reference count."""
-    proxy = cgutils.create_struct_proxy(array)  # type: ignore[no-untyped-call]  # untyped
-    struct = proxy(context, builder, value=value)
-    struct.meminfo = cgutils.get_null_value(struct.meminfo.type)  # type: ignore[no-untyped-call]
-    return struct._getvalue()
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(NativeLowering):
+    """Makes a `_Library`, and tells numba how to call what is in it."""
+
+    _name = "ingredient_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        library = _Library(state.targetctx.codegen(), state.func_id.func_qualname)
+        library.enable_object_caching()
+        state.library, state.flags.no_compile = library, True
+        super().run_pass(state)
+        lowered = state["cr"]
+        module, name = lowered.fndesc.lookup_module(), lowered.fndesc.qualname
+        entry = _dynfunc.make_function(module, name, name, 0, lowered.env, (library,))
+        state.targetctx.insert_user_function(entry, lowered.fndesc, [library])
+        state["cr"] = lowered._replace(cfunc=entry)
+        return True
 
 
-borrowed = cast(_Borrow, _borrowed)
-"""Return the same array, or named tuple of arrays, of which no reference is counted. Only for use
-inside a kernel.
+class _Ingredients(CompilerBase):
+    """Numba's passes, with `_Lowering` as the last but one, and without wrappers for Python."""
 
-Numba counts a reference up and down, atomically, wherever an array becomes an argument; in
-`worker.features.kernels` that was half of the time. The caller must hold the array for the whole
-call, as Python does with arguments; never borrow one that a kernel made.
-"""
+    def define_pipelines(self) -> list[Any]:
+        self.state.flags.no_cpython_wrapper = self.state.flags.no_cfunc_wrapper = True
+        manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        manager.passes = [
+            (_Lowering if step is NativeLowering else step, text) for step, text in manager.passes
+        ]
+        manager.finalize()
+        return [manager]

@@ -10,7 +10,7 @@ import numpy as np
 from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.blob import BlobCodec
-from worker.features.kernels import fold
+from worker.features.kernels import fold_of
 from worker.features.label_view import entity_of
 from worker.features.plan import make_plan
 from worker.features.recording import recorded_values
@@ -45,6 +45,7 @@ class Table:
         self._filters = spec.filters
         view = spec.event_view if index < len(spec.entities) else spec.label_view
         self._plan = make_plan(entity, view, spec.forget_ms)
+        self._kernel = fold_of(self._plan)
         self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
         self._codec = BlobCodec(self._plan, spec.state_hash, entity.name, index)
         self._entities_max = entities_max
@@ -140,7 +141,7 @@ class Table:
     def _fold(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> Int64:
         now = np.zeros(len(slots), np.int64)
         self._rows = with_free_tiles(self._plan, self._rows, self._tiles_wanted(slots))
-        self.dirty_count += fold(
+        self.dirty_count += self._kernel(
             self._plan,
             self._rows,
             slots,

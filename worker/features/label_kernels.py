@@ -16,7 +16,7 @@ from worker.contracts.records import Bool, Float64, Int64
 from worker.features import kernels, label_plan, label_reading
 from worker.features.accumulators import accumulate, clear, high_square
 from worker.features.codes import MISSING, PLACE_COUNT
-from worker.features.compiling import borrowed, digest_of, helper, kernel
+from worker.features.compiling import bare_kernel, digest_of, helper
 from worker.features.kernels import divide
 from worker.features.label_plan import LabelPlan, Truths
 from worker.features.label_reading import read_runs, read_times
@@ -38,8 +38,6 @@ def _fold_labels(
     X: Float64,
 ) -> int:
     """Do what `fold_labels` promises."""
-    plan, labels, rows = borrowed(plan), borrowed(labels), borrowed(rows)
-    truths, own, x = borrowed(truths), borrowed(own), borrowed(X)
     meta, newly_dirty, j = rows.meta, 0, 0
     for e in range(len(slots) + 1):
         while j < len(truths.before) and (truths.before[j] <= e or e == len(slots)):
@@ -50,9 +48,9 @@ def _fold_labels(
         if e == len(slots) or slots[e] < 0 or duplicate[e] or meta[slots[e], SIZE] == 0:
             continue
         for g in range(len(plan.groups)):
-            read_windows(plan, rows, g, slots[e], now[e], own, x, e)
-        read_runs(plan, labels, rows, slots[e], now[e], x, e)
-        read_times(plan, labels, rows, slots[e], now[e], x, e)
+            read_windows(plan, rows, g, slots[e], now[e], own, X, e)
+        read_runs(plan, labels, rows, slots[e], now[e], X, e)
+        read_times(plan, labels, rows, slots[e], now[e], X, e)
     return newly_dirty
 
 
@@ -167,7 +165,7 @@ SOURCES = (*kernels.SOURCES, kernels, label_plan, label_reading)
 
 
 def _make_fold(sources: str) -> Callable[..., int]:
-    @kernel
+    @bare_kernel
     def fold_labels(
         plan: Plan,
         labels: LabelPlan,

@@ -21,7 +21,7 @@ from worker.features.codes import (
     PLACE_SUM,
     SIGNED,
 )
-from worker.features.compiling import borrowed, digest_of, helper, kernel
+from worker.features.compiling import bare_kernel, digest_of, helper
 from worker.features.plan import TILED_COLUMNS, TILES_ROW, WITH_IDS, Plan
 from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Rows
 
@@ -111,8 +111,8 @@ def _get_word(data: Bytes, at: int, end: int) -> tuple[np.int64, int]:
 
 @helper
 def _pack(plan: Plan, rows: Rows, slots: Int64, buffer: Bytes, ends: Int64) -> None:
-    plan, rows, out, at = borrowed(plan), borrowed(rows), borrowed(buffer), 0
-    meta, registers = rows.meta, borrowed(rows.registers.view(np.int64))
+    out, at = buffer, 0
+    meta, registers = rows.meta, rows.registers.view(np.int64)
     for i in range(len(slots)):
         slot = slots[i]
         now, tiled_max = meta[slot, NOW], meta[slot, TILED_MAX]
@@ -212,8 +212,8 @@ def _pack_bits(tiles: Int64, i: int, place: int, buffer: Bytes, at: int) -> int:
 
 @helper
 def _unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> bool:
-    plan, rows, bytes_ = borrowed(plan), borrowed(rows), borrowed(data)
-    meta, registers = rows.meta, borrowed(rows.registers.view(np.int64))
+    bytes_ = data
+    meta, registers = rows.meta, rows.registers.view(np.int64)
     begin = 0
     for i in range(len(slots)):
         slot = slots[i]
@@ -329,7 +329,7 @@ SOURCES = (accumulators, codes, compiling, plan, state)
 
 
 def _make_pack(sources: str) -> Callable[[Plan, Rows, Int64, Bytes, Int64], None]:
-    @kernel
+    @bare_kernel
     def pack(plan: Plan, rows: Rows, slots: Int64, buffer: Bytes, ends: Int64) -> None:
         """Write the bodies of slots one after the other; ``ends`` says where each ends."""
         sources  # noqa: B018  # see worker.features.compiling
@@ -339,7 +339,7 @@ def _make_pack(sources: str) -> Callable[[Plan, Rows, Int64, Bytes, Int64], None
 
 
 def _make_unpack(sources: str) -> Callable[[Plan, Rows, Int64, Bytes, Int64], bool]:
-    @kernel
+    @bare_kernel
     def unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> bool:
         """Fill slots from checked, whole blobs; return whether all were read to the end."""
         sources  # noqa: B018  # see worker.features.compiling

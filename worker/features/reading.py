@@ -30,7 +30,7 @@ from worker.features.codes import (
     SUM,
     WINDOW_RATIO,
 )
-from worker.features.compiling import helper
+from worker.features.compiling import helper, outlined
 from worker.features.elementary import LINEAR_COUNT
 from worker.features.plan import TILED_COLUMNS, TILES_ROW, Plan
 from worker.features.ringing import distinct_of
@@ -169,7 +169,7 @@ def _emit(plan: Plan, rows: Rows, w: int, first: int, count: int, X: Float64, e:
         X[e, column] = value * scales[r, 0] / divisor
 
 
-@helper
+@outlined
 def _emit_others(
     plan: Plan,
     rows: Rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from worker.contracts.records import Float64, Int64
-from worker.features.compiling import helper
+from worker.features.compiling import allocating, helper
 from worker.models.compiled import compiled
 
 BLOCK = 256
@@ -36,7 +36,7 @@ WINDOW, TOTAL, TAIL_START, TAIL_SHARE, TAIL_SCALE, TAIL_SHAPE = range(6)
 RARITY, HELD, VALUE = range(3)
 
 
-@helper
+@allocating
 def add(
     value: float, table: Float64, scratch: Float64, buffer: Float64, counters: Int64,
     facts: Float64, levels: Float64,
