@@ -41,12 +41,26 @@ DECISIONS: dict[str, Any] = {
     },
 }  # fmt: skip
 
+_NAMES = [f"f{i}" for i in range(30)]
+
 # Name, features, and what a configuration says. 10 x 8 and 25 x 15 are trees x height.
 CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("logistic_sgd", FEATURES, {"preset": "logistic", "params": {"optimizer": "sgd"}}),
     ("logistic_adam", FEATURES, {"preset": "logistic"}),
     ("logistic_adagrad", FEATURES, {"preset": "logistic", "params": {"optimizer": "adagrad"}}),
     ("binned_logistic", FEATURES, {"preset": "binned_logistic", "params": {"warm_up": 400}}),
+    (
+        "causes_2x15",
+        30,
+        {
+            "preset": "causes",
+            "params": {
+                "heads": {"card": _NAMES[:15], "terminal": _NAMES[15:]},
+                "warm_up": 400,
+            },
+        },
+    ),
+    ("mahalanobis_15", 15, {"preset": "mahalanobis"}),
     ("half_space_trees_10x8", FEATURES, {"preset": "half_space_trees"}),
     (
         "half_space_trees_25x15",

@@ -15,6 +15,7 @@ from river.tree.padded import PaddedBranch
 
 from worker.models.batch import Batch
 from worker.models.bins import LearnedBins
+from worker.models.forest_twin import ForestTwin
 from worker.models.presets import binned_logistic
 from worker.models.twins import twin_of
 
@@ -181,6 +182,44 @@ def test_the_numbers_of_windows_begin_again() -> None:
     twin = twin_of(twin, NAMES)
     assert twin_loop(twin, X, y) == river_loop(river, X, y)
     assert learned(twin.to_river()) == learned(river)
+
+
+class Swapped(ForestTwin):
+    """The mutant that draws the threshold of a split before its feature."""
+
+    def _draws(self, inner_nodes: int) -> np.ndarray:
+        return super()._draws(inner_nodes).reshape(-1, 2)[:, ::-1].reshape(-1).copy()
+
+
+def test_a_twin_with_another_order_of_draws_is_found_out() -> None:
+    """The same numbers of the same generator, used in another order, are another forest."""
+    X, y = stream(8, 600)
+    river = scaled_forest(n_trees=3, height=4, window_size=50)
+    mutant = Swapped(scaled_forest(n_trees=3, height=4, window_size=50), NAMES)
+    assert twin_loop(mutant, X, y) != river_loop(river, X, y)
+    assert learned(mutant.to_river()) != learned(river)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_it_does_not_matter_how_many_rows_go_through_the_trees_together(rows: int) -> None:
+    """Examples of a quarter of the events, of others and of nobody, between them."""
+    X, _ = stream(9, 900)
+    order = np.sort(np.random.default_rng(9).integers(0, 901, 1_100))
+    learn_X = X[np.minimum(order, 899)]
+    learn_X[::3] = learn_X[::-3][: len(learn_X[::3])]
+    batch = Batch(NAMES, X, learn_X, np.full(1_100, -1, np.int8), np.ones(1_100), order)
+    whole, parts = (twin_of(scaled_forest(window_size=70), NAMES) for _ in range(2))
+    expected, scores, done = whole.score_learn(batch), [], 0
+    for start in range(0, 900, rows):
+        stop = start + rows
+        until = int(np.searchsorted(order, stop, "right")) if stop < 900 else 1_100
+        few, y = slice(done, until), np.full(until - done, -1, np.int8)
+        part = Batch(NAMES, X[start:stop], learn_X[few], y, np.ones(len(y)), order[few] - start)
+        scores += parts.score_learn(part).tolist()
+        done = until
+    assert scores == expected.tolist()
+    assert parts.state_hash() == whole.state_hash()
+    assert len(set(scores)) > 100
 
 
 numbers = st.one_of(

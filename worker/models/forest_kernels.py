@@ -30,6 +30,11 @@ COUNTER, IS_FIRST_WINDOW, SCALER_SEEN, WINDOW = range(4)
 THRESHOLD = 0
 FEATURE, STAMP, RECENT, REFERENCE = 4, 5, 6, 7
 NODE_BYTES = 16
+# Rows of `places`: the node that a row has come to, its event (-1: not scored), whether it is
+# learned, whether masses still count, their sum.
+PLACE, EVENT, LEARNS, COUNTS, TOTAL = range(5)
+ROWS = 128
+"""Rows that go through the trees together."""
 UINT16_MAX = (1 << 16) - 1
 
 
@@ -104,12 +109,17 @@ def grow(draws: Float64, order: Int64, limits: Float64, nodes: Float64, whole: U
 
 
 @compiled
-def _learn_scaler(x: Float64, low: Float64, high: Float64) -> None:
+def _learn_scaler(x: Float64, low: Float64, high: Float64) -> bool:
+    """Widen the ranges; return whether one changed."""
+    grew = False
     for i in range(x.shape[0]):
         if x[i] < low[i]:
             low[i] = x[i]
+            grew = True
         if x[i] > high[i]:
             high[i] = x[i]
+            grew = True
+    return grew
 
 
 @compiled
@@ -130,57 +140,38 @@ def _settle(whole: UInt16, p: int, window: int) -> None:
 
 
 @compiled
-def _learn(
-    z: Float64, nodes: Float64, whole: UInt16, height: int, window: int, place: Int64
-) -> None:
-    """Add one to every node on the path of ``z`` in every tree.
+def _walk(
+    Z: Float64, count: int, nodes: Float64, whole: UInt16, tree: int, height: int, window: int,
+    size_limit: float, places: Int64,
+) -> None:  # fmt: skip
+    """Take the rows of ``Z`` down one tree: score, learn, or both, which is one way.
 
-    Trees take a step each in turn: memory then works on all their next nodes at once.
+    Rows take a step each in turn: memory then works on all their next nodes at once, and a tree
+    stays in the cache until all rows are through. Row TOTAL gains mass times 2 ** depth.
     """
-    size = (1 << (height + 1)) - 1
-    for tree in range(place.shape[0]):
-        place[tree] = tree * size
+    first = tree * ((1 << (height + 1)) - 1)
+    for row in range(count):
+        places[PLACE, row] = first
+        places[COUNTS, row] = places[EVENT, row] >= 0
     for depth in range(height + 1):
-        for tree in range(place.shape[0]):
-            p = place[tree]
-            _settle(whole, p, window)
-            whole[p, RECENT] += 1
-            if depth < height:
-                first = tree * size
-                is_left = z[whole[p, FEATURE]] < nodes[p, THRESHOLD]
-                place[tree] = 2 * p - first + 2 - is_left
-
-
-@compiled
-def _mass_of(
-    z: Float64,
-    nodes: Float64,
-    whole: UInt16,
-    height: int,
-    window: int,
-    size_limit: float,
-    place: Int64,
-) -> int:
-    """Return the sum over trees of mass times 2 ** depth along the path of ``z``."""
-    total = np.int64(0)
-    size = (1 << (height + 1)) - 1
-    for tree in range(place.shape[0]):
-        place[tree] = tree * size
-    for depth in range(height + 1):
-        for tree in range(place.shape[0]):
-            p = place[tree]
+        for row in range(count):
+            p = places[PLACE, row]
             if p < 0:
                 continue
             behind = window - whole[p, STAMP]
-            here = whole[p, REFERENCE] if behind == 0 else whole[p, RECENT] if behind == 1 else 0
-            total += np.int64(here) << depth
-            if here < size_limit:
-                place[tree] = -1
-            else:
-                first = tree * size
-                is_left = z[whole[p, FEATURE]] < nodes[p, THRESHOLD]
-                place[tree] = 2 * p - first + 2 - is_left
-    return total  # type: ignore[return-value]  # numba has one integer type
+            mass = whole[p, REFERENCE] if behind == 0 else whole[p, RECENT] if behind == 1 else 0
+            places[TOTAL, row] += (np.int64(mass) << depth) * places[COUNTS, row]
+            places[COUNTS, row] &= mass >= size_limit
+            if places[LEARNS, row]:
+                whole[p, RECENT] = whole[p, RECENT] + 1 if behind == 0 else 1
+                whole[p, REFERENCE] = mass
+                whole[p, STAMP] = window
+            elif not places[COUNTS, row]:
+                places[PLACE, row] = -1
+                continue
+            if depth < height:
+                is_left = Z[row, whole[p, FEATURE]] < nodes[p, THRESHOLD]
+                places[PLACE, row] = 2 * p - first + 2 - is_left
 
 
 @compiled
@@ -228,36 +219,46 @@ def score_learn(
     nodes: Float64,
     whole: UInt16,
     counters: Int64,
+    trees: int,
     height: int,
     window_size: int,
-    z: Float64,
-    place: Int64,
+    Z: Float64,
+    places: Int64,
     scores: Float64,
 ) -> None:
     """Fill ``scores``: NaN where an event is not scorable. All state arrays change in place.
 
     ``ranges`` (2, f) holds minima and maxima; ``nodes`` and ``whole`` are two views of the same
-    memory, a row per node. ``learn_X`` holds the usable examples only; ``place`` is scratch of
-    one entry a tree.
+    memory, a row per node. ``learn_X`` holds the usable examples only. Scratch: ``Z`` (r, f) and
+    ``places`` (5, r). What is learned in a window counts from its end on, so within one window the
+    order in which rows meet trees does not matter: up to r of them wait, scaled. An event that is
+    learned right after it was scored goes its way once.
     """
-    size_limit = 0.1 * window_size
-    score_max = float(place.shape[0] * window_size * ((1 << (height + 1)) - 1))
-    done = 0
+    done, count, most = 0, 0, Z.shape[0]
+    is_fresh = False  # whether the last row that waits was scaled by the ranges as they are
     for i in range(X.shape[0] + 1):
         while done < before.shape[0] and before[done] <= i:
-            _learn_scaler(learn_X[done], ranges[0], ranges[1])
-            _scale(learn_X[done], ranges[0], ranges[1], z)
-            _learn(z, nodes, whole, height, counters[WINDOW], place)
+            x = learn_X[done]
+            grew = _learn_scaler(x, ranges[0], ranges[1])
+            if is_fresh and not grew and _is_same(x, X[places[EVENT, count - 1]]):
+                places[LEARNS, count - 1] = 1
+            else:
+                if count == most:
+                    _pass(Z, count, nodes, whole, trees, height, counters[WINDOW], window_size,
+                          places, scores)  # fmt: skip
+                    count = 0
+                _scale(x, ranges[0], ranges[1], Z[count])
+                places[EVENT, count], places[LEARNS, count] = -1, 1
+                count += 1
+            is_fresh = False
+            done += 1
             counters[SCALER_SEEN] = 1
             counters[COUNTER] += 1
             if counters[COUNTER] == window_size:
-                counters[WINDOW] += 1
-                if counters[WINDOW] == UINT16_MAX:
-                    settle(whole, counters[WINDOW])
-                    counters[WINDOW] = 0
-                counters[IS_FIRST_WINDOW] = 0
-                counters[COUNTER] = 0
-            done += 1
+                _pass(Z, count, nodes, whole, trees, height, counters[WINDOW], window_size,
+                      places, scores)  # fmt: skip
+                count = 0
+                _end_window(whole, counters)
         if i == X.shape[0]:
             break
         if not scorable[i]:
@@ -267,6 +268,46 @@ def score_learn(
         if counters[IS_FIRST_WINDOW]:
             scores[i] = 0.0
             continue
-        _scale(X[i], ranges[0], ranges[1], z)
-        mass = _mass_of(z, nodes, whole, height, counters[WINDOW], size_limit, place)
-        scores[i] = 1.0 - mass / score_max
+        if count == most:
+            _pass(Z, count, nodes, whole, trees, height, counters[WINDOW], window_size,
+                  places, scores)  # fmt: skip
+            count = 0
+        _scale(X[i], ranges[0], ranges[1], Z[count])
+        places[EVENT, count], places[LEARNS, count] = i, 0
+        count += 1
+        is_fresh = True
+    _pass(Z, count, nodes, whole, trees, height, counters[WINDOW], window_size, places, scores)
+
+
+@compiled
+def _is_same(x: Float64, other: Float64) -> bool:
+    for i in range(x.shape[0]):  # noqa: SIM110  # numba knows no generator expressions
+        if x[i] != other[i]:
+            return False
+    return True
+
+
+@compiled
+def _end_window(whole: UInt16, counters: Int64) -> None:
+    counters[WINDOW] += 1
+    if counters[WINDOW] == UINT16_MAX:
+        settle(whole, counters[WINDOW])
+        counters[WINDOW] = 0
+    counters[IS_FIRST_WINDOW] = 0
+    counters[COUNTER] = 0
+
+
+@compiled
+def _pass(
+    Z: Float64, count: int, nodes: Float64, whole: UInt16, trees: int, height: int, window: int,
+    window_size: int, places: Int64, scores: Float64,
+) -> None:  # fmt: skip
+    """Take the rows that wait through all trees, one tree after the other."""
+    score_max = float(trees * window_size * ((1 << (height + 1)) - 1))
+    for row in range(count):
+        places[TOTAL, row] = 0
+    for tree in range(trees):
+        _walk(Z, count, nodes, whole, tree, height, window, 0.1 * window_size, places)
+    for row in range(count):
+        if places[EVENT, row] >= 0:
+            scores[places[EVENT, row]] = 1.0 - places[TOTAL, row] / score_max

@@ -82,7 +82,7 @@ def binned_logistic(
     Good for labels of both classes and features that act by thresholds or not monotonously;
     ``crosses`` add pairs that act together. Each bin has its own weight and its own rate, so rare
     bins still learn. The first ``warm_up`` examples make the bins and teach the intercept only. It
-    has a compiled twin: about 1 µs to score and 2 µs to learn an example of 90 features, 24 bytes
+    has a compiled twin: about 4 µs to score and 5 µs to learn an example of 90 features, 24 bytes
     a bin.
 
     Parameters
@@ -133,7 +133,7 @@ def causes(
     Good where a bad event has one of several causes, such as a stolen card or a tampered terminal:
     each head learns from the events that it explains, and is not taught what another one did. The
     heads' probabilities are scores of their own, called ``MODEL.HEAD``, which label features may
-    use. It has a compiled twin: about 1 µs to score and to learn two heads of 15 features each,
+    use. It has a compiled twin: about 1.5 µs to score and to learn two heads of 15 features each,
     16 bytes a head and bin.
 
     Parameters
@@ -175,7 +175,7 @@ def adaptive_forest(
     """Return `ARFClassifier`: an ensemble of trees that are replaced where their error drifts.
 
     Good for labels of both classes and features that act together in ways nobody named; the score
-    is the trees' mean vote. Costs about 1 ms an event with 10 trees and 90 features, and memory
+    is the trees' mean vote. Costs about 2 ms an event with 10 trees and 90 features, and memory
     that grows with what the trees learn.
 
     Parameters

@@ -24,8 +24,8 @@ def half_space_trees(
     Good where no labels come: it learns from every event and finds values that are rare in the
     last ``window_size`` events. Weak on anomalies in dense runs and on many irrelevant features.
     Scores lie in 0..1, higher is stranger; they are 0.0 until the first window is full. It has a
-    compiled twin: about 1 µs to score and to learn with 10 trees of height 8; memory is 16 bytes a
-    node, n_trees * 2 ** (height + 1) nodes.
+    compiled twin: 1 to 2 µs to score and learn an event of 90 features with 10 trees of height 8,
+    about 4 µs with 25 of height 15; memory is 16 bytes a node, n_trees * 2 ** (height + 1) nodes.
 
     Parameters
     ----------
