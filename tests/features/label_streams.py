@@ -92,6 +92,7 @@ def updates_of(
         weight_before=np.array([float(y >= 0) for y in before]),
         values={
             "amount": units([row.amount for row in of]),
+            "items": units([row.items for row in of]),
             "score": units([score_of(row) for row in of]),
         },
     )

@@ -152,6 +152,7 @@ def _name_parts(
     parts += [str(options.last)] if options.last else []
     parts += [f"beyond_{_slug(f'{options.beyond:g}')}"] if options.beyond else []
     parts += ["robust"] if options.robust else []
+    parts += [options.over] if options.over else []
     parts += [f"delay_{format_duration(options.delay_ms)}"] if options.delay_ms else []
     parts += ["where", _slug(options.where)] if options.where else []
     if options.include_current != kind.include_current:
@@ -192,6 +193,7 @@ def _history_words(
         **durations,
     )  # fmt: skip
     words += ", by median and deviation from it" if options.robust else ""
+    words += ", of events known to be genuine" if options.over else ""
     words += f", where {options.where}" if options.where else ""
     words += f", which ended {_spaced(options.delay_ms)} ago" if options.delay_ms else ""
     if options.include_current != kind.include_current:

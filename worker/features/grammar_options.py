@@ -48,6 +48,13 @@ class OptionsGrammar:
         common = self._common(path, kind, key, given)
         if not key:
             return [Options(**common)]
+        if common.get("over") and (common.get("where") or common["include_current"]):
+            self._declared.problem((*path, "over"), "neither where nor include_current", value)
+        if common.get("over") and given.get(key) is None:
+            self._declared.problem(
+                (*path, key), "windows: what became known has no last events", None
+            )
+            return []
         sizes = self._sizes(here if key in given else path, kind, entity, given.get(key))
         return [Options(**{**common, _ATTRIBUTES[key]: size}) for size in sizes]
 
@@ -76,6 +83,14 @@ class OptionsGrammar:
 
     def _include_current(self, path: Path, value: Any) -> dict[str, Any]:
         return {"include_current": self._flag(path, value)}
+
+    def _over(self, path: Path, value: Any) -> dict[str, Any]:
+        if value not in ("all", "genuine"):
+            self._declared.problem(path, "all or genuine", value)
+        elif value == "genuine" and self._declared.labels is None:
+            hint = "labels: {} takes them from the topic labels"
+            self._declared.problem(path, "a labels section: where truths come from", value, hint)
+        return {"over": "genuine" if value == "genuine" else ""}
 
     def _robust(self, path: Path, value: Any) -> dict[str, Any]:
         return {"robust": self._flag(path, value)}

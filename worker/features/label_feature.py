@@ -14,6 +14,9 @@ from worker.features.feature import Feature, history_feature
 SCORE_UNITS = 1_000_000
 """Recorded scores are integers: a millionth is one."""
 
+GENUINE_VALUE = "genuine value"
+"""Kind of a column that is a field of genuine events; others lack it."""
+
 TRUTH = Source("fraud")
 """The column that is 1 for a fraud and 0 for a genuine event. Every L-part has it."""
 
@@ -45,6 +48,9 @@ def recorded(source: Source, updates: LabelUpdates, y: Int64) -> Int64:
 
     A weight that an event does not have counts 0.
     """
+    if source.kind == GENUINE_VALUE:
+        found: Int64 = np.where(y == 0, updates.values[source.field], MISSING)
+        return found
     chosen: Bool = np.equal(y, int(source.kind == "fraud"))
     if not source.field:
         return chosen.astype(np.int64)

@@ -22,36 +22,8 @@ from worker.features.label_plan import LabelPlan, Truths
 from worker.features.label_reading import read_runs, read_times
 from worker.features.plan import TILED_COLUMNS, TILES_ROW, Plan
 from worker.features.reading import read_windows
+from worker.features.ringing import read_ring
 from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Rows
-
-
-@helper
-def _fold_labels(
-    plan: Plan,
-    labels: LabelPlan,
-    rows: Rows,
-    truths: Truths,
-    slots: Int64,
-    now: Int64,
-    own: Int64,
-    duplicate: Bool,
-    X: Float64,
-) -> int:
-    """Do what `fold_labels` promises."""
-    meta, newly_dirty, j = rows.meta, 0, 0
-    for e in range(len(slots) + 1):
-        while j < len(truths.before) and (truths.before[j] <= e or e == len(slots)):
-            _learn(plan, rows, truths, j)
-            newly_dirty += not rows.dirty[truths.slots[j]]
-            rows.dirty[truths.slots[j]] = True
-            j += 1
-        if e == len(slots) or slots[e] < 0 or duplicate[e] or meta[slots[e], SIZE] == 0:
-            continue
-        for g in range(len(plan.groups)):
-            read_windows(plan, rows, g, slots[e], now[e], own, X, e)
-        read_runs(plan, labels, rows, slots[e], now[e], X, e)
-        read_times(plan, labels, rows, slots[e], now[e], X, e)
-    return newly_dirty
 
 
 @helper
@@ -161,10 +133,12 @@ def _add(
 
 
 SOURCES = (*kernels.SOURCES, kernels, label_plan, label_reading)
-"""The modules whose helpers and constants are in `fold_labels`, other than this one."""
+"""The modules whose helpers and constants are in these kernels, other than this one."""
 
 
-def _make_fold(sources: str) -> Callable[..., int]:
+def _make_fold(rare: bool, sources: str) -> Callable[..., int]:
+    """Return a kernel that has the ops that are ``rare``, or lacks their code."""
+
     @bare_kernel
     def fold_labels(
         plan: Plan,
@@ -177,17 +151,40 @@ def _make_fold(sources: str) -> Callable[..., int]:
         duplicate: Bool,
         X: Float64,
     ) -> int:
-        """Fold truths in order and write what is known at each event into its row of X; return
-        newly dirty slots.
-
-        ``slots`` has the L-part of each event's entity (-1 for none), ``now`` its entity's now when
-        it is read, ``own`` its recorded values. Duplicates read nothing. There must be a free tile
-        row per truth.
-        """
         sources  # noqa: B018  # see worker.features.compiling
-        return _fold_labels(plan, labels, rows, truths, slots, now, own, duplicate, X)
+        meta, newly_dirty, j = rows.meta, 0, 0
+        for e in range(len(slots) + 1):
+            while j < len(truths.before) and (truths.before[j] <= e or e == len(slots)):
+                _learn(plan, rows, truths, j)
+                newly_dirty += not rows.dirty[truths.slots[j]]
+                rows.dirty[truths.slots[j]] = True
+                j += 1
+            if e == len(slots) or slots[e] < 0 or duplicate[e] or meta[slots[e], SIZE] == 0:
+                continue
+            for g in range(len(plan.groups)):
+                read_windows(plan, rows, g, slots[e], now[e], own, X, e)
+            if rare:
+                read_ring(
+                    plan.ring_ops, plan.ring_scales, 0, len(plan.ring_ops), rows.ring, rows.order,
+                    slots[e], meta[slots[e], SIZE], now[e], now[e], own, X, e,
+                )  # fmt: skip
+            read_runs(plan, labels, rows, slots[e], now[e], X, e)
+            read_times(plan, labels, rows, slots[e], now[e], X, e)
+        return newly_dirty
 
     return fold_labels
 
 
-fold_labels = _make_fold(digest_of(*SOURCES))
+_fold_all = _make_fold(True, digest_of(*SOURCES))
+_fold_windows = _make_fold(False, digest_of(*SOURCES))
+
+
+def fold_labels_of(plan: Plan) -> Callable[..., int]:
+    """Return the kernel for a plan: ring ops are compiled where a feature reads them.
+
+    ``fold(plan, labels, rows, truths, slots, now, own, duplicate, X)`` folds truths in order,
+    writes what is known at each event into its row of X and returns newly dirty slots. ``slots``
+    has the L-part of each event's entity (-1 for none), ``now`` its entity's now when it is read,
+    ``own`` its recorded values. Duplicates read nothing. There must be a free tile row per truth.
+    """
+    return _fold_all if len(plan.ring_ops) else _fold_windows

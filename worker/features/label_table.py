@@ -6,8 +6,8 @@ import numpy as np
 
 from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64, LabelUpdates
 from worker.features.entity_table import Table
-from worker.features.label_feature import recorded
-from worker.features.label_kernels import fold_labels
+from worker.features.label_feature import GENUINE_VALUE, recorded
+from worker.features.label_kernels import fold_labels_of
 from worker.features.label_plan import Truths
 from worker.features.label_view import label_plan
 from worker.features.spec import FeatureSpec
@@ -20,6 +20,7 @@ class LabelTable(Table):
     def __init__(self, spec: FeatureSpec, index: int, entities_max: int) -> None:
         super().__init__(spec, index, entities_max)
         self._labels = label_plan(spec.parts[index], spec.features)
+        self._fold_labels = fold_labels_of(self._plan)
 
     @property
     def recorded_count(self) -> int:
@@ -46,7 +47,11 @@ class LabelTable(Table):
         find = self._use if is_whole else self._here
         slots = find([*ids, *told])
         truths = self._truths(updates, slots[len(ids) :])
-        self._learn(truths, slots[: len(ids)], now, duplicate, X)
+        own = np.zeros((len(ids), len(self._sources)), np.int64)
+        for f, source in enumerate(self._sources):
+            if source.kind == GENUINE_VALUE:
+                own[:, f] = events.columns[source.field]
+        self._learn(truths, slots[: len(ids)], now, own, duplicate, X)
 
     def rows_told(self, updates: LabelUpdates) -> EntityRows:
         """Return what `fold_rows` takes: updates of events that have such an entity."""
@@ -70,12 +75,14 @@ class LabelTable(Table):
             np.ascontiguousarray(rows.values[here, middle : self.recorded_count]),
         )
         nobody, nothing = np.empty(0, np.int64), np.empty(0, np.bool_)
-        self._learn(truths, nobody, nobody, nothing, np.empty((0, self._width)))
+        own, X = np.empty((0, len(self._sources)), np.int64), np.empty((0, self._width))
+        self._learn(truths, nobody, nobody, own, nothing, X)
 
-    def _learn(self, truths: Truths, slots: Int64, now: Int64, duplicate: Bool, X: Float64) -> None:
+    def _learn(
+        self, truths: Truths, slots: Int64, now: Int64, own: Int64, duplicate: Bool, X: Float64
+    ) -> None:
         self._rows = with_free_tiles(self._plan, self._rows, len(truths.slots))
-        own = np.zeros((len(slots), len(self._sources)), np.int64)
-        self.dirty_count += fold_labels(
+        self.dirty_count += self._fold_labels(
             self._plan, self._labels, self._rows, truths, slots, now, own, duplicate, X
         )
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from worker.contracts.records import Float64, Int64
 from worker.contracts.settings import EntitySettings
-from worker.features.aggregations import AGGREGATIONS
+from worker.features.aggregations import AGGREGATIONS, Source
 from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.features.entity import EntitySpec, Recorded, Window, entity_spec
 from worker.features.feature import Feature, history_feature
-from worker.features.label_feature import TRUTH
+from worker.features.label_feature import GENUINE_VALUE, TRUTH
 from worker.features.label_plan import LabelPlan
 
 LABELS_SUFFIX = "~labels"
@@ -38,7 +38,12 @@ class Rate:
 
 def is_of_labels(feature: Feature) -> bool:
     """Return whether a feature reads what became known, not what happened."""
-    return feature.aggregation in LABEL_AGGREGATIONS
+    return feature.aggregation in LABEL_AGGREGATIONS or is_over_genuine(feature)
+
+
+def is_over_genuine(feature: Feature) -> bool:
+    """Return whether a feature compares its event with those known to be genuine."""
+    return feature.options.over == "genuine"
 
 
 def event_view(features: Sequence[Feature]) -> tuple[Feature, ...]:
@@ -81,7 +86,7 @@ def label_plan(part: EntitySpec, features: Sequence[Feature]) -> LabelPlan:
     runs, times = [], []
     lengths = [tile_set.tile_ms for tile_set in part.tile_sets]
     for column, feature in enumerate(features):
-        if feature.entity != entity_of(part) or not is_of_labels(feature):
+        if feature.entity != entity_of(part) or feature.aggregation not in LABEL_AGGREGATIONS:
             continue
         kind = LABEL_AGGREGATIONS[feature.aggregation]
         if kind.truth == "run":
@@ -95,9 +100,10 @@ def label_plan(part: EntitySpec, features: Sequence[Feature]) -> LabelPlan:
 
 
 def empties(features: Sequence[Feature]) -> tuple[tuple[int, float], ...]:
-    """Return the columns of label aggregates that are not 0 where nothing is known."""
-    kinds = [(i, LABEL_AGGREGATIONS.get(f.aggregation)) for i, f in enumerate(features)]
-    return tuple((i, kind.empty) for i, kind in kinds if kind is not None and kind.empty)
+    """Return the columns of what reads labels that are not 0 where nothing is known."""
+    known = {**AGGREGATIONS, **LABEL_AGGREGATIONS}
+    kinds = [(i, known[f.aggregation]) for i, f in enumerate(features) if is_of_labels(f)]
+    return tuple((i, kind.empty) for i, kind in kinds if kind.empty)
 
 
 def entity_of(part: EntitySpec) -> str:
@@ -106,8 +112,9 @@ def entity_of(part: EntitySpec) -> str:
 
 
 def weights_of(features: Sequence[Feature]) -> list[str]:
-    """Return what labels are weighed by, each once: names of fields with a $, and of scores."""
-    weights = {f.options.weight.removeprefix("1 - ") for f in features if is_of_labels(f)}
+    """Return what is recorded with labels, each once: names of fields with a $, and of scores."""
+    values = {f"${f.field}" for f in features if is_over_genuine(f)}
+    weights = values | {f.options.weight.removeprefix("1 - ") for f in features if is_of_labels(f)}
     return sorted(weights - {""})
 
 
@@ -129,6 +136,9 @@ def _sum(feature: Feature) -> Feature:
         return _hidden(feature)
     name = (feature.entity or "") + LABELS_SUFFIX
     options = replace(feature.options, include_current=True)
+    if is_over_genuine(feature):
+        source = Source(GENUINE_VALUE, feature.field or "", optional=True)
+        return replace(feature, entity=name, options=options, sources=(source,))
     return replace(feature, aggregation="sum", entity=name, options=options)
 
 

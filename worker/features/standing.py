@@ -14,7 +14,7 @@ from worker.features.aggregations import AGGREGATIONS
 from worker.features.entity import EntitySpec
 from worker.features.entity_table import Table
 from worker.features.label_table import LabelTable
-from worker.features.label_view import empties, entity_of, is_of_labels
+from worker.features.label_view import empties, entity_of, is_of_labels, is_over_genuine
 from worker.features.spec import FeatureSpec
 
 OF_THE_EVENT = "it is of an event, not of an entity"
@@ -60,12 +60,12 @@ class Standing:
 
     def left_out(self, entity: str) -> dict[str, str]:
         """Return the other features of its events, which no entity has alone, with the reason."""
-        compared = set(self._entity(entity)[1].columns) - set(self._columns(entity))
+        mine = self._columns(entity)
         reasons = {}
         for column, f in enumerate(self._spec.features):
             if f.entity is None:
                 reasons[f.name] = OF_THE_EVENT
-            elif column in compared:
+            elif f.entity == entity and column not in mine:
                 reasons[f.name] = COMPARES
         return reasons
 
@@ -121,7 +121,7 @@ class Standing:
             column
             for column, f in enumerate(self._spec.features)
             if (column in columns and not AGGREGATIONS[f.aggregation].compares)
-            or (f.entity == entity and is_of_labels(f))
+            or (f.entity == entity and is_of_labels(f) and not is_over_genuine(f))
         ]
 
     def _entity(self, name: str) -> tuple[int, EntitySpec]:

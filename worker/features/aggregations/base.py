@@ -61,7 +61,8 @@ class Field:
 class Options:
     """What stands after an aggregation: of one feature, so one window, count or duration.
 
-    ``window_ms`` 0 is everything that the ring holds, ``last`` 0 all of its events.
+    ``window_ms`` 0 is everything that the ring holds, ``last`` 0 all of its events. ``over`` is
+    ``genuine`` where only events known to be genuine are compared with, else empty.
     """
 
     window_ms: int = 0
@@ -73,6 +74,7 @@ class Options:
     where: str = ""
     robust: bool = False
     beyond: float = 0.0
+    over: str = ""
     weight: str = ""
     prior: float = 0.0
     strength: float = 0.0

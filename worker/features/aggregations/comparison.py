@@ -26,7 +26,7 @@ class _Comparison(Aggregation):
     """Base of what compares with a mean and a spread, or with a median and the MAD."""
 
     each = "ring"
-    options = ("delay", "include_current", "robust", "where")
+    options = ("delay", "include_current", "over", "robust", "where")
     include_current = False
     compares = True
     window_code = -1
@@ -136,6 +136,7 @@ class Rank(Aggregation):
     reads = "ring"
     code = codes.RANK
     each = "ring"
+    options = ("delay", "include_current", "over", "where")
     include_current = False
     compares = True
     empty = 0.5
