@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ from worker.models.catalogue import build_models
 from worker.stores import Meta, StateStore
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog, MemoryStream
+from worker.streams.recorded_log import RecordedLog
 
 COUNT = 400
 
@@ -38,12 +42,15 @@ def configs(**runner: int) -> tuple[Settings, Settings]:
     )
 
 
-def backfill(log: MemoryLog, store: StateStore, config: Settings) -> list[Built]:
+def backfill(
+    log: MemoryLog, store: StateStore, config: Settings, recording: Path | None = None
+) -> list[Built]:
     spec = compile_features(config)
-    view = MemoryStream(
+    view: Any = MemoryStream(
         log, group="world", slot="beside", events_topic="transactions", labels_topic="labels"
     )
     models = build_models(config, spec.names)
+    view = view if recording is None else RecordedLog(view, "transactions", recording)
     return Backfill(view, store, config, spec, models, ttls_ms_of(config, spec)).run()
 
 
@@ -133,3 +140,47 @@ def test_a_log_that_lost_its_beginning_is_refused() -> None:
     with pytest.raises(FatalError, match="a log from 0 on"):
         backfill(log, store, new)
     assert store.meta(space_of(new.name, compile_features(new), 0)) is None
+
+
+def recorded(log: MemoryLog, path: Path, left_out: int = -1) -> Path:
+    """Write the events as `riverwatch-produce record --envelope` does."""
+    r = log.read("transactions", 0, 0, 10**9)
+    lines = [
+        {"partition": 0, "offset": o, "timestamp_ms": t, "key": (k or b"").decode(),
+         "value_base64": b64encode(v or b"").decode()}
+        for o, t, k, v in zip(r.offsets, r.timestamps_ms, r.keys, r.values, strict=True)
+    ]  # fmt: skip
+    path.write_text("\n".join(json.dumps(x) for x in lines if x["offset"] != left_out))
+    return path
+
+
+def test_events_that_the_topic_lost_come_from_a_recording(tmp_path: Path) -> None:
+    """The state stands where the log goes on, and is that of the whole log."""
+    old, new = configs()
+    store, stream = MemoryStore(), events(COUNT)
+    log = log_of(stream[: COUNT // 2])
+    drain(worker(log, store, config=old))
+    path = recorded(log, tmp_path / "events.jsonl")
+    log.truncate("transactions", 0, COUNT // 4)
+    with pytest.raises(FatalError, match="a log from 0 on"):
+        backfill(log, store, new)
+    (built,) = backfill(log, store, new, path)
+    assert (built.events_folded, built.events_offset) == (COUNT // 2, COUNT // 2)
+    continued(log, log_of(stream))
+    drain(worker(log, store, config=new))
+    assert certain(journal(log))[COUNT // 2 :] == from_scratch(stream, new)[COUNT // 2 :]
+
+
+def test_a_recording_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    """A record that the journal has, and lines that say no offset."""
+    old, new = configs()
+    store = MemoryStore()
+    log = log_of(events(COUNT))
+    drain(worker(log, store, config=old))
+    path = recorded(log, tmp_path / "events.jsonl", left_out=COUNT // 8)
+    log.truncate("transactions", 0, COUNT // 4)
+    with pytest.raises(FatalError, match="the offsets that the journal has"):
+        backfill(log, store, new, path)
+    path.write_text('{"id": "e1", "card": "c1"}')
+    with pytest.raises(ConfigError, match="record --envelope"):
+        backfill(log, store, new, path)

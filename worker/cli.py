@@ -178,7 +178,13 @@ def dataset(
 
 
 @app.command(epilog="Example: riverwatch backfill -c cards-new.yaml")
-def backfill(config: ConfigFile) -> None:
+def backfill(
+    config: ConfigFile,
+    events: Annotated[
+        Path | None,
+        typer.Option(help="a recording with --envelope: events that the topic no longer has"),
+    ] = None,
+) -> None:
     """Build the state of changed features from the log, while workers serve with the old file.
 
     The new file has the same name and topics. It writes only the new state's own keys, and goes on
@@ -187,7 +193,7 @@ def backfill(config: ConfigFile) -> None:
     """
     from worker.commands_data import run_backfill
 
-    _exit(lambda: run_backfill(config))
+    _exit(lambda: run_backfill(config, events))
 
 
 @app.command(epilog="Example: riverwatch drop -c cards.yaml --partition 0 --partition 1 --yes")

@@ -87,11 +87,14 @@ def run_dataset(path: Path, sources: Sources, known_by: str | None, out: Path) -
     return 0
 
 
-def run_backfill(path: Path) -> int:
-    """Build the state of a configuration from the log; print where each partition stands."""
+def run_backfill(path: Path, events: Path | None = None) -> int:
+    """Build the state of a configuration from the log, and what it lost of events from a recording;
+    print where each partition stands.
+    """
     from worker.backfill import Backfill
     from worker.models.catalogue import build_models
     from worker.stores.redis import RedisStore
+    from worker.streams.recorded_log import RecordedLog
 
     settings = load(path)
     spec = compile_features(settings)
@@ -100,13 +103,14 @@ def run_backfill(path: Path) -> int:
         store = RedisStore(redis_of(path, settings))
         opened.callback(store.close)
         view, _ = _view(settings, opened)
+        log = view if events is None else RecordedLog(view, settings.events.topic, events)
         bar = opened.enter_context(ProgressBar("folding", "folded"))
 
         def progress(partition: int, done: int, total: int) -> None:
             bar.update(done, total, f"events of partition {partition}", done)
 
         ttls_ms = ttls_ms_of(settings, spec)
-        built = Backfill(view, store, settings, spec, models, ttls_ms, progress).run()
+        built = Backfill(log, store, settings, spec, models, ttls_ms, progress).run()
     for one in built:
         print(
             f"partition {one.partition}: {one.events_folded} events folded, "
