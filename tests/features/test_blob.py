@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 import re
+import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given
 
+from tests.features.label_streams import Stream, Told, label_spec
 from tests.features.streams import UNHURRIED, Row, spec_of, step, streams, tables_of
+from tests.features.test_label_features import declared
 from tests.features.test_windows import SPECS
 from worker.errors import StateLostError
 from worker.features.spec import FeatureSpec
@@ -48,16 +52,68 @@ def test_a_blob_that_is_loaded_is_packed_to_the_same_bytes(rows: list[Row]) -> N
     assert again.take_dirty() == taken
 
 
-def test_every_flipped_byte_is_refused() -> None:
-    """Each byte of a blob with ring and tiles, changed in each bit."""
-    spec = SPECS["plain", 5]
-    blob = blob_of(spec, purchases(12, 1))
+def learned(features: dict[str, Any], count: int, ring: int = 32) -> tuple[FeatureSpec, bytes]:
+    """Return the L-part of a card with so many events in 37 days, all of known truth."""
+    spec = label_spec({"card": features}, ring)
+    told = [Told(count, i, int(i % 7 == 0)) for i in range(count)]
+    stream = Stream(tables_of(spec), purchases(count, 37), told)
+    stream.step(count)
+    stream.flush()
+    return spec, stream.store["card~labels", "c"]
+
+
+DAYS = ["1d", "7d", "30d"]
+LEARNED = learned(declared(DAYS, delay="7d", weight="$amount"), 30, ring=5)
+RICH = {
+    "registers": {"decayed_mean(amount)": ["10s", "1d"], "time_since_first": {}},
+    "bits": {"distinct(country)": ["1d", "30d"], "top_share(channel)": ["1d"]},
+    "tiles": {"std(amount)": DAYS, "min(amount)": DAYS, "mean(items)": DAYS},
+}
+PARTS: dict[str, tuple[str, FeatureSpec, bytes]] = {
+    "labels": ("card~labels", *LEARNED),
+    "everything": ("card", SPECS["plain", 5], blob_of(SPECS["plain", 5], purchases(12, 1))),
+} | {
+    name: ("card", spec, blob_of(spec, purchases(60, 30)))
+    for name, spec in ((n, spec_of({"card": part}, 5)) for n, part in RICH.items())
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_flipped_byte_is_refused(part: str) -> None:
+    """Each byte of each kind of blob, changed in each bit: refused, and nothing is taken."""
+    name, spec, blob = PARTS[part]
+    tables = tables_of(spec)
     for i in range(len(blob)):
         for bit in range(8):
             damaged = bytearray(blob)
             damaged[i] ^= 1 << bit
             with pytest.raises(StateLostError):
-                tables_of(spec).load([("card", "c")], [bytes(damaged)])
+                tables.load([(name, "c")], [bytes(damaged)])
+    tables.load([(name, "c")], [blob])
+    tables.restore_dirty([(name, "c")])
+    assert tables.take_dirty() == [(name, "c", blob)]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_forged_blob_harms_no_other_entity(part: str) -> None:
+    """With a right checksum it is refused or read as something; its neighbours stay."""
+    name, spec, blob = PARTS[part]
+    keys = [(name, "before"), (name, "c"), (name, "after")]
+    tables, refused = tables_of(spec, entities_max=0), 0
+    for i in range(20, len(blob) - 4):
+        for byte in (blob[i] ^ 0xFF, blob[i] ^ 0x01):
+            body = blob[:i] + bytes([byte]) + blob[i + 1 : -4]
+            forged = body + zlib.crc32(body).to_bytes(4, "little")
+            try:
+                tables.load(keys, [blob, forged, blob])
+            except StateLostError:
+                tables, refused = tables_of(spec, entities_max=0), refused + 1
+                continue
+            tables.restore_dirty(keys)
+            taken = {id_: packed for _, id_, packed in tables.take_dirty()}
+            assert (taken["before"], taken["after"]) == (blob, blob)
+            tables.evict()
+    assert refused > 0
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 11, 20, 24, -4, -1])
@@ -102,3 +158,17 @@ def test_a_full_ring_with_tiles_fits_in_2500_bytes() -> None:
     size = len(blob_of(spec, purchases(50_000, 30))) + REDIS_BYTES
     assert size <= 2_500
     assert size <= spec.bytes_estimate("card") <= 1.2 * size
+
+
+def test_what_became_known_of_an_entity_fits_in_2500_bytes() -> None:
+    """Every label aggregate over three windows with a delay, a full ring of 32, no tile empty."""
+    spec, blob = learned(declared(DAYS, delay="7d"), 20_000)
+    size = len(blob) + REDIS_BYTES
+    assert size <= 2_500
+    assert size <= spec.bytes_estimate("card~labels")
+
+
+def test_twenty_known_truths_fit_in_600_bytes() -> None:
+    """Those of a month, with a weight of each."""
+    _, blob = learned(declared(DAYS, delay="7d", weight="$amount"), 20)
+    assert len(blob) + REDIS_BYTES <= 600

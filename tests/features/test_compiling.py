@@ -1,14 +1,18 @@
-"""Machine code on disk never outlives the source that it was made of."""
+"""Machine code is what its source says, and never outlives it on disk."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import os
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.features import twin
 from worker.features import kernels, packing
 from worker.features.compiling import digest_of, kernel
 
@@ -46,3 +50,21 @@ def test_a_kernel_without_a_digest_is_a_mistake() -> None:
 
     with pytest.raises(AssertionError):
         kernel(bare)
+
+
+def test_a_helper_called_from_python_is_a_mistake() -> None:
+    """It has no code for that: without the guard the process would crash."""
+    with pytest.raises(TypeError, match="py_func"):
+        kernels.divide(7, 2, 0.5)
+    assert kernels.divide.py_func(7, 2, 0.5) == 3  # type: ignore[attr-defined]
+
+
+def test_machine_code_gives_the_bits_of_its_source() -> None:
+    """Every aggregation and all blobs, as plain Python computes them: X and state byte by byte."""
+    command = [sys.executable, "-m", "tests.features.twin"]
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    folder = Path(__file__).parents[2]
+    plain = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    assert plain.stdout.splitlines() == twin.lines()

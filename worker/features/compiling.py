@@ -23,10 +23,11 @@ from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from numba import _dynfunc, njit
-from numba.core import types
+from numba.core import config, types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
+from numba.core.dispatcher import Dispatcher
 from numba.core.typed_passes import NativeLowering
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -74,9 +75,12 @@ def digest_of(*modules: ModuleType) -> str:
 
 
 def _ingredient(function: F, forceinline: bool, counts: bool = False) -> F:
+    if config.DISABLE_JIT:
+        return function
     made = njit(
         error_model="numpy", _nrt=counts, forceinline=forceinline, pipeline_class=_Ingredients
     )(function)
+    made.__class__ = _Ingredient
     resolve = made.get_call_template
     # One version for all integers; constants are propagated when it is inlined.
     made.get_call_template = lambda args, kws: resolve(tuple(map(types.unliteral, args)), kws)
@@ -84,6 +88,13 @@ def _ingredient(function: F, forceinline: bool, counts: bool = False) -> F:
 
 
 # Numba has no types of its own.
+class _Ingredient(Dispatcher):
+    """A function that has no machine code for callers in Python: to jump there would be a crash."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(f"{self.py_func.__name__} is for kernels; from Python, call its py_func")
+
+
 class _Library(JITCodeLibrary):
     """Code that is only linked into a kernel, and optimised and made machine code there."""
 
