@@ -203,7 +203,9 @@ def test_a_worker_killed_three_times_gives_what_a_replay_gives(world: World) -> 
         replayed = file.read_all().to_pylist()
     assert certain(rows) == certain(replayed)
 
-    alerts = [json.loads(m.value()) for m in world.read("alerts")]
+    messages = [json.loads(m.value()) for m in world.read("alerts")]
+    alerts = [m for m in messages if m["kind"] == "alert"]
+    assert len({a["alert_id"] for a in alerts}) == len(alerts)
     decided = {r["event_id"] for r in rows if r["decision"] == "alert"}
     assert len(alerts) == len(decided) > 0
     assert {a["event_id"] for a in alerts} == decided
