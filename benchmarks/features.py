@@ -66,27 +66,31 @@ def run(quick: bool = False) -> list[Row]:
     _, handbook_us = _process_us(_spec(HANDBOOK), warm, measured)
     to = "plain Python over lists"
     return [
-        _row("features_90", wide_us, "us/event", plain_us / wide_us, to),
-        _row("features_15", 1e6 / handbook_us, "events/s"),
-        _row("rows_11", _rows_us(warm + measured), "us/event"),
+        row("features_90", wide_us, "us/event", plain_us / wide_us, to),
+        row("features_15", 1e6 / handbook_us, "events/s"),
+        row("rows_11", _rows_us(warm + measured), "us/event"),
         *_blob_rows(tables, 1 if quick else 9),
     ]
 
 
-def _row(
+def row(
     name: str, value: float, unit: str, ratio: float | None = None, to: str | None = None
 ) -> Row:
     return {"name": name, "value": value, "unit": unit, "ratio": ratio, "ratio_to": to}
 
 
 def settings_of(features: dict[str, Any]) -> Settings:
-    """Return a configuration with three entities and one amount."""
+    """Return a configuration with three entities and two numbers, an amount and minutes."""
     fields: dict[str, Any] = dict.fromkeys(("id", *ENTITIES), "string")
     settings = {
         "name": "bench",
         "events": {
             "topic": "events", "id": "id", "key": "card", "time": {"field": "time"},
-            "fields": {**fields, "amount": {"type": "decimal", "resolution": 0.01}},
+            "fields": {
+                **fields,
+                "amount": {"type": "decimal", "resolution": 0.01},
+                "minutes": "integer",
+            },
         },
         "entities": {entity: {"key": entity} for entity in ENTITIES},
         "features": features,
@@ -127,7 +131,7 @@ def _process_us(spec: FeatureSpec, warm: int, measured: int) -> tuple[FeatureTab
     for events in batches(warm + measured):
         missing = tables.missing(events)
         tables.load(missing, [None] * len(missing))
-        took.append(_timed(lambda events=events: tables.process(events)))  # type: ignore[misc]
+        took.append(timed(lambda events=events: tables.process(events)))  # type: ignore[misc]
     return tables, statistics.median(took[warm:]) / BATCH * 1e6
 
 
@@ -140,7 +144,7 @@ def _rows_us(count: int) -> float:
     for events in batches(count):
         events.columns["terminal"] = events.entity_ids["terminal"]
         X = np.zeros((BATCH, len(spec.features)))
-        took.append(_timed(lambda e=events, X=X: rows.write(e, learned.update(e, duplicate), X)))  # type: ignore[misc]
+        took.append(timed(lambda e=events, X=X: rows.write(e, learned.update(e, duplicate), X)))  # type: ignore[misc]
     return statistics.median(took) / BATCH * 1e6
 
 
@@ -152,14 +156,14 @@ def _blob_rows(tables: FeatureTables, rounds: int) -> list[Row]:
     packing, unpacking = [], []
     for _ in range(rounds + 1):
         tables.restore_dirty(keys)
-        packing.append(_timed(tables.take_dirty))
-        unpacking.append(_timed(lambda: reader.load(keys, [blob for _, _, blob in taken])))
+        packing.append(timed(tables.take_dirty))
+        unpacking.append(timed(lambda: reader.load(keys, [blob for _, _, blob in taken])))
         reader.evict()
     each = 1e6 / len(keys)
     return [
-        _row("blob_encode", statistics.median(packing[1:]) * each, "us/entity"),
-        _row("blob_decode", statistics.median(unpacking[1:]) * each, "us/entity"),
-        _row("blob_size", statistics.mean(len(blob) for _, _, blob in taken), "B"),
+        row("blob_encode", statistics.median(packing[1:]) * each, "us/entity"),
+        row("blob_decode", statistics.median(unpacking[1:]) * each, "us/entity"),
+        row("blob_size", statistics.mean(len(blob) for _, _, blob in taken), "B"),
     ]
 
 
@@ -171,7 +175,7 @@ def _plain_us(rounds: int) -> float:
         if i < 180:  # a month
             _plain_add(history, events)
         else:
-            took.append(_timed(lambda e=events: _plain_read(history, e)))  # type: ignore[misc]
+            took.append(timed(lambda e=events: _plain_read(history, e)))  # type: ignore[misc]
     return statistics.median(took) / BATCH * 1e6
 
 
@@ -196,7 +200,7 @@ def _plain_read(history: History, events: Events) -> None:
                 max(values)
 
 
-def _timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started
