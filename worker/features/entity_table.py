@@ -69,9 +69,7 @@ class Table:
         return [id_ for id_ in dict.fromkeys(ids) if id_ and id_ not in self._slots]
 
     def check(self, part: Mapping[str, bytes | None]) -> None:
-        for blob in part.values():
-            if blob is not None:
-                self._codec.check(blob)
+        self._codec.check([blob for blob in part.values() if blob is not None])
 
     def load(self, part: Mapping[str, bytes | None]) -> None:
         new = {id_: blob for id_, blob in part.items() if id_ not in self._slots}
@@ -189,7 +187,9 @@ class Table:
     def _places_for(self, ids: Collection[str]) -> Int64:
         """Return a new slot for each id."""
         self._make_room(len(ids))
-        places = [self._free.pop() for _ in ids]
+        left = len(self._free) - len(ids)
+        places = self._free[left:][::-1]
+        del self._free[left:]
         self._slots.update(zip(ids, places, strict=True))
         for id_, slot in zip(ids, places, strict=True):
             self._ids[slot] = id_

@@ -35,13 +35,14 @@ Bytes = NDArray[np.uint8]
 @helper
 def _put(buffer: Bytes, at: int, value: np.uint64) -> int:
     """Write a varint; return the place after it."""
-    rest = np.uint64(value)
+    # Numba lets a signed place count from the end: that is a branch, and hinders wide stores.
+    rest, place = np.uint64(value), np.uint64(at)
     while rest >= np.uint64(128):
-        buffer[at] = np.uint8((rest & np.uint64(127)) | np.uint64(128))
+        buffer[place] = np.uint8((rest & np.uint64(127)) | np.uint64(128))
         rest >>= np.uint64(7)
-        at += 1
-    buffer[at] = np.uint8(rest)
-    return at + 1
+        place += np.uint64(1)
+    buffer[place] = np.uint8(rest)
+    return int(place) + 1
 
 
 @helper
@@ -56,7 +57,7 @@ def _get(data: Bytes, at: int, end: int) -> tuple[np.uint64, int]:
     for i in range(VARINT_MAX):
         if at >= end:
             return value, end + 1
-        byte = np.uint64(data[at])
+        byte = np.uint64(data[np.uint64(at)])
         at += 1
         value |= (byte & np.uint64(127)) << np.uint64(7 * i)
         if byte < np.uint64(128):
@@ -93,9 +94,9 @@ def _get_value(data: Bytes, at: int, end: int, form: int) -> tuple[np.int64, int
 
 @helper
 def _put_word(buffer: Bytes, at: int, value: int | np.int64) -> int:
-    rest = np.uint64(value)
+    rest, place = np.uint64(value), np.uint64(at)
     for b in range(8):
-        buffer[at + b] = np.uint8((rest >> np.uint64(8 * b)) & np.uint64(255))
+        buffer[place + np.uint64(b)] = np.uint8((rest >> np.uint64(8 * b)) & np.uint64(255))
     return at + 8
 
 
@@ -104,19 +105,22 @@ def _get_word(data: Bytes, at: int, end: int) -> tuple[np.int64, int]:
     rest = np.uint64(0)
     if at + 8 > end:
         return np.int64(0), end + 1
+    place = np.uint64(at)
     for b in range(8):
-        rest |= np.uint64(data[at + b]) << np.uint64(8 * b)
+        rest |= np.uint64(data[place + np.uint64(b)]) << np.uint64(8 * b)
     return np.int64(rest), at + 8
 
 
 @helper
-def _pack(plan: Plan, rows: Rows, slots: Int64, buffer: Bytes, ends: Int64) -> None:
+def _pack(plan: Plan, rows: Rows, slots: Int64, header: Bytes, buffer: Bytes, ends: Int64) -> None:
     out, at = buffer, 0
     meta, registers = rows.meta, rows.registers.view(np.int64)
     for i in range(len(slots)):
         slot = slots[i]
         now, tiled_max = meta[slot, NOW], meta[slot, TILED_MAX]
-        at = _put_signed(out, at, now)
+        for b in range(len(header)):
+            out[at + b] = header[b]
+        at = _put_signed(out, at + len(header), now)
         at = _put(out, at, np.uint64(now - tiled_max + 1 if tiled_max >= 0 else 0))
         at = _pack_ring(plan, rows, slot, meta[slot, SIZE], out, at)
         for r in range(registers.shape[1]):
@@ -328,12 +332,14 @@ SOURCES = (accumulators, codes, compiling, plan, state)
 """The modules whose helpers and constants are in these kernels, other than this one."""
 
 
-def _make_pack(sources: str) -> Callable[[Plan, Rows, Int64, Bytes, Int64], None]:
+def _make_pack(sources: str) -> Callable[[Plan, Rows, Int64, Bytes, Bytes, Int64], None]:
     @bare_kernel
-    def pack(plan: Plan, rows: Rows, slots: Int64, buffer: Bytes, ends: Int64) -> None:
-        """Write the bodies of slots one after the other; ``ends`` says where each ends."""
+    def pack(
+        plan: Plan, rows: Rows, slots: Int64, header: Bytes, buffer: Bytes, ends: Int64
+    ) -> None:
+        """Write header and body of slots one after the other; ``ends`` says where each ends."""
         sources  # noqa: B018  # see worker.features.compiling
-        _pack(plan, rows, slots, buffer, ends)
+        _pack(plan, rows, slots, header, buffer, ends)
 
     return pack
 
