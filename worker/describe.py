@@ -178,6 +178,7 @@ def _features(spec: FeatureSpec) -> Iterator[tuple[str, ...]]:
 
 
 def _entities(settings: Settings, spec: FeatureSpec) -> Iterator[tuple[str, ...]]:
+    known = {part.name.partition("~")[0]: part for part in spec.label_parts}
     for name, entity in settings.entities.items():
         kind = " (primary)" if name == settings.primary_entity else ""
         kind += " (optional)" if entity.optional else ""
@@ -187,6 +188,9 @@ def _entities(settings: Settings, spec: FeatureSpec) -> Iterator[tuple[str, ...]
             str(entity.ring),
             str(spec.bytes_estimate(name)),
         )
+        if name in known:
+            ring, size = str(known[name].ring), str(spec.bytes_estimate(known[name].name))
+            yield known[name].name, "what became known", ring, size
 
 
 def _models(settings: Settings) -> Iterator[tuple[str, ...]]:
