@@ -13,6 +13,7 @@ from tests.features.label_streams import Stream, Told, fresh, label_spec
 from tests.features.oracle import declared, spec_of_all
 from tests.features.streams import LATE_MS, LATITUDES, LONGITUDES, STEPS_MS, Row, tables_of
 from tests.features.test_label_features import SHAPES
+from tests.features.test_over_genuine import SPECS as GENUINE
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.spec import FeatureSpec
 
@@ -34,6 +35,8 @@ def specs() -> dict[str, FeatureSpec]:
         "turned": spec_of_all("turned", 40),
         "labels": label_spec({"card": kept | SHAPES["plain"], "terminal": SHAPES["score"]}, 4),
         "late": label_spec({"card": SHAPES["late"], "terminal": SHAPES["delayed"]}, 2),
+        "genuine": GENUINE["plain", 2],
+        "robust": GENUINE["robust", 64],
     }
 
 

@@ -73,12 +73,12 @@ class Table:
 
     def load(self, part: Mapping[str, bytes | None]) -> None:
         new = {id_: blob for id_, blob in part.items() if id_ not in self._slots}
-        self._places_for(new)
-        stored = [(self._slots[id_], blob) for id_, blob in new.items() if blob is not None]
+        places = self._places_for(new)
+        stored = [blob for blob in new.values() if blob is not None]
         if stored:
             self._rows = with_free_tiles(self._plan, self._rows, len(stored))
-            slots = np.array([slot for slot, _ in stored], np.int64)
-            self._codec.decode(self._rows, slots, [blob for _, blob in stored])
+            is_stored = np.array([blob is not None for blob in new.values()], np.bool_)
+            self._codec.decode(self._rows, places[is_stored], stored)
 
     def adopt(self, other: Table, ids: list[str]) -> None:
         """Take the present states of entities, which are not here, from another table."""
