@@ -59,6 +59,7 @@ def test_a_helper_called_from_python_is_a_mistake() -> None:
     assert kernels.divide.py_func(7, 2, 0.5) == 3  # type: ignore[attr-defined]
 
 
+@pytest.mark.timeout(600)  # where nothing is compiled yet, it compiles every kernel
 def test_machine_code_gives_the_bits_of_its_source() -> None:
     """Every aggregation and all blobs, as plain Python computes them: X and state byte by byte."""
     command = [sys.executable, "-m", "tests.features.twin"]
