@@ -211,6 +211,7 @@ def different(data: Recording, batches: Iterator[tuple[int, np.ndarray]]) -> lis
     return rows
 
 
+@pytest.mark.timeout(600)  # 1.75 million rows, and pandas' own recomputation of them
 def test_every_row_has_the_features_of_the_book(frame: pd.DataFrame, spec: FeatureSpec) -> None:
     """All 1,754,155 rows, float for float."""
     recording = recording_of(frame)
@@ -222,6 +223,7 @@ def test_every_row_has_the_features_of_the_book(frame: pd.DataFrame, spec: Featu
 
 
 @pytest.mark.redis
+@pytest.mark.timeout(600)
 def test_a_stop_and_a_cache_of_a_tenth_change_nothing(
     frame: pd.DataFrame, spec: FeatureSpec, redis_url: str
 ) -> None:
