@@ -177,6 +177,21 @@ def test_a_record_holds_what_any_arrow_reader_can_use() -> None:
     ]  # fmt: skip
 
 
+def test_entities_whose_events_are_only_counted_have_records_too() -> None:
+    """No recorded column at all, as with `count` alone: rows without values, read back as such."""
+    spec = spec_of({"card": {"count": ["1d"]}, "terminal": {"count": ["1d"]}})
+    rows = rows_of(events("e", [0, 1, 0]))
+    rows.values = rows.values[:, :0]
+    targets = Targets(1)
+    ((_, updates),) = Rekeyed([(OWN, "terminal", rows)], targets, ["terminal"]).updates()
+    stamps = {"schema_version": "1", "state_hash": spec.state_hash}
+    ((count, value),) = update_records(updates, stamps, 900_000)
+    found = read_updates(value, "here", spec.state_hash, {"terminal": 0})["terminal"]
+    assert count == len(found) == 3
+    assert found.ids == rows.ids
+    assert found.values.shape == (3, 0)
+
+
 def test_rows_of_another_state_are_not_read_as_ours() -> None:
     """Another spec's recorded columns mean something else."""
     log = Log()

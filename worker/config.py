@@ -147,14 +147,19 @@ def _literal_secrets(document: Document) -> list[Problem]:
     expected, hint = "a secret from the environment", "write ${NAME} and export NAME"
     found = []
     for path, is_secret in (
-        (("stream", "sasl_password"), lambda text: bool(text)),
+        (("stream", "sasl_password"), _is_written),
         (("store", "url"), _URL_WITH_PASSWORD.search),
-        (("snapshots", "key"), lambda text: bool(text)),
+        (("snapshots", "key"), _is_written),
     ):
         value = _at(document.value, path)
         if isinstance(value, str) and is_secret(value) and path not in document.substituted:
             found.append(Problem(path, expected, "one written here", hint))
     return found
+
+
+def _is_written(text: str) -> bool:
+    """Return whether a text stands for itself; a variable that is not set is a problem already."""
+    return bool(text) and "${" not in text
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

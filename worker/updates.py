@@ -98,12 +98,17 @@ def _bytes_of(updates: Updates, stamps: Mapping[str, str]) -> bytes:
         "event_hash": pa.array(rows.id_hash),
         "time_ms": pa.array(rows.time_ms),
         "source": pa.array(updates.source.astype(np.int32)),
-        "values": pa.FixedSizeListArray.from_arrays(
-            pa.array(np.ascontiguousarray(rows.values).reshape(-1)), rows.values.shape[1]
-        ),
+        "values": _lists(rows.values),
     }
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     return to_bytes(batch.replace_schema_metadata(dict(stamps)))
+
+
+def _lists(values: Int64) -> pa.Array:
+    # From buffers: from_arrays refuses lists of no columns, of entities that are only counted
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    kind = pa.list_(pa.int64(), values.shape[1])
+    return pa.Array.from_buffers(kind, len(values), [None], children=[flat])
 
 
 def _values(batch: pa.RecordBatch) -> Int64:
