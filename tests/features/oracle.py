@@ -187,6 +187,7 @@ def assert_defined(ring: int, feature: Feature, value: float, entity: Entity, no
     pasts = [past_of(feature, entity, now, part) for part in (sure, inside, wide)]
     low, high = kind.bounds(*pasts)
     slack = 1e-9 * (1.0 + max((abs(float(v)) for v in pasts[2].known if is_number(v)), default=0))
+    slack += 1e-12 * max((abs(b) for b in (low, high) if math.isfinite(b)), default=0.0)
     if not pasts[0].known and value == kind.of(replace(past, values=[], times_ms=[])):
         return
     assert low - slack <= value <= high + slack, (feature.name, value, low, high)
