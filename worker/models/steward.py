@@ -142,7 +142,9 @@ class Steward:
             (m, features), (m, models) as served, (m,): 1, 0, or -1 without a label.
         """
         assert len(y) <= self.until_review(), (len(y), self.learned)
-        rows = np.concatenate([self._rows, X])
+        # Without a monitor of features only the last rows count: no more are copied.
+        kept = X if self._needs_rows else X[-_TRIED:]
+        rows = np.concatenate([self._rows, kept])
         self._rows = rows if self._needs_rows else rows[-_TRIED:]
         self._raw = np.concatenate([self._raw, raw])
         self._y = np.concatenate([self._y, y])
