@@ -185,6 +185,20 @@ def test_a_small_ring_stays_within_the_stated_bound(
     checked(SPECS[shape, ring], *stream, lambda *words: assert_within_bound(ring, *words))
 
 
+def test_the_bound_of_an_age_knows_frauds_at_both_edges_of_the_window() -> None:
+    """The tile cut by the start is read, that cut by the end is not: the oldest fraud is meant."""
+    rows = [Row(f"e{i}", at) for i, at in enumerate((0, 86_400_000, 86_400_001, 172_799_999))]
+    seen: list[float] = []
+
+    def check(feature: Feature, value: float, what: Seen) -> None:
+        assert_within_bound(1, feature, value, what)
+        if "since_last" in feature.name and what.current is rows[3]:
+            seen.append(value)
+
+    checked(SPECS["late", 1], rows, [Told(3, 0, 1), Told(3, 1, 1)], check)
+    assert seen == [172_799.999] * 2  # of the card, and of the terminal
+
+
 @UNHURRIED
 @given(
     stream=labelled_streams(),

@@ -139,8 +139,8 @@ class TimeSinceFirstFraud(LabelAggregation):
 
     @classmethod
     def bounds_of(cls, sure: Known, wide: Known, tile_ms: int) -> tuple[float, float]:
-        """Return the least and the greatest age of a fraud that may be meant."""
-        return _between(cls.of_known(sure), cls.of_known(wide), tile_ms)
+        """Return the ages of the oldest sure fraud, or of none, and of the oldest of all."""
+        return _ages(cls.of_known(sure), cls.of_known(wide), tile_ms)
 
 
 class TimeSinceLastFraud(LabelAggregation):
@@ -169,8 +169,12 @@ class TimeSinceLastFraud(LabelAggregation):
 
     @classmethod
     def bounds_of(cls, sure: Known, wide: Known, tile_ms: int) -> tuple[float, float]:
-        """Return the least and the greatest age of a fraud that may be meant."""
-        return _between(cls.of_known(sure), cls.of_known(wide), tile_ms)
+        """Return the ages of the newest of all and of the newest sure one; with no fraud sure, of
+        none and of the oldest of all.
+        """
+        if sure.frauds:
+            return _ages(cls.of_known(wide), cls.of_known(sure), tile_ms)
+        return _ages(-1.0, TimeSinceFirstFraud.of_known(wide), tile_ms)
 
 
 class FraudRun(LabelAggregation):
@@ -280,13 +284,13 @@ def _about(sure: Known, wide: Known, y: int) -> tuple[float, float]:
     return exact - cut, exact + cut
 
 
-def _between(sure: float, wide: float, tile_ms: int) -> tuple[float, float]:
-    """Return the ages between two, and a tile around them; -1.0 where none is sure."""
-    if wide < 0:
-        return -1.0, -1.0
-    return (-1.0 if sure < 0 else min(sure, wide) - tile_ms / 1000), max(
-        sure, wide
-    ) + tile_ms / 1000
+def _ages(least: float, greatest: float, tile_ms: int) -> tuple[float, float]:
+    """Return two ages and a tile around them, in seconds; −1.0 is that of no fraud."""
+    tile = tile_ms / 1000
+    return (
+        least - tile if least >= 0 else -1.0,
+        greatest + tile if greatest >= 0 else -1.0,
+    )
 
 
 _CLASSES: tuple[type[LabelAggregation], ...] = (
