@@ -170,7 +170,7 @@ ONE_MISTAKE = [
     (("horizon: 30d", "horizon: 7d\n  mode: positives_only\n  maturity: 8d"),
      "17 labels.maturity: expected at most horizon, 7d, got 8d"),
     (("kind: kafka", "kind: kafka\nrunner: {dirty_max: 2000}"),
-     "31 runner.dirty_max: expected more than batch_records_max, 2000, got 2000"),
+     "31 runner.dirty_max: expected more than batch_records_max, 5000, got 2000"),
     (("redis://localhost", "http://localhost"), "31 store.url: expected one of redis://"),
     (("  card_id: string", "  card_id: string\n    card_id: integer"),
      "10 events.fields.card_id: expected each key once, got it again (first in line 9)"),

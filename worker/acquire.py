@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from worker.arrow import read_batch, stamps_of, vectors_of
+from worker.arrow import read_batch, read_stamps, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
 from worker.contracts.records import Float64, Int64, Records
 from worker.errors import FatalError, StateDamagedError
@@ -114,7 +114,7 @@ def _committed(stream: Stream, topics: Topics, partition: int) -> tuple[int, int
     if not len(last):
         return offsets
     place = f"{topics.journal}/{partition}@{last.offsets[0]}"
-    stamps = stamps_of(read_batch(last.values[0] or b"", place))
+    stamps = read_stamps(last.values[0] or b"", place)
     journal = (int(stamps["next_events"]), int(stamps["next_labels"]))
     if offsets is None:
         return journal

@@ -7,7 +7,8 @@ stamps that all rows share are in the schema metadata, as UTF-8 strings.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ SCHEMA_VERSION = 1
 OUTCOMES = ("scored", "duplicate", "rejected")
 _FRAME_BYTES = 2_000  # schema and stamps of a record
 _COLUMN_BYTES = 120  # of a journal row without x and its strings, measured
+_COMPRESSED_FROM = 16_384  # bytes of a batch
+_PLAIN = pa.ipc.IpcWriteOptions()
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 @dataclass(slots=True)
@@ -143,8 +147,14 @@ def _vectors(X: Float64, mask: Bool | None) -> pa.FixedSizeListArray:
 
 
 def to_bytes(batch: pa.RecordBatch) -> bytes:
+    """Return the stream of one batch; buffers of a large one are compressed by Arrow itself.
+
+    So that many records fit into one batch of the client, which counts bytes before it compresses:
+    batches of one partition go out one after the other.
+    """
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    options = _PLAIN if batch.nbytes < _COMPRESSED_FROM else _COMPRESSED
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
 
@@ -157,22 +167,37 @@ def read_batch(value: bytes, where: str) -> pa.RecordBatch:
     FatalError
         The bytes are not one Arrow record batch of a schema version known here.
     """
+    with _reading(value, where) as reader:
+        return reader.read_next_batch()
+
+
+def read_stamps(value: bytes, where: str) -> dict[str, str]:
+    """Return the metadata that all rows share, without reading a row; errors as `read_batch`."""
+    with _reading(value, where) as reader:
+        return _stamps(reader.schema)
+
+
+@contextmanager
+def _reading(value: bytes, where: str) -> Iterator[pa.RecordBatchStreamReader]:
     try:
         with pa.ipc.open_stream(value) as reader:
-            batch = reader.read_next_batch()
+            version = _stamps(reader.schema).get("schema_version", "0")
+            if not version.isdecimal() or not 1 <= int(version) <= SCHEMA_VERSION:
+                raise FatalError(
+                    where, f"schema_version 1..{SCHEMA_VERSION}", version, "upgrade riverwatch"
+                )
+            yield reader
     except (pa.ArrowException, StopIteration, OSError) as error:
         raise FatalError(where, "an Arrow record batch", "other bytes") from error
-    version = stamps_of(batch).get("schema_version", "0")
-    if not version.isdecimal() or not 1 <= int(version) <= SCHEMA_VERSION:
-        raise FatalError(
-            where, f"schema_version 1..{SCHEMA_VERSION}", version, "upgrade riverwatch"
-        )
-    return batch
+
+
+def _stamps(schema: pa.Schema) -> dict[str, str]:
+    return {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
 
 
 def stamps_of(batch: pa.RecordBatch) -> dict[str, str]:
     """Return the metadata that all rows share."""
-    return {k.decode(): v.decode() for k, v in (batch.schema.metadata or {}).items()}
+    return _stamps(batch.schema)
 
 
 def vectors_of(batch: pa.RecordBatch, column: str = "x") -> Float64:
@@ -241,7 +266,7 @@ def read_order(value: bytes, where: str) -> tuple[str, str] | None:
     >>> read_order(order_record("promote", "tree"), "training/0@7")
     ('promote', 'tree')
     """
-    stamps = stamps_of(read_batch(value, where))
+    stamps = read_stamps(value, where)
     return (stamps["order"], stamps["model"]) if "order" in stamps else None
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from worker.acquire import Live, Topics, acquire
-from worker.arrow import read_batch, stamps_of
+from worker.arrow import read_stamps
 from worker.checkpoint import space_of
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
@@ -119,7 +119,7 @@ class Backfill:
         """Refuse to write into the space of the workers that serve."""
         last = self._log.last_records(self._topics.journal, partition, 1)
         for value in last.values:
-            stamps = stamps_of(read_batch(value or b"", self._topics.journal))
+            stamps = read_stamps(value or b"", self._topics.journal)
             if stamps.get("state_hash") == self._spec.state_hash:
                 raise ConfigError(
                     "features", expected="features that need another state than the workers have",

@@ -250,7 +250,7 @@ class RunnerSettings(Section):
     """Bounds of the loop. Nothing in a worker grows beyond one of these."""
 
     batch_records_max: int = Field(
-        default=2_000, ge=1, le=100_000, description="events a transaction"
+        default=5_000, ge=1, le=100_000, description="events a transaction"
     )
     poll: Duration = Field(default=100, description="how long a poll waits for records")
     flush: Duration = Field(default=300, description="how often dirty state goes to the store")
