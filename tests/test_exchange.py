@@ -338,3 +338,27 @@ def test_a_worker_waits_for_owners_that_do_not_fold_its_rows() -> None:
     assert not first.parts.telemetry.ready
     drain(first, second)
     assert sum(len(journal(log, p)) for p in range(PARTITIONS)) == COUNT
+
+
+def test_what_is_gauged_of_an_idle_or_released_shard_does_not_stay() -> None:
+    """At rest no row is kept, and a partition that went to another worker has no lag here."""
+    log, store = full_log(), MemoryStore()
+    first = start(log, store, "0")
+    for _ in range(6):
+        first.step()
+    registry = first.parts.telemetry.registry
+
+    def lags() -> set[str]:
+        found = registry.collect()
+        (lag,) = [metric for metric in found if metric.name == "riverwatch_lag_records"]
+        return {sample.labels["partition"] for sample in lag.samples}
+
+    assert lags() == {"0", "1", "2", "3"}
+    second = start(log, store, "1")
+    for _ in range(4):
+        first.step()
+        second.step()
+    assert lags() == {"0", "1"}
+    assert (registry.get_sample_value("riverwatch_overlay_rows") or 0) > 0
+    drain(first, second)
+    assert registry.get_sample_value("riverwatch_overlay_rows") == 0

@@ -135,6 +135,7 @@ class Exchange:
     def release(self, partition: int) -> None:
         """Forget a shard that is owned by somebody else now."""
         self._overlays.pop(partition, None)
+        self._count()
         owned = self.owned.pop(partition, None)
         if owned is not None:
             owned.close()
@@ -144,6 +145,7 @@ class Exchange:
         for partition in list(self.owned):
             self.release(partition)
         self._overlays.clear()
+        self._count()
         self._positions[:] = 0
         self._floors[:] = 0
 
@@ -167,11 +169,17 @@ class Exchange:
     def recall(self, batches: Sequence[tuple[Shard, Events]]) -> None:
         """Give the shards the states that their next batches read, see step 4.
 
+        Without a batch, only drop what others hold by now.
+
         Raises
         ------
         StateLostError
             A state is behind one that was read before, or a blob is damaged.
         """
+        if not batches:
+            if self._overlay_count:
+                self._ask()
+            return
         wanted = [self._by_target(shard.tables.foreign_ids(events)) for shard, events in batches]
         keys: dict[int, dict[str, None]] = {}
         for targets in wanted:
@@ -220,7 +228,7 @@ class Exchange:
         each = np.repeat(np.array(mine, np.int64), self._sent_counts)
         self._sent.committed(each, self._overlays)
         self._telemetry.updates.labels("out").inc(len(each))
-        self._telemetry.overlay.set(self._overlay_count)
+        self._count()
         self._sent = None
 
     @property
@@ -285,14 +293,17 @@ class Exchange:
     def _is_ready(self) -> bool:
         for q, owned in self.owned.items():
             self._positions[q] = owned.owner.events_next
-        if self._is_reached():
-            return True
+        if not self._is_reached():
+            self._ask()
+        return self._is_reached()
+
+    def _ask(self) -> None:
+        """Learn where others' states stand, and drop what they hold."""
         far = [q for q in range(len(self._floors)) if q not in self.owned]
         for q, meta, _ in self._peek({q: [] for q in far}):
             position = 0 if meta is None else meta.events_offset
             self._positions[q] = max(self._positions[q], position)
         self._drop()
-        return self._is_reached()
 
     def _is_reached(self) -> bool:
         within = self._overlay_count < self._settings.runner.dirty_max
@@ -301,3 +312,7 @@ class Exchange:
     def _drop(self) -> None:
         for overlay in self._overlays.values():
             overlay.drop(self._positions)
+        self._count()
+
+    def _count(self) -> None:
+        self._telemetry.overlay.set(self._overlay_count)

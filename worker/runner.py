@@ -221,8 +221,7 @@ class Runner:
             self._live[partition] = self._acquire(partition)
         if new and self._exchange is not None:
             self._exchange.acquire(new)
-        for partition, live in self._live.items():
-            self._telemetry.lag.labels(str(partition)).set(len(live.inbox))
+        self._telemetry.lagging({p: len(live.inbox) for p, live in self._live.items()})
         self._listening.hear(polled, {p: live.inbox for p, live in self._live.items()})
         self._pause_full()
         self._telemetry.ready = bool(self._live)
@@ -291,7 +290,7 @@ class Runner:
             self._patience.pause()
             return 0  # nothing is taken on; full inboxes pause the input
         ready = [(p, batch) for p in list(self._live) if (batch := self._prepare(p)) is not None]
-        if ready and x is not None:
+        if x is not None:
             x.recall([(self._live[p].shard, batch.decoded.events) for p, batch in ready])
         done = [(p, self._process(p, batch)) for p, batch in ready]
         if done:
@@ -388,6 +387,7 @@ class Runner:
         self._telemetry.ready, self._telemetry.reason = False, str(error)
         self._flusher.drain()
         self._live.clear()
+        self._telemetry.lagging({})
         if self._exchange is not None:
             self._exchange.release_all()
         while True:

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -115,6 +115,7 @@ class Telemetry:
         self.lag = Gauge(
             "riverwatch_lag_records", "polled and not processed", ["partition"], registry=registry
         )
+        self._lagging: set[int] = set()
         self._count_exchange(registry)
         self.dirty = Gauge("riverwatch_dirty_keys", "keys not in the store yet", registry=registry)
         self.model_version = Gauge(
@@ -144,6 +145,14 @@ class Telemetry:
         return Histogram(
             f"riverwatch_{name}_seconds", text, buckets=_SECONDS, registry=self.registry
         )
+
+    def lagging(self, records: Mapping[int, int]) -> None:
+        """Set the lag of every partition that is owned; those of others are taken back."""
+        for partition in self._lagging - records.keys():
+            self.lag.remove(str(partition))
+        for partition, count in records.items():
+            self.lag.labels(str(partition)).set(count)
+        self._lagging = set(records)
 
     def noticed(self, notices: Iterable[Notice]) -> None:
         """Log and count what befell models."""
