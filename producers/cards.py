@@ -48,7 +48,8 @@ class CardsSettings:
     ``per_card_per_day`` is the mean number of genuine events; ``fraud_share`` that of frauds among
     all events. A fraud's label comes after a lognormal delay with median ``fraud_delay_ms``, any
     other event's after ``maturity_ms``, which bounds both. ``bad_share`` plants that many bad
-    records per event, of the kinds ``bad_kinds`` in turn.
+    records per event, of the kinds ``bad_kinds`` in turn. Ids of events are numbers after
+    ``id_prefix``.
     """
 
     seed: int = 1
@@ -63,6 +64,7 @@ class CardsSettings:
     quiet_days: int = 0
     bad_share: float = 0.0
     bad_kinds: tuple[str, ...] = ()
+    id_prefix: str = "t"
 
 
 # The stream of `riverwatch demo`. The first days are quiet, so that the scaler of a model that
@@ -100,8 +102,9 @@ def generate(settings: CardsSettings) -> Iterator[Item]:
     ] = []  # a heap: when it becomes known, a tie breaker, the label
     number = 0
     for rows, delays_ms in transactions(settings):
-        labels = label_items(rows, delays_ms, number + 1)
-        for event, label in zip(event_items(rows, number + 1), labels, strict=True):
+        ids = settings.id_prefix, number + 1
+        labels = label_items(rows, delays_ms, *ids)
+        for event, label in zip(event_items(rows, *ids), labels, strict=True):
             number += 1
             yield from _labels_before(known, event.time_ms)
             yield event

@@ -49,6 +49,10 @@ Delay = Annotated[str, typer.Option(help="Median delay of a fraud's label, such 
 Maturity = Annotated[str, typer.Option(help="When an unreported event counts as genuine.")]
 QuietDays = Annotated[int, typer.Option(min=0, help="Days before the first fraud.")]
 BadShare = Annotated[float, typer.Option(min=0, max=1, help="Bad records per event, all kinds.")]
+IdPrefix = Annotated[
+    str | None,
+    typer.Option(help="Of the events' ids; by default other options make other ids."),
+]
 TimeUnit = Literal["iso", "s", "ms", "us"]
 FIRST_DAY = datetime(2025, 3, 3, tzinfo=UTC)
 
@@ -71,6 +75,7 @@ def cards(
     maturity: Maturity = "14d",
     quiet_days: QuietDays = 0,
     bad_share: BadShare = 0.0,
+    id_prefix: IdPrefix = None,
     speed: Speed = None,
     rate: Rate = None,
 ) -> None:
@@ -97,6 +102,7 @@ def cards(
             maturity=maturity,
             quiet_days=quiet_days,
             bad_share=bad_share,
+            id_prefix=id_prefix,
             for_topic=topic is not None,
         )
         if topic is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from zlib import crc32
 
 from producers.bad_records import FILE_KINDS, KINDS
 from producers.cards import CardsSettings, generate
@@ -36,6 +38,7 @@ def cards_settings(
     maturity: str,
     bad_share: float,
     for_topic: bool,
+    id_prefix: str | None,
     **numbers: float,
 ) -> CardsSettings:
     """Return the generator's settings from the options' texts; ``numbers`` go through as they are.
@@ -43,16 +46,20 @@ def cards_settings(
     Raises
     ------
     ValueError
-        A duration is not one such as ``12h``.
+        A duration is not one such as ``12h``, or a prefix would need quoting in JSON.
     """
-    return CardsSettings(
+    settings = CardsSettings(
         start=start,
         fraud_delay_ms=parse_duration(fraud_delay),
         maturity_ms=parse_duration(maturity),
-        bad_share=bad_share,
-        bad_kinds=KINDS if for_topic else FILE_KINDS,
         **numbers,  # type: ignore[arg-type]  # the command line has checked each one's type
     )
+    if id_prefix is None:
+        id_prefix = f"t{crc32(repr(settings).encode()):08x}-"
+    elif not re.fullmatch(r"[\w.:-]{0,64}", id_prefix, re.ASCII):
+        raise ValueError(f"--id-prefix: expected letters, digits and _.:-, got {id_prefix!r}")
+    bad_kinds = KINDS if for_topic else FILE_KINDS
+    return replace(settings, bad_share=bad_share, bad_kinds=bad_kinds, id_prefix=id_prefix)
 
 
 def cards_to_files(settings: CardsSettings, directory: Path, compress: str = "none") -> int:

@@ -54,6 +54,22 @@ def test_cards_writes_events_and_labels(tmp_path: Path) -> None:
     assert {e["transaction_id"] for e in events} == {label["event_id"] for label in labels}
 
 
+def test_streams_of_other_options_have_other_ids(tmp_path: Path) -> None:
+    """What is made after the demo, or with another seed, repeats no id; bad records change none."""
+
+    def ids(*more: str) -> set[str]:
+        assert RUN.invoke(app, [*SMALL, "--out", str(tmp_path), *more]).exit_code == 0
+        lines = (tmp_path / "labels.jsonl").read_bytes().splitlines()
+        return {json.loads(line)["event_id"] for line in lines}
+
+    mine = ids()
+    assert ids("--bad-share", "0.1") == mine
+    for others in (ids("--seed", "2"), ids("--maturity", "2d"), ids("--id-prefix", "t")):
+        assert len(others) > 100
+        assert not others & mine
+    assert "t0000001" in ids("--id-prefix", "t")  # as the demo's
+
+
 @pytest.mark.parametrize("compress", ["none", "gz", "zst"])
 def test_cards_writes_the_same_bytes_again(tmp_path: Path, compress: str) -> None:
     """Two runs with the same options leave the same files."""
@@ -84,6 +100,7 @@ def test_cards_plants_bad_records_on_request(tmp_path: Path) -> None:
         (["cards", "--out", "x", "--topic", "y"], "either --out DIR or --topic NAME"),
         (["cards", "--out", "OUT", "--compress", "rar"], "none, gz or zst"),
         (["cards", "--out", "OUT", "--maturity", "7 dayz"], "10m or 7d"),
+        (["cards", "--out", "OUT", "--id-prefix", 'a"b'], "letters, digits and _.:-"),
         (["cards", "--topic", "t", "--speed", "0"], "above 0"),
         (["record", "--topic", "t", "--out", "OUT/a.parquet"], "jsonl"),
     ],
