@@ -142,7 +142,7 @@ def commands_table(app: typer.Typer) -> str:
     """Return every command of a command line with its options."""
     group: Any = typer.main.get_command(app)
     parts = []
-    for name, command in group.commands.items():
+    for name, command in commands(group):
         rows = [
             (
                 code(", ".join(parameter.opts) if is_option(parameter) else parameter.name.upper()),
@@ -156,6 +156,15 @@ def commands_table(app: typer.Typer) -> str:
         first = (command.help or "").split("\n\n")[0].replace("\n", " ")
         parts.append(f"{title}\n\n{first}\n\n{table(('option', 'default', ''), rows)}")
     return "\n\n".join(parts)
+
+
+def commands(group: Any) -> Iterable[tuple[str, Any]]:
+    """Yield every command of a group with its words, those of groups within it too."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", one) for inner, one in commands(command))
+        else:
+            yield name, command
 
 
 def is_option(parameter: Any) -> bool:

@@ -71,6 +71,16 @@ def test_the_settings_table_has_known_rows() -> None:
         assert row in rows
 
 
+def test_commands_within_a_command_have_tables() -> None:
+    """Each with its own options, under all of its words."""
+    import worker.cli
+
+    text = docs_tables.commands_table(worker.cli.app)
+    _, _, part = text.partition("### riverwatch snapshot show\n")
+    assert "| `FILE` | required | a snapshot |" in part.partition("###")[0].splitlines()
+    assert "### riverwatch snapshot\n" not in text
+
+
 def test_every_section_of_the_file_has_a_table() -> None:
     """The places of the sections, written down by hand from the file's structure."""
     places = [place for place, _ in docs_tables.sections(docs_tables.Settings)]
