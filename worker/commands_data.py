@@ -194,6 +194,7 @@ def _json(reading: Reading, left_out: dict[str, str]) -> str:
     answer = {
         "features": reading.features,
         "stored": reading.stored,
+        "topic": reading.topic,
         "partition": reading.partition,
         "position": reading.position,
         "left_out": left_out,
@@ -203,7 +204,10 @@ def _json(reading: Reading, left_out: dict[str, str]) -> str:
 
 def _table(reading: Reading, words: dict[str, str], left_out: dict[str, str]) -> str:
     if reading.stored:
-        head = f"partition {reading.partition}, events before offset {reading.position}"
+        head = (
+            f"partition {reading.partition} of {reading.topic}, "
+            f"what is before offset {reading.position}"
+        )
     else:
         head = "not stored: never seen, or silent for so long that it is forgotten"
     width = max(map(len, (*reading.features, *left_out)))

@@ -44,6 +44,7 @@ from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.features.reader import Reader
 from worker.features.spec import compile_features
 from worker.features.standing import Standing, before_the_event
+from worker.secondary import target_of
 from worker.stores.redis import RedisStore
 
 WINDOWS = ["5s", "1m", "1d"]
@@ -276,7 +277,11 @@ def test_a_hundred_entities_are_one_round_trip(server: ValkeyServer) -> None:
     assert {k: n for k, n in calls.items() if n and k != "cmdstat_info"} == {"cmdstat_mget": 1}
     assert [i for i, reading in enumerate(found) if reading.stored] == list(range(12))
     assert found[4].partition == 4 % 3
+    assert found[4].topic == "transactions"
     assert found[4].position == log.end("transactions", 4 % 3)
+    shared = reader.look_up("terminal", ["t1"])[0]
+    assert (shared.topic, shared.partition) == ("entity-updates", target_of("t1", 3))
+    assert shared.position == log.end("entity-updates", target_of("t1", 3))
     assert found == reader.look_up("card", [f"c{i}" for i in range(100)], START_MS)
     assert [r.features for r in found] == reader.read_many("card", [f"c{i}" for i in range(100)])
 
@@ -322,8 +327,11 @@ def test_the_command_prints_the_features_of_an_entity(server: ValkeyServer, tmp_
     answer = json.loads(said)
     assert answer["features"] == reader.read("card", "c4", row["time_ms"])
     assert answer["stored"] is True
+    assert answer["topic"] == "transactions"
     assert answer["left_out"] == {"amount": "it is of an event, not of an entity"}
     table = run_command(words)
+    head = f"partition {answer['partition']} of transactions, what is before offset "
+    assert table.startswith(f"{head}{answer['position']}\n")
     for name, value in answer["features"].items():
         assert f"{value:.10g}" in next(x for x in table.splitlines() if x.split()[:1] == [name])
 

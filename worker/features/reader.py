@@ -36,12 +36,13 @@ class Reading:
 
     ``stored`` is False for an entity that the store does not hold: never seen, or silent for so
     long that it was forgotten; its features are those of a new one. ``position`` is the offset of
-    the first event of its partition that is not in them; of a secondary entity in a stream of
-    several partitions, that of the first row of `entity-updates`.
+    the first record of ``topic`` and ``partition`` that is not in them. The topic is that of the
+    events; for a secondary entity in a stream of several partitions, `entity-updates`.
     """
 
     features: dict[str, float]
     stored: bool
+    topic: str | None = None
     partition: int | None = None
     position: int | None = None
 
@@ -73,6 +74,7 @@ class Reader:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._name = settings.name
+        self._events, self._updates = settings.events.topic, settings.outputs.entity_updates
         self._spec: FeatureSpec = compile_features(settings)
         self._standing = Standing(settings, self._spec)
         self._view = RedisView(client)
@@ -114,7 +116,7 @@ class Reader:
     def look_up(self, entity: str, ids: Sequence[str], at_ms: int | None = None) -> list[Reading]:
         """Return what `read` returns of each id, with whether and where it is stored."""
         names = self._standing.names(entity)
-        spaces = self._spaces_of(entity)
+        topic, spaces = self._spaces_of(entity)
         keys = [f"{part}:{id_}" for part in self._standing.parts(entity) for id_ in ids]
         count, n = len(spaces), len(ids)
         places = [(s, key) for key in keys for s in range(count)]
@@ -129,18 +131,24 @@ class Reader:
             Reading(
                 dict(zip(names, x, strict=True)),
                 blob is not None,
+                None if partition is None else topic,
                 partition,
                 None if partition is None else _position(metas[partition]),
             )
             for x, (partition, blob) in zip(X.tolist(), held[:n], strict=True)
         ]
 
-    def _spaces_of(self, entity: str) -> list[str]:
-        """Return where an entity type may be: with several partitions others own what is shared."""
+    def _spaces_of(self, entity: str) -> tuple[str, list[str]]:
+        """Return the topic an entity type is a fold of, and where it may be.
+
+        With several partitions others own what is shared.
+        """
         spaces = self._known_spaces()
         if len(spaces) == 1 or entity not in self._shared:
-            return spaces
-        return [updates_space_of(self._name, self._spec, p) for p in range(len(spaces))]
+            return self._events, spaces
+        return self._updates, [
+            updates_space_of(self._name, self._spec, p) for p in range(len(spaces))
+        ]
 
     def _known_spaces(self) -> list[str]:
         """Return the spaces of all partitions; the first question learns how many there are."""
