@@ -57,6 +57,7 @@ class Emitter:
         self._trains = trains
         self._topics = settings.outputs
         self._primary = settings.primary_entity
+        self._entities = settings.named_entities
         stream = settings.stream
         self._bytes_max = (
             stream.message_bytes_max if isinstance(stream, KafkaSettings) else _RECORD_BYTES_MAX
@@ -154,7 +155,7 @@ class Emitter:
         return Alert(
             alert_id=f"{records.topic}-{records.partition}-{int(events.offsets[i])}",
             event_id=events.ids[i],
-            entities={name: ids[i] for name, ids in events.entity_ids.items()},
+            entities={name: events.entity_ids[name][i] for name in self._entities},
             time_ms=int(events.time_ms[i]),
             score=score,
             threshold=float(result.decided.threshold[row]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -73,6 +74,23 @@ def test_a_whole_worker_serves_what_the_longhand_serves() -> None:
     )
     assert served(short) == served(long)
     assert len({x[1] for x in served(short)}) > 20
+
+
+def test_alerts_name_the_entities_of_the_file_only() -> None:
+    """The entity that the shorthand declares is nobody's word; one of the file stays."""
+    decision = {"model": "fraud", "threshold": 1e-6}
+    declared = settings().model_dump(mode="json", exclude_unset=True)
+    declared["events"]["fields"]["place"] = "string"
+    declared["labels"]["horizon"] = "30d"
+    declared["features"]["risk"] = "target_mean($place)"
+    declared["decision"] = decision
+    short = Settings.model_validate(declared)
+    assert [*short.entities] == ["card", "terminal", "target_of_place"]
+    log = new_log()
+    fill(log, [{**event, "place": "low"} for event in events(200)])
+    drain(worker(log, MemoryStore(), config=short))
+    alerts = [json.loads(value or b"") for value in log.read("alerts", 0, 0, 10**9).values]
+    assert {(*alert["entities"],) for alert in alerts} == {("card", "terminal")}
 
 
 def served(config: Settings) -> list[list[float]]:

@@ -59,7 +59,7 @@ class Alert(Message):
     kind: Literal["alert"] = "alert"
     alert_id: str = Field(description="topic-partition-offset of the event: unique and stable")
     event_id: str
-    entities: dict[str, str] = Field(description="entity name to id")
+    entities: dict[str, str] = Field(description="declared entity's name to its id")
     time_ms: int = Field(description="event time, Unix ms")
     score: float
     threshold: float

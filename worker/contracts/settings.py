@@ -350,6 +350,14 @@ class Settings(Section):
         return self
 
     @property
+    def named_entities(self) -> tuple[str, ...]:
+        """Return the entities of the file: those that ``target_mean($FIELD)`` declares are none."""
+        implied = {
+            target.entity for target in map(parse_target_mean, self.features.values()) if target
+        }
+        return tuple(name for name in self.entities if name not in implied)
+
+    @property
     def primary_entity(self) -> str:
         """Return the name of the entity whose id is the Kafka key."""
         return next(n for n, e in self.entities.items() if e.key == self.events.key)
