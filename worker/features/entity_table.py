@@ -154,10 +154,12 @@ class Table:
 
     def _tiles_wanted(self, slots: Int64) -> int:
         """Return how many tile rows a fold may take at most: of entities whose ring overflows."""
-        these, counts = np.unique(slots[slots >= 0], return_counts=True)
-        meta = self._rows.meta[these]
-        overflows = meta[:, SIZE] + counts > self._rows.ring.shape[2]
-        return int(np.count_nonzero(overflows & (meta[:, TILE_ROW] < 0)))
+        meta = self._rows.meta
+        without = slots[(slots >= 0) & (meta[slots, TILE_ROW] < 0)]
+        if len(without) <= self._rows.free_count[0]:
+            return 0  # there are enough, however many of them overflow
+        these, counts = np.unique(without, return_counts=True)
+        return int(np.count_nonzero(meta[these, SIZE] + counts > self._rows.ring.shape[2]))
 
     def take_dirty(self) -> list[tuple[str, bytes]]:
         slots = np.flatnonzero(self._rows.dirty)

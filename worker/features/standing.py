@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -35,6 +36,13 @@ class Standing:
     ----------
     settings, spec
         The configuration and what it compiles to.
+
+    Attributes
+    ----------
+    names
+        Called with an entity type, returns the names of the features that `read` gives, in the
+        order of its columns. Raises `ConfigError` where there is no such entity, or nothing is kept
+        of it.
     """
 
     def __init__(self, settings: Settings, spec: FeatureSpec) -> None:
@@ -43,15 +51,10 @@ class Standing:
         self._tables: dict[str, Table] = {}
         self._labels: dict[str, LabelTable] = {}
         self._label_parts = {entity_of(part): part.name for part in spec.label_parts}
+        self._columns = cache(self._find_columns)
+        self.names = cache(self._find_names)
 
-    def names(self, entity: str) -> tuple[str, ...]:
-        """Return the names of the features that `read` gives, in the order of its columns.
-
-        Raises
-        ------
-        ConfigError
-            There is no such entity, or nothing is kept of it.
-        """
+    def _find_names(self, entity: str) -> tuple[str, ...]:
         return tuple(self._spec.features[c].name for c in self._columns(entity))
 
     def parts(self, entity: str) -> tuple[str, ...]:
@@ -112,7 +115,7 @@ class Standing:
             self._labels[entity] = LabelTable(self._spec, index, n)
         return self._labels[entity]
 
-    def _columns(self, entity: str) -> list[int]:
+    def _find_columns(self, entity: str) -> list[int]:
         """Return its columns of X: not those that compare events, nor those that only help label
         aggregates.
         """
