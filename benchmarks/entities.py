@@ -13,6 +13,7 @@ import redis
 from pydantic import SecretStr
 
 from benchmarks.features import BATCH, ENTITIES, Row, batches, row, settings_of, timed
+from tests.features.streams import call_dirty
 from tests.services.valkey import ValkeyServer
 from worker.checkpoint import space_of
 from worker.contracts.records import Events, LabelUpdates
@@ -163,7 +164,7 @@ def _miss_and_memory_rows(events: int, cards: int) -> list[Row]:
     def miss() -> None:
         missing = tables.missing(batch)
         tables.load(missing, [blobs[key] for key in missing])
-        tables.restore_dirty(missing)
+        call_dirty(tables, missing)
         tables.take_dirty()
         tables.evict()
 

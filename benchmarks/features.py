@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.features.streams import call_dirty
 from worker.contracts.records import Events
 from worker.contracts.settings import Settings
 from worker.features.learned import Learned
@@ -155,7 +156,7 @@ def _blob_rows(tables: FeatureTables, rounds: int) -> list[Row]:
     reader = FeatureTables(_spec(WIDE), "card", 1)
     packing, unpacking = [], []
     for _ in range(rounds + 1):
-        tables.restore_dirty(keys)
+        call_dirty(tables, keys)
         packing.append(timed(tables.take_dirty))
         unpacking.append(timed(lambda: reader.load(keys, [blob for _, _, blob in taken])))
         reader.evict()

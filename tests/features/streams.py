@@ -116,6 +116,13 @@ def tables_of(spec: FeatureSpec, entities_max: int = 1_000_000) -> FeatureTables
     return FeatureTables(spec, "card", entities_max)
 
 
+def call_dirty(tables: FeatureTables, keys: Sequence[tuple[str, str]]) -> None:
+    """Have the next `take_dirty` pack these entities as if they had changed."""
+    for name, id_ in keys:
+        table: Any = tables._kept[name]
+        table._rows.dirty[table._slots[id_]] = True
+
+
 def step(
     tables: FeatureTables, rows: Sequence[Row], store: dict[tuple[str, str], bytes] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

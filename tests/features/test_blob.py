@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from tests.features.label_streams import Stream, Told, label_spec
-from tests.features.streams import UNHURRIED, Row, spec_of, step, streams, tables_of
+from tests.features.streams import UNHURRIED, Row, call_dirty, spec_of, step, streams, tables_of
 from tests.features.test_label_features import declared
 from tests.features.test_windows import SPECS
 from worker.errors import StateLostError
@@ -48,7 +48,7 @@ def test_a_blob_that_is_loaded_is_packed_to_the_same_bytes(rows: list[Row]) -> N
     again = tables_of(spec)
     keys = [(entity, id_) for entity, id_, _ in taken]
     again.load(keys, [blob for _, _, blob in taken])
-    again.restore_dirty(keys)
+    call_dirty(again, keys)
     assert again.take_dirty() == taken
 
 
@@ -90,7 +90,7 @@ def test_every_flipped_byte_is_refused(part: str) -> None:
             with pytest.raises(StateLostError):
                 tables.load([(name, "c")], [bytes(damaged)])
     tables.load([(name, "c")], [blob])
-    tables.restore_dirty([(name, "c")])
+    call_dirty(tables, [(name, "c")])
     assert tables.take_dirty() == [(name, "c", blob)]
 
 
@@ -109,7 +109,7 @@ def test_a_forged_blob_harms_no_other_entity(part: str) -> None:
             except StateLostError:
                 tables, refused = tables_of(spec, entities_max=0), refused + 1
                 continue
-            tables.restore_dirty(keys)
+            call_dirty(tables, keys)
             taken = {id_: packed for _, id_, packed in tables.take_dirty()}
             assert (taken["before"], taken["after"]) == (blob, blob)
             tables.evict()

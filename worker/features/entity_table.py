@@ -168,11 +168,6 @@ class Table:
         self.dirty_count = 0
         return list(zip([self._ids[slot] for slot in slots.tolist()], blobs, strict=True))
 
-    def mark_dirty(self, id_: str) -> None:
-        slot = self._slots[id_]
-        self.dirty_count += not self._rows.dirty[slot]
-        self._rows.dirty[slot] = True
-
     def evict(self) -> None:
         if len(self._slots) <= self._entities_max:
             return

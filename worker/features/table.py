@@ -32,7 +32,6 @@ class SeriesPart(Protocol):
     def load(self, part: Mapping[str, bytes | None]) -> None: ...
     def process(self, events: Events, duplicate: Bool, X: Float64) -> None: ...
     def take_dirty(self) -> list[tuple[str, bytes]]: ...
-    def mark_dirty(self, id_: str) -> None: ...
     def evict(self) -> None: ...
 
 
@@ -238,11 +237,6 @@ class FeatureTables:
             for name, table in self._kept.items()
             for id_, blob in table.take_dirty()
         ]
-
-    def restore_dirty(self, keys: list[tuple[str, str]]) -> None:
-        """Call entities dirty again that were taken by a flush that failed, before any `evict`."""
-        for name, id_ in keys:
-            self._kept[name].mark_dirty(id_)
 
     def evict(self) -> None:
         """Drop the clean entities that were used longest ago where a type holds too many.

@@ -121,12 +121,6 @@ class SeriesTable:
         self.dirty_count = 0
         return [(id_, self._blob(slot)) for id_, slot in taken]
 
-    def mark_dirty(self, id_: str) -> None:
-        """Call an entity dirty again."""
-        slot = self._slots[id_]
-        self.dirty_count += not self._dirty[slot]
-        self._dirty[slot] = True
-
     def evict(self) -> None:
         """Drop the clean entities that were used longest ago where there are too many."""
         if len(self._slots) <= self._entities_max:
