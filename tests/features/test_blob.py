@@ -165,7 +165,7 @@ def test_what_became_known_of_an_entity_fits_in_2500_bytes() -> None:
     spec, blob = learned(declared(DAYS, delay="7d"), 20_000)
     size = len(blob) + REDIS_BYTES
     assert size <= 2_500
-    assert size <= spec.bytes_estimate("card~labels")
+    assert size <= spec.bytes_estimate("card~labels") <= 1.6 * size
 
 
 def test_twenty_known_truths_fit_in_600_bytes() -> None:

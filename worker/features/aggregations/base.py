@@ -30,6 +30,11 @@ class Source:
     optional: bool = False
 
     @property
+    def is_bit(self) -> bool:
+        """Return whether it is 0 or 1 for every event that has it."""
+        return not self.field or bool(self.beyond)
+
+    @property
     def judged(self) -> Source:
         """Return the column whose outliers this one marks."""
         return replace(self, kind="field", beyond=0.0, robust=False)
