@@ -1,0 +1,247 @@
+"""What must have come of a schedule, computed from the logs by lists and plain loops.
+
+It shares no code with the worker's features, joins or models: windows are sums over all events, and
+the model is River's own, taught by the training log.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from river import linear_model, preprocessing
+
+from tests.simulation.schedule import Schedule
+from tests.simulation.world import HOUR_MS, RING, spec
+from tests.worlds import journal
+from worker.arrow import read_examples
+
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event as it is in the log, at its offset."""
+
+    offset: int
+    id: str
+    card: str
+    terminal: str
+    at: int
+    cents: int
+
+
+@dataclass
+class Expected:
+    """What the rows and examples of one partition must be, given what each row says it knew."""
+
+    outcomes: dict[int, str] = field(default_factory=dict)
+    own: dict[int, dict[str, float]] = field(default_factory=dict)
+    terminal_least: dict[int, int] = field(default_factory=dict)
+    examples: Counter[tuple[str, int]] = field(default_factory=Counter)
+    scored: list[Event] = field(default_factory=list)
+
+
+def check(done: Schedule) -> None:
+    """Hold a schedule that came to rest against the invariants.
+
+    Raises
+    ------
+    AssertionError
+        Names the invariant, see docs/delivery.md.
+    """
+    partitions = range(done.plan.partitions)
+    rows = {p: journal(done.log, p) for p in partitions}
+    for p in partitions:
+        _check_complete(done, p, rows[p])
+    expected = {p: _expected(done, p, rows[p]) for p in partitions}
+    everywhere = [e for p in partitions for e in expected[p].scored]
+    examples: Counter[tuple[str, int]] = Counter()
+    for p in partitions:
+        _check_rows(done, rows[p], expected[p], everywhere, p)
+        examples += expected[p].examples
+    _check_models(done, [row for p in partitions for row in rows[p]], examples)
+    _check_store(done)
+
+
+def _check_complete(done: Schedule, p: int, rows: list[dict[str, Any]]) -> None:
+    """I1, I2, I3, I6: each record once and in order; alerts and dead letters are those of rows."""
+    count = done.log.end("transactions", p)
+    offsets = [row["source_offset"] for row in rows]
+    assert offsets == list(range(count)), ("I1", p, offsets)
+    alerts = [
+        json.loads(value or b"")["alert_id"]
+        for value in done.log.read("alerts", p, 0, 10**9).values
+    ]
+    asked = [f"transactions-{p}-{r['source_offset']}" for r in rows if r["decision"] == "alert"]
+    assert alerts == asked, ("I2", p, alerts, asked)
+    letters = done.log.read("dead-letters", p, 0, 10**9).values
+    values = done.log.read("transactions", p, 0, 10**9).values
+    bad = [values[r["source_offset"]] for r in rows if r["outcome"] == "rejected"]
+    assert letters == bad, ("I3", p)
+    for column in ("labels_offset", "model_version"):
+        said = [r[column] for r in rows if r[column] is not None]
+        assert said == sorted(said), ("I6", p, column, said)
+
+
+def _expected(done: Schedule, p: int, rows: list[dict[str, Any]]) -> Expected:
+    """Walk events and labels in the order that the rows state."""
+    expected = Expected()
+    labels = [json.loads(v or b"") for v in done.log.read("labels", p, 0, 10**9).values]
+    known: dict[str, int] = {}
+    early: dict[str, int] = {}
+    heard = 0
+    for row, value in zip(rows, done.log.read("transactions", p, 0, 10**9).values, strict=True):
+        for label in labels[heard : row["labels_offset"]]:
+            _hear(label, expected, known, early)
+        heard = row["labels_offset"]
+        _meet(row["source_offset"], value or b"", expected, known, early)
+    for label in labels[heard:]:
+        _hear(label, expected, known, early)
+    return expected
+
+
+def _hear(
+    label: dict[str, Any], expected: Expected, known: dict[str, int], early: dict[str, int]
+) -> None:
+    id_, y = label["event_id"], label["label"]
+    if all(e.id != id_ for e in expected.scored):
+        early[id_] = y
+    elif known.get(id_) != y:
+        known[id_] = y
+        expected.examples[id_, y] += 1
+
+
+def _meet(
+    offset: int, value: bytes, expected: Expected, known: dict[str, int], early: dict[str, int]
+) -> None:
+    try:
+        fields = json.loads(value)
+    except ValueError:
+        expected.outcomes[offset] = "rejected"
+        return
+    event = Event(
+        offset, fields["id"], fields["card"], fields["terminal"], fields["at"],
+        round(fields["amount"] * 100),
+    )  # fmt: skip
+    mine = [e for e in expected.scored if e.card == event.card]
+    assert len(mine) < RING, "the world is larger than the oracle thinks"
+    if any(e.id == event.id for e in mine):
+        expected.outcomes[offset] = "duplicate"
+        return
+    expected.outcomes[offset] = "scored"
+    expected.scored.append(event)
+    mine.append(event)
+    now = max(e.at for e in mine)
+    day = [e for e in mine if now - DAY_MS < e.at <= now]
+    expected.own[offset] = {
+        "amount": event.cents / 100,
+        "card_count_1h": sum(now - HOUR_MS < e.at <= now for e in mine),
+        "card_count_1d": len(day),
+        "card_sum_amount_1d": sum(e.cents for e in day) / 100,
+        "card_frauds_1d": sum(known.get(e.id) == 1 for e in day),
+    }
+    there = [e for e in expected.scored if e.terminal == event.terminal]
+    expected.terminal_least[offset] = len(there)
+    if event.id in early:
+        y = early.pop(event.id)
+        known[event.id] = y
+        expected.examples[event.id, y] += 1
+
+
+def _check_rows(
+    done: Schedule,
+    rows: list[dict[str, Any]],
+    expected: Expected,
+    everywhere: list[Event],
+    p: int,
+) -> None:
+    """I5: outcomes, and every x, from the events and the labels that the row says it knew."""
+    names = spec().names
+    for row in rows:
+        at = row["source_offset"]
+        assert row["outcome"] == expected.outcomes[at], ("outcome", p, at, row["outcome"])
+        if row["outcome"] != "scored":
+            continue
+        x = dict(zip(names, row["x"], strict=True))
+        for name, value in expected.own[at].items():
+            assert math.isclose(x[name], value, abs_tol=1e-9), ("I5", p, at, name, x[name], value)
+        _check_terminal(done, x["terminal_count_1d"], at, expected, everywhere, p)
+
+
+def _check_terminal(
+    done: Schedule, found: float, at: int, expected: Expected, everywhere: list[Event], p: int
+) -> None:
+    """A shared entity has seen all of this partition and some of the others."""
+    event = next(e for e in expected.scored if e.offset == at)
+    before = [e for e in expected.scored if e.offset <= at and e.terminal == event.terminal]
+    others = [e for e in everywhere if e.terminal == event.terminal and e not in expected.scored]
+    instants = {max(e.at for e in before)} | {e.at for e in others}
+    nows = [now for now in instants if now >= max(e.at for e in before)]
+    possible = [
+        (
+            sum(now - DAY_MS < e.at <= now for e in before),
+            sum(now - DAY_MS < e.at <= now for e in (*before, *others)),
+        )
+        for now in nows
+    ]
+    assert any(low <= found <= high for low, high in possible), ("I5 shared", p, at, found)
+
+
+def _check_models(
+    done: Schedule, rows: list[dict[str, Any]], examples: Counter[tuple[str, int]]
+) -> None:
+    """I5, I7: each example once in the training log; River taught by it gives every score."""
+    log = done.log.read("training", 0, 0, 10**9)
+    taught: Counter[tuple[str, int]] = Counter()
+    model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+    by_version: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["outcome"] == "scored":
+            by_version.setdefault(row["model_version"], []).append(row)
+    _check_scores(model, by_version.pop(0, []))
+    for offset, value in zip(log.offsets, log.values, strict=True):
+        _, e = read_examples(value or b"", "training")
+        for id_, x, y in zip(e.event_ids, e.X.tolist(), e.y.tolist(), strict=True):
+            taught[id_, y] += 1
+            model.learn_one(_named(x), bool(y))
+        _check_scores(model, by_version.pop(offset + 1, []))
+    assert not by_version, ("I5: versions that never were", sorted(by_version))
+    assert taught == examples, ("I7", taught - examples, examples - taught)
+
+
+def _check_scores(model: Any, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        score = model.predict_proba_one(_named(row["x"]))[True]
+        assert row["raw_fraud"] == score, ("I5 score", row["event_id"], row["raw_fraud"], score)
+
+
+def _named(x: list[float]) -> dict[str, float]:
+    return dict(zip(spec().names, x, strict=True))
+
+
+def _check_store(done: Schedule) -> None:
+    """I4, I6, I14: what is stored is what one undisturbed worker stores; R is not beyond C."""
+    found, expected = _blobs(done), _blobs(done.undisturbed())
+    assert found == expected, (
+        "I4", sorted(key for key in found.keys() | expected.keys()
+                     if found.get(key) != expected.get(key)),
+    )  # fmt: skip
+    for space, held in done.server.held._spaces.items():
+        p = int(space.rpartition("-" if "updates-" in space else ".")[2])
+        topic = "entity-updates" if "updates-" in space else "transactions"
+        assert held.meta is not None
+        assert held.meta.events_offset <= done.log.end(topic, p), ("I6", space)
+
+
+def _blobs(done: Schedule) -> dict[tuple[str, str], bytes]:
+    """Return the states of entities by space and key."""
+    return {
+        (space, key): value
+        for space, held in done.server.held._spaces.items()
+        for key, value in held.values.items()
+        if key.startswith(("card", "terminal"))
+    }

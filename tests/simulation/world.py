@@ -1,0 +1,81 @@
+"""The input of a simulation: a few cards, late and contradicting labels, broken records."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from tests.worlds import START_MS, partition_of, settings
+from worker.contracts.settings import Settings
+from worker.features.spec import FeatureSpec, compile_features
+
+HOUR_MS = 3_600_000
+FEATURES: dict[str, Any] = {
+    "amount": "$amount",
+    "card": {"count": ["1h", "1d"], "sum(amount)": ["1d"], "frauds": ["1d"]},
+    "terminal": {"count": ["1d"]},
+}
+RING = 64  # more events than an entity has: everything is exact
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One record to be appended: of the events when ``is_event``, else of the labels."""
+
+    is_event: bool
+    partition: int
+    key: bytes
+    value: bytes
+    time_ms: int
+
+
+@cache
+def config(batch: int) -> Settings:
+    """Return the configuration, with so many events a transaction."""
+    return settings(
+        entities={
+            "card": {"key": "card", "ring": RING},
+            "terminal": {"key": "terminal", "ring": RING},
+        },
+        features=FEATURES,
+        models={"fraud": {"preset": "logistic", "calibration": "none"}},
+        decision={"model": "fraud", "threshold": 0.55},
+        runner={"batch_records_max": batch, "dirty_max": batch + 25},
+    )
+
+
+@cache
+def spec() -> FeatureSpec:
+    """Return what the configuration compiles to; it is the same for every size of batch."""
+    return compile_features(config(8))
+
+
+def items(draw: random.Random, partitions: int, count: int) -> list[Item]:
+    """Return records in the order in which they come."""
+    made: list[tuple[float, Item]] = []
+    ids: dict[str, list[str]] = {}
+    for i in range(count):
+        card, at = f"c{draw.randrange(6)}", START_MS + i * HOUR_MS // 3
+        id_ = f"e{i}"
+        if ids.get(card) and draw.random() < 0.05:
+            id_ = draw.choice(ids[card])
+        ids.setdefault(card, []).append(id_)
+        event = {
+            "id": id_, "card": card, "terminal": f"t{draw.randrange(3)}",
+            "at": at - draw.randrange(2 * HOUR_MS), "amount": draw.randrange(1, 90_000) / 100,
+        }  # fmt: skip
+        value = b"{broken" if draw.random() < 0.04 else msgspec.json.encode(event)
+        made.append((i, _item(True, card, partitions, value, at)))
+        for _ in range(draw.choice((0, 1, 1, 1, 2))):
+            label = {"event_id": id_, "label": int(draw.random() < 0.4)}
+            when = i + draw.choice((-3.5, 0.5, 2.5, 9.5, 25.5))
+            made.append((when, _item(False, card, partitions, msgspec.json.encode(label), at)))
+    return [item for _, item in sorted(made, key=lambda one: one[0])]
+
+
+def _item(is_event: bool, card: str, partitions: int, value: bytes, time_ms: int) -> Item:
+    return Item(is_event, partition_of(card, partitions), card.encode(), value, time_ms)
