@@ -279,3 +279,7 @@ def test_two_replays_write_the_same_bytes(tmp_path: Path) -> None:
     table = pq.read_table(outs[0] / "scores.parquet")
     assert table.num_rows == metrics["events"] == sum(metrics["outcomes"].values())
     assert metrics["roc_auc"] > 0.6
+    periods = metrics["periods"]
+    for name, total in (("events", metrics["outcomes"]["scored"]), ("alerts", metrics["alerts"])):
+        assert sum(one[name] for one in periods) == total
+    assert sum(one["labelled"] for one in periods) == metrics["labelled"]

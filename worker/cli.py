@@ -115,11 +115,17 @@ def replay(
     label_delay: Annotated[
         str | None, typer.Option(help="when a row's label becomes known, such as 7d")
     ] = None,
+    by: Annotated[
+        int, typer.Option(min=1, help="print figures by periods of so many days of event time")
+    ] = 7,
+    top: Annotated[
+        int, typer.Option(min=1, help="of a day's highest scores, so many count in precision@k")
+    ] = 100,
 ) -> None:
     """Run the whole worker over recorded files and write scores, alerts, journal and metrics."""
     from worker.commands import run_replay
 
-    _exit(lambda: run_replay(config, events, out, labels, label_column, label_delay))
+    _exit(lambda: run_replay(config, events, out, labels, label_column, label_delay, by, top))
 
 
 @app.command(epilog="Example: riverwatch features card c00302 -c cards.yaml --at 2025-03-03T10:00")

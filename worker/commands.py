@@ -176,9 +176,12 @@ def run_replay(
     labels: Path | None,
     label_column: str | None,
     label_delay: str | None,
+    days: int,
+    top: int,
 ) -> int:
     """Replay recorded files with a progress bar, or plain lines where there is no terminal."""
-    from worker.replay import Recording
+    from worker.periods import table_of
+    from worker.replay import By, Recording
 
     settings = load(path)
     declared = settings.labels or LabelSettings()
@@ -188,8 +191,11 @@ def run_replay(
         raise ConfigError("--label-delay", expected="a duration such as 7d", got="none",
                           hint="or labels.delay in the configuration")  # fmt: skip
     recording = Recording(events, labels, column, delay_ms)
-    summary = _replay(settings, recording, out, lambda alert: None)
+    summary = _replay(settings, recording, out, lambda alert: None, By(days, top))
+    periods: Any = summary.pop("periods")
     print(json.dumps(summary, indent=2))
+    if periods:
+        print(table_of(periods, top))
     return 0
 
 
@@ -216,7 +222,7 @@ def run_demo(out: Path | None, alerts_max: int) -> int:
 
 
 def _replay(
-    settings: Settings, recording: Any, out: Path, show: Callable[[Alert], None]
+    settings: Settings, recording: Any, out: Path, show: Callable[[Alert], None], by: Any = None
 ) -> dict[str, object]:
     from worker.models.catalogue import build_models
     from worker.replay import replay
@@ -236,7 +242,8 @@ def _replay(
             total, unit = (stream.rows_total, "rows") if known else (stream.bytes_total, "bytes")
             bar.update(done, total, unit, stream.rows_read)
 
-        return replay(settings, spec, build_models(settings, spec.names), recording, out, committed)
+        models = build_models(settings, spec.names)
+        return replay(settings, spec, models, recording, out, committed, by=by)
 
 
 class _AlertPrinter:

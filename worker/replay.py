@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from worker.arrow import OUTCOMES, JournalRows, read_batch, score_arrays, score_fields
@@ -25,6 +26,7 @@ from worker.features.spec import FeatureSpec
 from worker.metrics import average_precision, roc_auc
 from worker.models.catalogue import ModelSet
 from worker.outputs import Outcome
+from worker.periods import by_period
 from worker.runner import Parts, Runner
 from worker.stores.memory import MemoryStore
 from worker.streams.files import FileStream
@@ -161,6 +163,14 @@ class ScoreFile:
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
 
+@dataclass(frozen=True, slots=True)
+class By:
+    """How figures are told: by periods of so many days, and of the ``top`` scores of each day."""
+
+    days: int = 7
+    top: int = 100
+
+
 @dataclass(slots=True)
 class Metrics:
     """Counts and ranking metrics of one replay; each label is held against the score served."""
@@ -169,6 +179,7 @@ class Metrics:
     rejected: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     alerts: int = 0
+    event_ids: list[str] = field(default_factory=list)
     y: list[np.ndarray] = field(default_factory=list)
     scores: list[np.ndarray] = field(default_factory=list)
 
@@ -182,11 +193,20 @@ class Metrics:
         self.alerts += len(outcome.alerts)
         examples = outcome.result.join.examples
         labelled = (examples.y >= 0) & ~np.isnan(examples.score)
+        self.event_ids += [examples.event_ids[i] for i in np.flatnonzero(labelled).tolist()]
         self.y.append(examples.y[labelled])
         self.scores.append(examples.score[labelled])
 
+    def periods(self, scores: Path, by: By) -> list[dict[str, object]]:
+        """Return the figures by period of event time, from the scores as they were written."""
+        if not self.event_ids:
+            return []
+        columns = ["event_id", "event_time", "entity", "score", "decision"]
+        table = pq.read_table(scores, columns=columns, filters=pc.field("outcome") == "scored")
+        return by_period(table, self.event_ids, np.concatenate(self.y), by.days, by.top)
+
     def summary(self, seconds: float) -> dict[str, object]:
-        """Return what ``metrics.json`` holds."""
+        """Return what ``metrics.json`` holds beside the figures by period."""
         y = np.concatenate([np.empty(0, np.int64), *self.y])
         scores = np.concatenate([np.empty(0), *self.scores])
         events = sum(self.outcomes.values())
@@ -242,6 +262,7 @@ def replay(
     out: Path,
     on_commit: Callable[[Outcome, FileStream], None] = lambda outcome, stream: None,
     clock_s: Callable[[], float] = time.monotonic,
+    by: By | None = None,
 ) -> dict[str, object]:
     """Run the worker over a recording, write everything to ``out``, return the metrics.
 
@@ -249,6 +270,8 @@ def replay(
     ----------
     on_commit
         Called after every batch with its outcome and the stream, for progress.
+    by
+        How figures are told by period, where labels came.
     """
     sink = DirectorySink(out, settings)
     stream = FileStream(
@@ -285,5 +308,6 @@ def replay(
         sink.close()
         stream.close()
     summary = metrics.summary(clock_s() - started_s)
+    summary["periods"] = metrics.periods(out / "scores.parquet", by or By())
     (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
