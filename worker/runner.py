@@ -367,7 +367,7 @@ class Runner:
         return [
             *(Dirty(p, live.shard, live.checkpoint, live.journal_next)
               for p, live in self._live.items()
-              if live.shard.dirty_count),
+              if live.shard.dirty_count or not live.checkpoint.is_settled),
             *(Dirty(q, one.owner, one.checkpoint, 0)
               for q, one in owned.items()
               if not one.is_flushed),

@@ -195,6 +195,8 @@ class Schedule:
             self.log.evict(GROUP, slot)
         if not self._alive:
             self._start("0")
+        for one in self._alive:
+            one.idle_steps = 0
         until = self.steps + STEPS_MAX
         while not self._is_at_rest():
             if not self._alive:
