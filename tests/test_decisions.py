@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -343,6 +343,23 @@ def test_another_share_takes_up_the_scores_that_are_held(before: float, after: f
     new.restore(old.to_bytes())
     threshold = new.decide(of([0.5]).scores()).threshold[0]
     assert math.isclose(1 - threshold, after, rel_tol=0.3)
+
+
+@pytest.mark.parametrize("budget", [{"alert_rate": 0.01}, {"alerts_per_day": 14}])
+def test_another_champion_gets_a_threshold_of_its_own(budget: dict[str, Any]) -> None:
+    """After a change from scores in 0..1 to scores in 0.9..1 the share is held, not blown."""
+    scores = np.random.default_rng(5).random(40_000)
+    scores[20_000:] = 0.99 + scores[20_000:] / 100  # nearly all above the former threshold
+    stream, one = of(scores), decider(**budget)
+    first = one.decide(replace(stream.scores(0, 20_000), champion="fraud"))
+    assert first.alert.any()
+    second = one.decide(replace(stream.scores(20_000), champion="odd"))
+    assert np.isinf(second.threshold[:1_024]).all()
+    assert 0.9985 < np.median(second.threshold[5_000:]) < 1.0
+    again = decider(**budget)
+    again.restore(one.to_bytes())
+    kept = again.decide(replace(stream.scores(20_000, 20_256), champion="odd"))
+    assert np.isfinite(kept.threshold).all()  # the champion is part of the state
 
 
 def test_evidence_that_is_no_feature_is_a_problem_with_its_place() -> None:

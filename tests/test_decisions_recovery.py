@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from tests import worlds
+from worker.arrow import order_record
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog
 
@@ -79,3 +81,30 @@ def test_incidents_are_published_from_opening_to_closing() -> None:
         assert (len(mine), max(m["score"] for m in mine) <= end["score"]) == (end["alerts"], True)
         assert end["entity_id"] == mine[0]["entities"]["card"]
         assert end["incident_id"] == mine[0]["alert_id"]
+
+
+@pytest.mark.parametrize("keeps_store", [True, False])
+def test_a_restart_begins_the_threshold_anew_where_the_champion_changed(keeps_store: bool) -> None:
+    """An order between batches: each worker, also one that folds the log, follows the journal."""
+    config = worlds.settings(
+        decision={"model": "fraud", "alert_rate": 0.1, "reasons_max": 0},
+        runner={"batch_records_max": 40},
+    )
+    rows = []
+    for stops in (False, True):
+        log, store = worlds.new_log(), MemoryStore()
+        worker, stream = worlds.worker(log, store, config=config), worlds.events(2_600)
+        for start in (0, 1_300, 2_500):
+            if start == 1_300:
+                log.append("training", 0, order_record("promote", "odd"), None, 0)
+            worlds.fill(log, stream[start : start + 1_300][: 1_200 if start else None])
+            worlds.drain(worker)
+            if stops:
+                store = store if keeps_store else MemoryStore()
+                worker = worlds.worker(log, store, config=config)
+        rows.append([(r["decision"], r["threshold"]) for r in worlds.journal(log)])
+    assert rows[1] == rows[0]
+    thresholds = [threshold for _, threshold in rows[0]]
+    finite = [i for i, one in enumerate(thresholds) if one is not None and one != float("inf")]
+    gaps = [b - a for a, b in pairwise(finite)]
+    assert max(gaps) > 1_000  # found, lost with the champion, found anew

@@ -285,9 +285,9 @@ class _Fold:
         valid = ~_is(rows, "outcome", "rejected")
         score = rows.column("score").to_numpy(zero_copy_only=False)[scored]
         X = vectors_of(rows)[scored] if self._is_same_spec(rows) else None
-        self._redo(
-            events, labels, before, Recorded(scored[valid], score, self._raw(rows)[scored], X)
-        )
+        champion = stamps_of(rows).get("model", "")
+        said = Recorded(scored[valid], score, self._raw(rows)[scored], X, champion)
+        self._redo(events, labels, before, said)
         self.folded += rows.num_rows
         self._progress(self.folded, max(0, end - self._start.events_offset))
 

@@ -59,13 +59,14 @@ class Recorded:
     """What the journal says of a committed batch.
 
     ``scored`` tells per valid event whether it was scored; the rest is of the scored ones: the
-    deciding model's score, every model's, and x, None where the rows are of another feature spec.
+    champion's score, every model's, x (None where the rows are of another spec), the champion.
     """
 
     scored: Bool
     score: Float64
     raw: Float64
     X: Float64 | None
+    champion: str = ""
 
 
 @dataclass(slots=True)
@@ -188,7 +189,7 @@ class Shard:
         attribution = Attribution(self._models, is_inline=self._learns_inline)
         part = merged(list(self._parts(batch, None)))
         scored, join = part.scored, part.join
-        decided = self._decide(batch, scored)
+        decided = self._decide(batch, scored, self._models.champion_name)
         alerts = np.flatnonzero(decided.alert)
         snapshot = self.statistics.update(scored.X, alerts)
         contributions = attribution.explained(
@@ -213,7 +214,7 @@ class Shard:
         """
         part = merged(list(self._parts(batch, recorded)))
         scored = part.scored
-        self._decide(batch, scored)
+        self._decide(batch, scored, recorded.champion)
         if recorded.X is not None or not self.tables.has_foreign:
             self.statistics.update(scored.X, np.empty(0, np.int64))
         self._advance(batch.records, batch.label_records)
@@ -301,9 +302,8 @@ class Shard:
         return cuts
 
     def _part(
-        self, events: Events, labels: Sequence[Label], before: Int64,
-        recorded: Recorded | None,
-    ) -> Part:  # fmt: skip
+        self, events: Events, labels: Sequence[Label], before: Int64, recorded: Recorded | None
+    ) -> Part:
         walk = None if self.pending is None else Walk(self.pending, events.time_ms)
         updates = None
         if walk is not None and self._layout.entities:
@@ -381,9 +381,9 @@ class Shard:
         scored.score = np.ascontiguousarray(scored.calibrated[:, self._models.champion])
         join.fill_score(scored.score)
 
-    def _decide(self, batch: Batch, part: Scored) -> Decided:
+    def _decide(self, batch: Batch, part: Scored, champion: str) -> Decided:
         events, place = batch.decoded.events, f"{batch.records.topic}-{self.partition}"
-        return self.decider.decide(Scores(events, part.rows, part.score, part.X, place))
+        return self.decider.decide(Scores(events, part.rows, part.score, part.X, place, champion))
 
     def _versions(self, version: int, count: int, join: Join) -> Int64:
         """Return the model version of each event; it counts examples where learning is inline."""

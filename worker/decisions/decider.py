@@ -28,6 +28,7 @@ class Scores:
     """What is decided about: the scored rows (s,) of a batch's events, their scores and x (s, f).
 
     ``place`` names the partition: with an offset it is the id of an alert or incident.
+    ``champion`` is the model whose scores these are.
     """
 
     events: Events
@@ -35,6 +36,7 @@ class Scores:
     score: Float64
     X: Float64
     place: str
+    champion: str = ""
 
 
 @dataclass(slots=True)
@@ -89,10 +91,15 @@ class Decider:
         self._suppression = None if suppress is None else Suppression(suppress.within)
         self._incidents = None if incidents is None else Incidents(incidents.quiet)
         self._now_ms, self._day, self._today = -1, -1, 0
+        self._champion = ""
 
     def decide(self, scores: Scores) -> Decided:
         """Return the decisions, and remember what they follow from."""
         events, rows = scores.events, scores.rows
+        if len(rows) and scores.champion != self._champion:
+            if self._champion:
+                self._threshold.begin_anew()
+            self._champion = scores.champion
         time_ms = events.time_ms[rows]
         reached, thresholds = self._threshold.reached(scores.score, time_ms)
         decided = Decided(np.zeros(len(rows), np.int8), thresholds)
@@ -130,11 +137,11 @@ class Decider:
         suppression = None if self._suppression is None else self._suppression.to_state()
         incidents = None if self._incidents is None else self._incidents.to_state()
         days = [self._now_ms, self._day, self._today]
-        return msgspec.msgpack.encode([sketch, pace, days, suppression, incidents])
+        return msgspec.msgpack.encode([sketch, pace, days, suppression, incidents, self._champion])
 
     def restore(self, state: bytes) -> None:
         """Take a state made by `to_bytes`; what is not configured any more is dropped."""
-        sketch, pace, days, suppression, incidents = msgspec.msgpack.decode(state)
+        sketch, pace, days, suppression, incidents, self._champion = msgspec.msgpack.decode(state)
         self._threshold.restore(sketch, pace)
         self._now_ms, self._day, self._today = days
         if self._suppression is not None:

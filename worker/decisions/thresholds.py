@@ -28,8 +28,8 @@ class Threshold:
     A fixed one includes its own value. A share r is held by the (1 - r) quantile of the last
     50 / r scores (2,000 to 100,000), taken anew every 256 scores and corrected by how many did
     exceed it; a score must be above it, so a constant never is. Until 1,024 scores, and 5 / r, have
-    been seen the threshold is infinite. N a day is the share N / (events a day), by event time over
-    about a week.
+    been seen the threshold is infinite, and anew when another model begins to decide. N a day is
+    the share N / (events a day), by event time over about a week.
     """
 
     def __init__(self, settings: DecisionSettings) -> None:
@@ -37,7 +37,8 @@ class Threshold:
         self._per_day = float(settings.alerts_per_day or 0)
         share = settings.alert_rate or 1e-6  # of a daily budget: until the pace is known
         window = min(_WINDOW_MAX, max(_WINDOW_MIN, math.ceil(_ABOVE / share)))
-        self._sketch = QuantileSketch(window, (1.0 - share,))
+        self._begin = (window, (1.0 - share,))
+        self._sketch = QuantileSketch(*self._begin)
         self._pace = np.array([0.0, 0.0, -1.0, -1.0])
 
     def reached(self, scores: Float64, time_ms: Int64) -> tuple[Bool, Float64]:
@@ -50,6 +51,10 @@ class Threshold:
             scores, time_ms, self._per_day, self._pace, *self._sketch.arrays, thresholds, above
         )
         return above, thresholds
+
+    def begin_anew(self) -> None:
+        """Forget all scores, which were another model's; how many events a day come stays known."""
+        self._sketch = QuantileSketch(*self._begin)
 
     def to_bytes(self) -> tuple[bytes, list[float]]:
         """Return the state: nothing for a fixed threshold, else the sketch and the pace."""
