@@ -24,6 +24,7 @@ from worker.arrow import read_batch, read_stamps, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
 from worker.contracts.records import Float64, Int64, Records
 from worker.errors import FatalError, StateDamagedError
+from worker.faults import fault
 from worker.inbox import Buffer, Inbox
 from worker.shard import SHARD_KEY, Recorded, Shard
 from worker.stores import Meta, StateStore
@@ -80,6 +81,7 @@ def acquire(
     committed = _committed(stream, topics, partition)
     meta = standing(store, space)
     start = _start(stream, topics, partition, committed, meta, tick)
+    fault("acquire_standing")
     checkpoint = Checkpoint(store, space, meta, *ttls_ms, stream.partitions)
     if meta is not None:
         with checkpoint.guarding():
@@ -87,9 +89,11 @@ def acquire(
             if state is None:
                 raise StateDamagedError(f"store {space}", "the shard's own state", "none")
             shard.restore(state, checkpoint.load)
+            fault("acquire_restored")
     fold = _Fold(stream, topics, shard, checkpoint, start, spec_hash, dirty_max, progress, tick)
     journal_next = fold.run(committed)
     stream.seek(partition, shard.events_next, shard.labels_next)
+    fault("acquire_sought")
     inbox = Inbox(topics.events, topics.labels, partition, shard.events_next, shard.labels_next)
     return Live(shard, checkpoint, inbox, journal_next, fold.folded)
 
@@ -109,7 +113,9 @@ def standing(store: StateStore, space: str) -> Meta | None:
 def _committed(stream: Stream, topics: Topics, partition: int) -> tuple[int, int] | None:
     """Return C, the later of the group's offsets and the stamps of the last journal record."""
     offsets = stream.committed(partition)
+    fault("acquire_committed")
     stream.settle(topics.journal, partition)
+    fault("acquire_settled")
     last = stream.last_records(topics.journal, partition, 1)
     if not len(last):
         return offsets
@@ -323,6 +329,7 @@ class _Fold:
         with self._checkpoint.guarding():
             self._shard.supply(batch, self._checkpoint.load)
         self._shard.fold(batch, recorded)
+        fault("acquire_folded")
 
 
 class _LabelLog:

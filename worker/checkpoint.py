@@ -11,6 +11,7 @@ from typing import Protocol
 
 from worker.contracts.settings import Settings
 from worker.errors import StateDamagedError
+from worker.faults import fault
 from worker.features.blob import CRC_RESIDUE
 from worker.features.packing import CRC_LENGTH
 from worker.features.spec import FeatureSpec
@@ -169,7 +170,9 @@ class Checkpoint:
         self._unsettled = None
 
     def _write(self, meta: Meta, writes: Sequence[Write]) -> None:
+        fault("flush_started")
         self._store.flush(self._space, self._version, meta, writes)
+        fault("flushed")
 
 
 def _is_plain(key: str, prefix: str = PREFIX) -> bool:

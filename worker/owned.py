@@ -8,6 +8,7 @@ from worker.acquire import standing
 from worker.checkpoint import Checkpoint, updates_space_of
 from worker.contracts.settings import Settings
 from worker.errors import FatalError
+from worker.faults import fault
 from worker.features.spec import FeatureSpec
 from worker.patience import Patience
 from worker.secondary import Owner, joined, secondary_parts
@@ -82,6 +83,7 @@ class Owned:
         )
         self.bring({name: rows.ids for name, rows in found.items()})
         self.owner.fold(found, records.next_offset)
+        fault("secondary_folded")
         return sum(map(len, found.values()))
 
     def close(self) -> None:

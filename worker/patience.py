@@ -68,6 +68,16 @@ class Patience:
         self._sleep(BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)])
         self._failures += 1
 
+    def recover(self) -> None:
+        """Have the stream settle what a failed commit left behind, however long it takes."""
+        while True:
+            try:
+                self._stream.recover()
+            except TransientError as error:
+                self.wait("stream", error)
+            else:
+                return
+
     def insist(self, ask: Callable[[], Answer]) -> Answer:
         """Ask the store, however long it takes: nothing may be guessed and nothing lost."""
         while True:

@@ -27,6 +27,7 @@ from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import RiverwatchError, StateLostError, TransientError
 from worker.exchange import exchange_for
+from worker.faults import fault
 from worker.features.spec import FeatureSpec
 from worker.flushing import Dirty, Flusher
 from worker.listening import Listening
@@ -99,8 +100,9 @@ class Runner:
         self._notices_told = 0
         self._version = 0
         self._live: dict[int, Live] = {}
+        self._ttls_ms = ttls_ms_of(parts.settings, parts.spec)
         self._exchange = exchange_for(
-            parts.stream, parts.store, self._settings, parts.spec, parts.slot, self._ttls_ms(),
+            parts.stream, parts.store, self._settings, parts.spec, parts.slot, self._ttls_ms,
             self._patience, self._telemetry,
         )  # fmt: skip
         self._listening = Listening(parts.settings.events.topic, self._topics().labels)
@@ -142,6 +144,7 @@ class Runner:
         try:
             self._learn_history()
             polled = self._collect()
+            fault("polled")
             done = self._batch(polled)
             self._has_more = done > 0 and not self.idle
             self._telemetry.dirty.set(self._dirty())
@@ -242,7 +245,7 @@ class Runner:
             shard,
             space_of(settings.name, parts.spec, partition),
             parts.spec.spec_hash,
-            self._ttls_ms(),
+            self._ttls_ms,
             self._bounds.dirty_max,
             lambda done, total: self._telemetry.log.debug("shard_folding", done=done, total=total),
             self._patience.tick,
@@ -266,9 +269,6 @@ class Runner:
             self._settings.outputs.journal,
         )
 
-    def _ttls_ms(self) -> tuple[int, int]:
-        return ttls_ms_of(self._settings, self._parts.spec)
-
     def _pause_full(self) -> None:
         """Take no more records of topics whose inbox holds two batches."""
         full: list[TopicPartition] = [
@@ -285,6 +285,7 @@ class Runner:
             self._version = self._training.version
             self._telemetry.model_version.set(self._version)
             self._tell_notices()
+            fault("learned")
         x = self._exchange
         if self._is_full() or not (x is None or x.catch_up(self._is_full)):
             self._patience.pause()
@@ -294,7 +295,9 @@ class Runner:
             x.recall([(self._live[p].shard, batch.decoded.events) for p, batch in ready])
         done = [(p, self._process(p, batch)) for p, batch in ready]
         if done:
+            fault("processed")
             self._commit(polled, done)
+            fault("noted")
         return sum(len(o.rows) for _, o in done)
 
     def _tell_notices(self) -> None:
@@ -343,6 +346,7 @@ class Runner:
             if self._settings.labels is not None:
                 positions[self._settings.labels.topic, partition] = shard.labels_next
         offsets = self._parts.stream.commit(polled.generation, outputs, positions)
+        fault("committed")
         self._telemetry.commit_seconds.observe(self._clock_s() - started_s)
         journal = self._settings.outputs.journal
         for output, offset in zip(outputs, offsets, strict=True):
@@ -390,10 +394,4 @@ class Runner:
         self._telemetry.lagging({})
         if self._exchange is not None:
             self._exchange.release_all()
-        while True:
-            try:
-                self._parts.stream.recover()
-            except TransientError as again:
-                self._patience.wait("stream", again)
-            else:
-                return
+        self._patience.recover()

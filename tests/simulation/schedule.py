@@ -34,7 +34,7 @@ STEPS_MAX = 30_000
 SLOTS = ("0", "1", "2")
 
 
-class Stuck(AssertionError):
+class StuckError(AssertionError):
     """After the last fault the workers do not come to rest: liveness is broken."""
 
 
@@ -78,7 +78,7 @@ class Process:
                 self._body(self)
         except Killed:
             pass
-        except BaseException as error:  # noqa: BLE001  # the scheduler judges it
+        except BaseException as error:  # the scheduler judges it
             self.error = error
         self.ended = True
         self._theirs.release()
@@ -132,7 +132,7 @@ class Schedule:
 
         Raises
         ------
-        Stuck
+        StuckError
             It does not come to rest.
         FatalError
             A worker refused to go on that should have.
@@ -204,7 +204,7 @@ class Schedule:
             for one in list(self._alive):
                 self._let(one)
             if self.steps > until:
-                raise Stuck(f"seed {self.seed}: not at rest after {STEPS_MAX} steps")
+                raise StuckError(f"seed {self.seed}: not at rest after {STEPS_MAX} steps")
 
     def _is_at_rest(self) -> bool:
         """Return whether all input is committed and every worker has idled since."""
@@ -297,4 +297,4 @@ class Schedule:
         self.told.append(f"{self.steps:6} {what}")
 
 
-__all__ = ["Schedule", "StateLostError", "Stuck", "TransientError"]
+__all__ = ["Schedule", "StateLostError", "StuckError", "TransientError"]
