@@ -191,8 +191,8 @@ class Schedule:
         self._chances.calm()
         while self._torn:
             self._end_torn()
-        alive = {one.slot for one in self._alive}
-        for slot in [s for s in self.log.group(GROUP).members if s not in alive]:
+        # A last rebalance: the dead are gone, and the living read again what the store has lost.
+        for slot in sorted(self.log.group(GROUP).members):
             self.log.evict(GROUP, slot)
         if not self._alive:
             self._start("0")
