@@ -10,6 +10,7 @@ import pytest
 from tests.test_runner import FragileStore, FragileStream, Killed
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
 from worker.contracts.settings import Settings
+from worker.errors import ConfigError
 from worker.features.spec import compile_features
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog
@@ -100,3 +101,40 @@ def test_an_emptied_store_is_rebuilt_from_the_log_with_its_labels() -> None:
         )  # fmt: skip
     drain(worker(log, MemoryStore(), config=config()))
     assert certain(log) == quiet()
+
+
+def blaming(weight: str = "raw:why.terminal") -> Settings:
+    """Return a configuration where a card's frauds count what a head of `causes` says of them."""
+    heads = {"card": ["amount"], "terminal": ["amount", "terminal_fraud_rate_1d"]}
+    return settings(
+        features={
+            "amount": "$amount",
+            "card": {"frauds": {"windows": ["1d"], "weight": weight}},
+            "terminal": {"fraud_rate": {"windows": ["1d"]}},
+        },
+        models={"why": {"preset": "causes", "params": {"heads": heads, "warm_up": 8}}},
+        decision={"model": "why", "threshold": 0.6},
+    )
+
+
+def test_a_fraud_counts_what_a_head_says_of_it() -> None:
+    """Live, and by a worker that has the recorded probabilities from the journal alone."""
+    log = full_log()
+    with pytest.raises(Killed):
+        stream = FragileStream(log, 6, after=True, error=Killed)
+        drain(worker(log, MemoryStore(), config=blaming(), stream=stream))
+    drain(worker(log, MemoryStore(), config=blaming()))
+    column = compile_features(blaming()).names.index("card_frauds_by_raw_why.terminal_1d")
+    known = [row["x"][column] for row in journal(log) if row["outcome"] == "scored"]
+    said = [row["raw_why.terminal"] for row in journal(log) if row["outcome"] == "scored"]
+    assert any(value % 1 for value in known)
+    first = next(value for value in known if value)
+    assert min(abs(first - one) for one in said) < 1e-6  # one fraud, by what its head said
+
+
+def test_a_head_that_is_not_declared_is_a_problem() -> None:
+    """The message names the heads that there are."""
+    with pytest.raises(ConfigError) as caught:
+        compile_features(blaming("raw:why.shop"))
+    (problem,) = caught.value.problems
+    assert problem.expected == "a declared model: why, why.card, why.terminal"

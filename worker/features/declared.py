@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from worker.contracts.settings import FieldSettings, Settings, parse_duration
+from worker.contracts.settings import FieldSettings, ModelSettings, Settings, parse_duration
 from worker.errors import Problem
 from worker.features.expressions import Schema
 from worker.features.expressions.zones import zone_names, zone_of
@@ -15,6 +15,17 @@ Path = tuple[str | int, ...]
 
 SIZE_MAX_MS = 366 * 86_400_000
 """Longest window, and longest delay: positions and sums stay far from 63 bits."""
+
+
+def score_names(models: Mapping[str, ModelSettings]) -> list[str]:
+    """Return the models, and ``MODEL.HEAD`` of those that declare heads: what has a raw score."""
+    heads = [
+        f"{name}.{head}"
+        for name, model in models.items()
+        if isinstance(model.params.get("heads"), dict)
+        for head in model.params["heads"]
+    ]
+    return [*models, *heads]
 
 
 class Declared:
@@ -26,7 +37,7 @@ class Declared:
         self.entities = settings.entities
         self.schema = Schema(self.fields, settings.events.time.field, self._zone(settings))
         self.labels = settings.labels
-        self.models = settings.models
+        self.scores = score_names(settings.models)
 
     def _zone(self, settings: Settings) -> str:
         name = settings.events.timezone

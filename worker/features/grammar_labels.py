@@ -13,7 +13,7 @@ from worker.features.feature import Feature
 from worker.features.grammar_options import OptionsGrammar
 from worker.features.label_feature import label_feature
 
-_WEIGHT = re.compile(r"(1 *- *)?(?:(score)|raw:([A-Za-z_]\w*)|\$([A-Za-z_]\w*))")
+_WEIGHT = re.compile(r"(1 *- *)?(?:(score)|raw:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)|\$([A-Za-z_]\w*))")
 
 
 class LabelGrammar(OptionsGrammar):
@@ -46,13 +46,13 @@ class LabelGrammar(OptionsGrammar):
     def _weight(self, path: Path, value: Any) -> dict[str, Any]:
         match = _WEIGHT.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
-            expected = "score, raw:MODEL, 1 - either of them, or a field such as $amount"
+            expected = "score, raw:MODEL (or MODEL.HEAD), 1 - either, or a field such as $amount"
             self._declared.problem(path, expected, value)
             return {}
         less, score, model, field = match.groups()
-        if model and model not in self._declared.models:
-            expected = "a declared model: " + ", ".join(self._declared.models)
-            hint = suggest(model, self._declared.models, "raw:")
+        if model and model not in self._declared.scores:
+            expected = "a declared model: " + ", ".join(self._declared.scores)
+            hint = suggest(model, self._declared.scores, "raw:")
             self._declared.problem(path, expected, f"raw:{model}", hint)
         if field and not self._is_exact(path, field, bool(less)):
             return {}
