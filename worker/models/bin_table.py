@@ -25,7 +25,8 @@ class BinTable:
         self.has_edges = bool(bins.edges)
         self._names = names
         self._warm_up = bins.warm_up
-        self._kept = np.array(bins.kept, np.float64).reshape(-1, len(names))
+        self._blocks = [np.array(bins.kept, np.float64).reshape(-1, len(names))]
+        self._count = len(bins.kept)
         for i, name in enumerate(names):
             edges = bins.edges.get(name, [])
             self.edges[i, : len(edges)] = edges
@@ -38,7 +39,7 @@ class BinTable:
         before, count = batch.learn_before[chosen], len(batch.X)
         done, start = 0, 0
         if not self.has_edges:
-            left = self._warm_up - len(self._kept)
+            left = self._warm_up - self._count
             done = min(left - 1, len(chosen))
             start = int(before[done]) if left <= len(chosen) else count
             run(chosen[:done], slice(0, start), before[:done])
@@ -47,30 +48,41 @@ class BinTable:
 
     def to_state(self) -> State:
         """Return edges and warm-up as plain values."""
-        return {"has_edges": self.has_edges, "edges": self.edges.copy(), "kept": self._kept.copy()}
+        return {
+            "has_edges": self.has_edges,
+            "edges": self.edges.copy(),
+            "kept": self._kept().copy(),
+        }
 
     def restore(self, state: State) -> None:
         """Take what `to_state` gave."""
         assert state["kept"].shape[1] == len(self._names)
         fit(state["edges"], self.edges)
-        self._kept, self.has_edges = state["kept"], bool(state["has_edges"])
+        self._blocks, self._count = [state["kept"]], len(state["kept"])
+        self.has_edges = bool(state["has_edges"])
 
     def fill(self, bins: LearnedBins) -> None:
         """Give River's form what was learned here."""
-        bins.kept = self._kept.tolist()
+        bins.kept = self._kept().tolist()
         bins.edges = {}
         if self.has_edges:
             rows = zip(self._names, self.edges, strict=True)
             bins.edges = {name: row[np.isfinite(row)].tolist() for name, row in rows}
 
     def _keep(self, rows: Float64) -> None:
-        self._kept = np.concatenate([self._kept, rows])
-        if len(self._kept) == self._warm_up:
-            for i, column in enumerate(self._kept.T):
+        self._blocks.append(rows)  # joined when asked for: a warm-up is long, batches are many
+        self._count += len(rows)
+        if self._count == self._warm_up:
+            for i, column in enumerate(self._kept().T):
                 edges = edges_of(column, self.bins)
                 self.edges[i, : len(edges)] = edges
-            self._kept = self._kept[:0]
+            self._blocks, self._count = [self._blocks[0][:0]], 0
             self.has_edges = True
+
+    def _kept(self) -> Float64:
+        """Return the rows of the warm-up so far."""
+        self._blocks = [np.concatenate(self._blocks)]
+        return self._blocks[0]
 
 
 def fits(bins: LearnedBins, names: tuple[str, ...]) -> bool:
