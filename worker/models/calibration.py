@@ -32,7 +32,10 @@ LEVELS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 _PRIOR = (10.0, 10.0, 1.0)  # precision of the identity map: soon outweighed
 LABELS_MIN = 100.0
-"""Labels before a probability is told."""
+"""Labels from which the map is trusted alone; with fewer its log odds count by their number."""
+
+PRIOR_LOG_ODDS = -math.log(999.0)
+"""What the rest counts for: without labels one event in a thousand is a fraud."""
 
 LABELS = 3  # where the map keeps their number, after a, b and c
 _SLOPE_MIN = 0.02  # keeps the order of scores
@@ -147,11 +150,13 @@ class Probability:
     """``probability``: the share of frauds among events that score like this one.
 
     Online beta calibration: log odds = a ln s - b ln(1 - s) + c, with a, b > 0, so the order of
-    scores stays. It is 0 before 100 labels: what a model says that has learned nothing means
-    nothing. It begins as the identity, corrected for class weights, and follows the labels by
-    second-order steps that forget: a label that is ``window`` labels old counts 1/e. Weights of
-    labels count as numbers of labels: a negative sampled at rate r has weight 1/r. Needs scores in
-    [0, 1] and labels of both classes; costs 0.1 µs an event and 84 bytes.
+    scores stays. The map begins as the identity, corrected for class weights, and follows the
+    labels by second-order steps that forget: a label that is ``window`` labels old counts 1/e. What
+    a model says that has learned nothing means nothing: without labels every event has the
+    probability 0.001, and at n of the first 100 labels the log odds are n % the map's and the rest
+    those of 0.001. Weights of labels count as numbers of labels: a negative sampled at rate r has
+    weight 1/r. Needs scores in [0, 1] and labels of both classes; costs 0.1 µs an event and 84
+    bytes.
 
     Parameters
     ----------
@@ -170,8 +175,8 @@ class Probability:
     >>> raw, y = chance / (2.0 - chance), (rng.random(5_000) < chance).astype(np.int8)
     >>> halved = Probability(10_000)
     >>> out = halved.calibrate_learn(raw, raw, y, np.ones(5_000), np.arange(1, 5_001))
-    >>> out[0], bool(abs(out[4_000:] - chance[4_000:]).mean() < 0.05)
-    (np.float64(0.0), True)
+    >>> out[0].round(9), bool(abs(out[4_000:] - chance[4_000:]).mean() < 0.05)
+    (np.float64(0.001), True)
     """
 
     learns_from_events = False
@@ -262,10 +267,10 @@ def _clipped(raw: float) -> float:
 
 @helper
 def _beta(raw: float, theta: Float64) -> float:
-    if theta[LABELS] < LABELS_MIN:
-        return 0.0
+    trust = min(theta[LABELS] / LABELS_MIN, 1.0)
     score = _clipped(raw)
     logit = theta[0] * math.log(score) - theta[1] * math.log(1.0 - score) + theta[2]
+    logit = trust * logit + (1.0 - trust) * PRIOR_LOG_ODDS
     return 1.0 / (1.0 + math.exp(-logit))
 
 
