@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test bench lint clean
+.PHONY: help venv demo test mutants bench lint clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
 
 venv: $(INSTALLED)  ## make .venv and install the project with its pinned dependencies
 
@@ -27,6 +27,9 @@ demo: $(INSTALLED)  ## replay a small card stream and print its alerts; no serve
 
 test: $(INSTALLED)  ## run all tests, real Kafka and Redis included (needs Java 17 and Maven)
 	@$(BIN)/python -m pytest -q
+
+mutants: $(INSTALLED)  ## break one protection at a time; the simulation must notice each
+	@$(BIN)/python -m tests.simulation.mutants
 
 bench: $(INSTALLED)  ## measure, print a table, write build/bench.json
 	@$(BIN)/python -m benchmarks

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import structlog
+
 from tests.simulation.faults import (
     EVENTS,
     GROUP,
@@ -22,9 +24,10 @@ from tests.simulation.faults import (
     Server,
     Torn,
 )
-from tests.simulation.world import Item, config, items, spec
+from tests.simulation.world import Item, config, items, last_items, spec
 from tests.worlds import new_log
 from worker.errors import FatalError, StateLostError, TransientError
+from worker.faults import set_hook
 from worker.models.catalogue import build_models
 from worker.runner import Parts, Runner
 from worker.streams.memory import MemoryLog
@@ -33,6 +36,9 @@ from worker.telemetry import Telemetry
 STEPS_MAX = 30_000
 IDLE_STEPS = 8  # steps without work after which nothing more will come
 SLOTS = ("0", "1", "2")
+_QUIET = structlog.wrap_logger(
+    None, wrapper_class=structlog.make_filtering_bound_logger("critical")
+)
 
 
 class StuckError(AssertionError):
@@ -63,6 +69,10 @@ class Process:
         self.killed = True
         while not self.ended:
             self.go_on()
+
+    def is_here(self) -> bool:
+        """Return whether this is the thread that asks."""
+        return threading.current_thread() is self._thread
 
     def stop_here(self) -> None:
         """Let the scheduler decide; called by the process."""
@@ -138,6 +148,7 @@ class Schedule:
         FatalError
             A worker refused to go on that should have.
         """
+        set_hook(self._at_fault)
         try:
             while self._given < len(self.input) or self._draw.random() < 0.99:
                 self._tell_input()
@@ -146,6 +157,7 @@ class Schedule:
         finally:
             for one in self._alive:
                 one.kill()
+            set_hook(None)
         return self
 
     def undisturbed(self) -> Schedule:
@@ -189,6 +201,8 @@ class Schedule:
         """End all faults and let the workers that are left come to rest."""
         self._say("no more faults")
         self._chances.calm()
+        for item in last_items(self.plan.partitions, self.plan.events):
+            self._append(item)
         while self._torn:
             self._end_torn()
         # A last rebalance: the dead are gone, and the living read again what the store has lost.
@@ -263,6 +277,14 @@ class Schedule:
             return
         raise AssertionError(f"seed {self.seed}: {one.name} ended") from error
 
+    def _at_fault(self, name: str) -> None:
+        """Stop the process that reached a fault point, as at a call of the world."""
+        for one in self._alive:
+            if one.is_here():
+                one.stop_here()
+                self._say(f"{one.name} is at {name}")
+                return
+
     def _body(self, one: Process) -> None:
         def gate(what: str) -> None:
             one.stop_here()
@@ -273,6 +295,7 @@ class Schedule:
         store = FaultyStore(self.server, self._chances, gate)
         models = build_models(settings, spec().names)
         telemetry = Telemetry(lambda: 0.0)
+        telemetry.log = _QUIET
         runner = Runner(
             Parts(settings, spec(), models, stream, store, telemetry, one.slot),
             lambda: False,

@@ -1,0 +1,35 @@
+"""Run seeds: ``python -m tests.simulation FIRST COUNT``; or replay one: ``... --replay SEED``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from tests.simulation.seeds import replay, trial
+
+
+def main() -> int:
+    """Return 1 when a seed is wrong, as a command does."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("first", type=int, nargs="?", default=0)
+    parser.add_argument("count", type=int, nargs="?", default=500)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--replay", type=int, metavar="SEED", help="print what happened, in order")
+    asked = parser.parse_args()
+    if asked.replay is not None:
+        return replay(asked.replay)
+    started_s, wrong = time.monotonic(), 0
+    seeds = range(asked.first, asked.first + asked.count)
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        for said in pool.map(partial(trial, mutant=None), seeds, chunksize=8):
+            if said is not None:
+                wrong += 1
+                print(said, flush=True)
+    print(f"{asked.count} seeds, {wrong} wrong, {time.monotonic() - started_s:.0f} s")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""One protection broken at a time: the simulation must notice each.
+
+``python -m tests.simulation.mutants`` prints the table and writes build/mutants.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import worker.acquire
+import worker.checkpoint
+from tests.simulation.faults import FaultyStore
+from worker.checkpoint import Checkpoint
+from worker.errors import TransientError
+from worker.exchange import Exchange
+from worker.runner import Runner
+from worker.secondary import Overlay
+from worker.stores import Meta
+from worker.streams.memory import MemoryStream, _Membership
+
+SEEDS_MAX = 500
+
+
+@contextmanager
+def _instead(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """Replace an attribute by what ``make`` makes of it."""
+    before = getattr(owner, name)
+    setattr(owner, name, make(before))
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _flush_first(commit: Any) -> Any:
+    def commit_late(self: Any, polled: Any, done: Any) -> None:
+        self._flusher.flush(self._unflushed())
+        commit(self, polled, done)
+
+    return commit_late
+
+
+def _write_whatever(_: Any) -> Any:
+    def write(self: Any, meta: Meta, writes: Any) -> None:
+        now = self._store.meta(self._space)
+        self._store.flush(self._space, None if now is None else now.version, meta, writes)
+
+    return write
+
+
+def _count_versions(_: Any) -> Any:
+    def counted(version: bytes, *rest: Any) -> Meta:
+        before = sys._getframe(1).f_locals["self"]._version
+        return Meta(b"%d" % (int(before or 0) + 1), *rest)
+
+    return counted
+
+
+def _load_whatever(load: Any) -> Any:
+    def loaded(self: Any, space: str, version: bytes | None, keys: Any) -> Any:
+        now = self._server.held.meta(space)
+        return load(self, space, None if now is None else now.version, keys)
+
+    return loaded
+
+
+def _commit_as_whoever_is_there(commit: Any) -> Any:
+    def committed(self: Any, generation: Any, outputs: Any, positions: Any) -> Any:
+        self._assigned = lambda: frozenset(range(self.partitions))
+        try:
+            now = _Membership(self._state().generation, self._recovered)
+            return commit(self, now, outputs, positions)
+        finally:
+            del self._assigned
+
+    return committed
+
+
+def _forget_failures(settle: Any) -> Any:
+    def settled(self: Any) -> None:
+        try:
+            settle(self)
+        except TransientError:
+            self._unsettled = None
+
+    return settled
+
+
+def _always(answer: Any) -> Callable[[Any], Any]:
+    return lambda _: lambda *args: answer
+
+
+MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "store written before the commit": lambda: _instead(Runner, "_commit", _flush_first),
+    "unguarded write": lambda: _instead(Checkpoint, "_write", _write_whatever),
+    "versions are counted": lambda: _instead(worker.checkpoint, "Meta", _count_versions),
+    "load without the version check": lambda: _instead(FaultyStore, "load", _load_whatever),
+    "live before the labels reach C": lambda: _instead(
+        worker.acquire._Fold, "_rest", _always(None)
+    ),
+    "no tail check": lambda: _instead(
+        worker.acquire, "_committed", lambda _: lambda stream, topics, p: stream.committed(p)
+    ),
+    "membership taken at commit time": lambda: _instead(
+        MemoryStream, "commit", _commit_as_whoever_is_there
+    ),
+    "state kept after a failed commit": lambda: _instead(
+        Runner, "_lose_all", lambda _: lambda self, error: None
+    ),
+    "recorded x not taken from the journal": lambda: _instead(
+        worker.acquire._Fold, "_is_same_spec", _always(False)
+    ),
+    "failed flush forgotten": lambda: _instead(Checkpoint, "_settle", _forget_failures),
+    "own secondary row folded twice": lambda: _instead(
+        Overlay, "later", lambda later: lambda self, positions: later(self, 0 * positions)
+    ),
+    "live before secondary entities": lambda: _instead(Exchange, "_is_reached", _always(True)),
+    "secondary state goes back unnoticed": lambda: _instead(
+        Exchange, "_advance", lambda _: lambda self, q, at: self._positions.__setitem__(q, at)
+    ),
+}
+"""By name: breaks it for as long as the context lasts."""
+
+
+def main() -> int:
+    """Return 1 when a mutant survives, as a command does."""
+    from tests.simulation.seeds import trial  # it knows the mutants
+
+    table, started_s = [], time.monotonic()
+    for name in MUTANTS:
+        at = next((seed for seed in range(SEEDS_MAX) if trial(seed, name) is not None), None)
+        said = "SURVIVES" if at is None else f"caught at seed {at} of {SEEDS_MAX}"
+        print(f"{name:40} {said}", flush=True)
+        table.append({"mutant": name, "caught_at_seed": at, "seeds": SEEDS_MAX})
+    caught = sum(row["caught_at_seed"] is not None for row in table)
+    print(f"{caught} of {len(table)} caught, {time.monotonic() - started_s:.0f} s")
+    Path("build").mkdir(exist_ok=True)
+    Path("build/mutants.json").write_text(json.dumps(table, indent=1) + "\n")
+    return 0 if caught == len(table) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
