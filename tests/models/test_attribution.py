@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 from worker.contracts.settings import ModelSettings
-from worker.models.attribution import Additive, Attribution
+from worker.models.attribution import Attribution, Explaining
 from worker.models.catalogue import build_model_set
 from worker.models.reasons import FeatureStatistics, reasons_for
 from worker.models.versioned import ModelSet
@@ -20,6 +21,14 @@ DECLARED: dict[str, dict[str, Any]] = {
     "forest": {"preset": "half_space_trees", "params": {"n_trees": 25}},
     "tree": {"river": ["preprocessing.StandardScaler", {"tree.HoeffdingTreeClassifier": {
         "grace_period": 50}}]},
+    "binned": {"preset": "binned_logistic", "params": {
+        "bins": 8, "warm_up": 500, "lr": 0.3, "crosses": [["f0", "f1"], ["f1", "f4"]]}},
+    "forest without a scaler": {"river": ["preprocessing.StandardScaler",
+                                          {"anomaly.HalfSpaceTrees": {"n_trees": 25, "seed": 1}}]},
+    "tree of shares": {"river": ["preprocessing.StandardScaler", {"tree.HoeffdingTreeClassifier": {
+        "grace_period": 50, "tau": 0.3, "leaf_prediction": "mc"}}]},
+    "trees": {"river": {"forest.ARFClassifier": {
+        "n_models": 3, "seed": 1, "leaf_prediction": "mc"}}},
     "bayes": {"river": "naive_bayes.GaussianNB"},
 }  # fmt: skip
 NOTHING = (
@@ -37,19 +46,21 @@ class Words:
         self.name = self.words = name
 
 
-def world(name: str, n: int = 3_000) -> tuple[ModelSet, np.ndarray, np.ndarray, np.ndarray]:
+def world(
+    name: str, n: int = 3_000, **settings: Any
+) -> tuple[ModelSet, np.ndarray, np.ndarray, np.ndarray]:
     """Return a taught model, its events, their labels, and the sign of each feature's effect."""
     rng = np.random.default_rng(4)
     X = rng.normal(size=(n, FEATURES))
     effect = np.array([1.0, -1.2, 0.8, -0.9, 1.1, -0.7])
     y = (X @ effect + rng.normal(size=n) > 1).astype(np.int8)
-    models = build_model_set({"m": ModelSettings(**DECLARED[name])}, NAMES, seed=1)
+    models = build_model_set({"m": ModelSettings(**DECLARED[name], **settings)}, NAMES, seed=1)
     labels = y if models.learns_from_labels else np.full(n, -1, np.int8)
     models.learn(X, labels, np.ones(n))
     return models, X, labels, effect
 
 
-@pytest.mark.parametrize("name", ["linear", "forest", "tree"])
+@pytest.mark.parametrize("name", ["linear", "binned", "forest", "tree"])
 def test_a_planted_anomaly_is_among_the_first_three_reasons(name: str) -> None:
     """Of the events with one strange feature that score above 95 % of all, 95 % name it."""
     models, X, _, effect = world(name)
@@ -74,18 +85,62 @@ def test_a_planted_anomaly_is_among_the_first_three_reasons(name: str) -> None:
     assert found / planted >= 0.95
 
 
-def test_linear_contributions_sum_to_the_log_odds() -> None:
-    """They equal weight times scaled value of the River pipeline, to the last bits."""
-    models, X, _, _ = world("linear")
-    twin: Any = models["m"]
-    pipeline = twin.to_river()
-    scaler, linear = pipeline.steps.values()
-    for x in X[:50]:
-        did = twin.contributions(x)
-        scaled = scaler.transform_one(dict(zip(NAMES, x.tolist(), strict=True)))
-        assert np.allclose(did, [linear.weights[n] * scaled[n] for n in NAMES], rtol=1e-12)
-        logit = did.sum() + linear.intercept
-        assert np.isclose(1 / (1 + np.exp(-logit)), models.score(x[None])[0, 0], rtol=1e-12)
+@pytest.mark.parametrize("name", ["linear", "binned"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_contributions_are_the_shapley_values_of_the_log_odds(name: str, compiled: bool) -> None:
+    """Of all orders in which usual values become those of the event, the mean; they sum to the log
+    odds above a usual event's.
+    """
+    models, X, _, _ = world(name, 1_500, compiled=compiled)
+    usual = X[:50].mean(axis=0)
+
+    def log_odds(rows: np.ndarray) -> np.ndarray:
+        scores = models.score(rows)[:, 0]
+        return np.log(scores / (1.0 - scores))
+
+    orders = list(itertools.permutations(range(FEATURES)))[::24]
+    orders += [order[::-1] for order in orders]
+    for x in X[100:104]:
+        did = Attribution(models, is_inline=False).of(
+            x[None], models.score(x[None]), np.zeros(1, np.int64), usual[None], *NOTHING
+        )[0]
+        steps = np.array([np.where(np.isin(range(FEATURES), o[:k]), x, usual)
+                          for o in orders for k in range(FEATURES + 1)])  # fmt: skip
+        gained = np.diff(log_odds(steps).reshape(len(orders), -1), axis=1)
+        shapley = np.zeros(FEATURES)
+        for order, gain in zip(orders, gained, strict=True):
+            shapley[list(order)] += gain / len(orders)
+        assert np.abs(did).max() > 0.1
+        assert np.allclose(did, shapley, atol=1e-9)
+        assert np.isclose(did.sum(), log_odds(x[None])[0] - log_odds(usual[None])[0])
+    assert Attribution(models, is_inline=False).measure == "log_odds"
+
+
+@pytest.mark.parametrize("name", ["forest", "forest without a scaler"])
+def test_contributions_of_half_space_trees_sum_to_the_score(name: str) -> None:
+    """With that of a usual event, for the twin and for River, which say the same."""
+    twin, X, _, _ = world(name, 1_100)
+    river, _, _, _ = world(name, 1_100, compiled=False)
+    usual = twin.score(np.zeros((1, FEATURES)))[0, 0]
+    for x in np.concatenate([X[:20], 6.0 * X[20:40]]):
+        did = [explained(models, x) for models in (twin, river)]
+        assert np.allclose(did[0], did[1], rtol=1e-12)
+        assert np.isclose(did[0].sum() + usual, twin.score(x[None])[0, 0], rtol=1e-12)
+
+
+def explained(models: ModelSet, x: np.ndarray) -> np.ndarray:
+    made, row = Attribution(models, is_inline=False), np.zeros(1, np.int64)
+    return made.of(x[None], models.score(x[None]), row, np.zeros((1, FEATURES)), *NOTHING)[0]
+
+
+@pytest.mark.parametrize("name", ["tree of shares", "trees"])
+def test_contributions_of_trees_sum_to_the_score(name: str) -> None:
+    """Where leaves tell their share of positives, with the share of positives of all."""
+    models, X, _, _ = world(name)
+    did = np.array([explained(models, x) for x in X[:60]])
+    rest = models.score(X[:60])[:, 0] - did.sum(axis=1)
+    assert np.abs(did).max() > 0.1
+    assert np.allclose(rest, rest[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", DECLARED)
@@ -137,6 +192,6 @@ def test_features_that_a_model_does_not_read_did_nothing() -> None:
     X = np.random.default_rng(0).normal(size=(300, FEATURES))
     models.learn(X, (X[:, 1] > 0).astype(np.int8), np.ones(300))
     made = Attribution(models, is_inline=False)
-    did = made.of(X, models.score(X), np.arange(1), X[:1], *NOTHING)[0]
+    did = made.of(X, models.score(X), np.arange(1), X[:1] * 0, *NOTHING)[0]
     assert np.flatnonzero(did).tolist() == [1, 4]
-    assert isinstance(models["m"], Additive)
+    assert isinstance(models["m"], Explaining)

@@ -1,12 +1,8 @@
 """What each feature did to a score, by the champion as it was when it scored.
 
-A model with exact contributions says them itself (`LinearTwin.contributions`). Any other is asked
-again, twice per feature: what the score loses if this feature alone had its usual value, and what
-the score of a usual event gains if it alone had this event's value. The mean of both is its
-contribution. All are scores of the model at the version that served the event, never of another.
-
-*Source*: the first and last term of the Shapley value, Strumbelj and Kononenko 2014, doi
-10.1007/s10115-013-0679-x.
+Linear and binned models and trees say it themselves (`LinearTwin.contributions`, `of_river`). Any
+other is asked for its scores again (`differences`). All is said by the model at the version that
+served the event, never by another.
 """
 
 from __future__ import annotations
@@ -20,16 +16,20 @@ import numpy as np
 from worker.contracts.records import Float64, Int64
 from worker.models.advance import Examples
 from worker.models.batch import Batch
+from worker.models.contributions import Contributions, differences, of_river
 from worker.models.reasons import FeatureWords, Measure, typical_values
+from worker.models.river_model import RiverModel
 from worker.models.versioned import Entry, Int8, Model, ModelSet, at_rate
 
 
 @runtime_checkable
-class Additive(Protocol):
-    """A model whose score, before its link, is a sum over features."""
+class Explaining(Protocol):
+    """A model that knows what each feature did to its score."""
 
-    def contributions(self, x: Float64) -> Float64:
-        """Return what each feature adds for ``x`` (f,), against its expectation."""
+    measure: Measure
+
+    def contributions(self, x: Float64, usual: Float64) -> Float64:
+        """Return what each feature of ``x`` (f,) did, compared with ``usual`` ones."""
 
 
 @runtime_checkable
@@ -57,7 +57,7 @@ class Attribution:
     @property
     def measure(self) -> Measure:
         """Return what contributions are in: ``log_odds`` or ``score``."""
-        return "log_odds" if isinstance(self._model, Additive) else "score"
+        return self._explanation()[0]
 
     def explained(
         self,
@@ -122,16 +122,15 @@ class Attribution:
 
     def _one(self, x: Float64, typical: Float64) -> tuple[Float64, float]:
         """Return the contributions to the score of ``x``, and that score."""
-        if isinstance(self._model, Additive):
-            return self._model.contributions(x), float(self._scores(x[None])[0])
-        n = len(x)
-        each = np.arange(n)
-        # The event, with one feature as usual, the usual, with one feature of the event.
-        X = np.concatenate([np.tile(x, (n + 1, 1)), np.tile(typical, (n + 1, 1))])
-        X[1 + each, each], X[2 + n + each, each] = typical, x
-        scores = self._scores(X)
-        lost, gained = scores[0] - scores[1 : n + 1], scores[n + 2 :] - scores[n + 1]
-        return (lost + gained) / 2.0, float(scores[0])
+        return self._explanation()[1](x, typical), float(self._scores(x[None])[0])
+
+    def _explanation(self) -> tuple[Measure, Contributions]:
+        model, found = self._model, None
+        if isinstance(model, Explaining):
+            return model.measure, model.contributions
+        if isinstance(model, RiverModel):
+            found = of_river(model, self._entry.feature_names)
+        return found or ("score", lambda x, usual: differences(self._scores, x, usual))
 
     def _scores(self, X: Float64) -> Float64:
         nothing = np.empty(0)

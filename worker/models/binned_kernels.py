@@ -53,6 +53,13 @@ def place_bins(x: Float64, edges: Float64, crosses: Int64, places: Int64) -> Non
 
 
 @compiled
+def place_rows(X: Float64, edges: Float64, crosses: Int64, places: Int64) -> None:
+    """Write the places of the weights of every row, (n, features and crosses)."""
+    for i in range(X.shape[0]):
+        place_bins(X[i], edges, crosses, places[i])
+
+
+@compiled
 def _logit(weights: Float64, places: Int64, active: int, intercept: float) -> float:
     total = 0.0
     for k in range(active):

@@ -15,8 +15,10 @@ from worker.models.batch import Batch
 from worker.models.bin_table import BinTable, fits
 from worker.models.bins import LearnedBins, bin_name, cross_name, edges_max
 from worker.models.canonical import state_hash
+from worker.models.contributions import differences
 from worker.models.linear_twin import constants_of, is_plain
 from worker.models.plain import State, fit, reading
+from worker.models.reasons import Measure
 from worker.models.versioned import Counts
 
 WEIGHTS_MAX = 1 << 24
@@ -37,6 +39,7 @@ class BinnedTwin:
     """
 
     heads: tuple[str, ...] = ()
+    measure: Measure = "log_odds"
 
     def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
         self.counts = Counts()
@@ -73,6 +76,12 @@ class BinnedTwin:
         self.counts.failed_scores += int(failed.sum())
         scores[failed] = 0.0
         return scores
+
+    def contributions(self, x: Float64, usual: Float64) -> Float64:
+        """Return what the weights of each feature's bin are above its usual bin's, in log odds; a
+        cross is shared by its two features.
+        """
+        return differences(self._log_odds, x, usual)
 
     def state_hash(self) -> str:
         """Return a hash of everything learned; the same for any history of scoring."""
@@ -138,6 +147,13 @@ class BinnedTwin:
             self._counters, self._constants,
             np.empty(len(self._names) + len(self._crosses), np.int64), scores[part],
         )  # fmt: skip
+
+    def _log_odds(self, X: Float64) -> Float64:
+        if not self._table.has_edges:
+            return np.full(len(X), self._intercept[0])
+        places = np.empty((len(X), len(self._names) + len(self._crosses)), np.int64)
+        kernels.place_rows(X, self._table.edges, self._crosses, places)
+        return self._weights[places].sum(axis=1) + self._intercept[0]  # type: ignore[no-any-return]
 
     def _places(self) -> Int64:
         """Return the weights that were touched, in the order in which they were."""

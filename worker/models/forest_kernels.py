@@ -123,7 +123,7 @@ def _learn_scaler(x: Float64, low: Float64, high: Float64) -> bool:
 
 
 @compiled
-def _scale(x: Float64, low: Float64, high: Float64, z: Float64) -> None:
+def scale(x: Float64, low: Float64, high: Float64, z: Float64) -> None:
     for i in range(x.shape[0]):
         gap = high[i] - low[i]
         z[i] = (x[i] - low[i]) / gap if gap != 0.0 else 0.0
@@ -247,7 +247,7 @@ def score_learn(
                     _pass(Z, count, nodes, whole, trees, height, counters[WINDOW], window_size,
                           places, scores)  # fmt: skip
                     count = 0
-                _scale(x, ranges[0], ranges[1], Z[count])
+                scale(x, ranges[0], ranges[1], Z[count])
                 places[EVENT, count], places[LEARNS, count] = -1, 1
                 count += 1
             is_fresh = False
@@ -272,7 +272,7 @@ def score_learn(
             _pass(Z, count, nodes, whole, trees, height, counters[WINDOW], window_size,
                   places, scores)  # fmt: skip
             count = 0
-        _scale(X[i], ranges[0], ranges[1], Z[count])
+        scale(X[i], ranges[0], ranges[1], Z[count])
         places[EVENT, count], places[LEARNS, count] = i, 0
         count += 1
         is_fresh = True

@@ -15,7 +15,9 @@ from worker.contracts.records import Float64
 from worker.models import forest_kernels as kernels
 from worker.models.batch import Batch
 from worker.models.canonical import state_hash
+from worker.models.contributions import of_half_spaces
 from worker.models.plain import State, fit, reading
+from worker.models.reasons import Measure
 from worker.models.versioned import Counts
 
 _BRANCH: Any = padded.PaddedBranch  # Any: their constructors have no types
@@ -40,6 +42,7 @@ class ForestTwin:
     """
 
     heads: tuple[str, ...] = ()
+    measure: Measure = "score"
 
     def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
         self.counts = Counts()
@@ -84,6 +87,27 @@ class ForestTwin:
         self.counts.failed_scores += int(failed.sum())
         scores[failed] = 0.0
         return scores
+
+    def contributions(self, x: Float64, usual: Float64) -> Float64:
+        """Return the Shapley values of the features in the score, beside a usual event."""
+        if self._counters[kernels.IS_FIRST_WINDOW]:
+            return np.zeros(len(x))
+        window, (z, z_usual) = int(self._counters[kernels.WINDOW]), np.empty((2, len(x)))
+        kernels.scale(x, self._ranges[0], self._ranges[1], z)
+        kernels.scale(usual, self._ranges[0], self._ranges[1], z_usual)
+
+        event, other = z.tolist(), z_usual.tolist()
+
+        def split(p: int, depth: int) -> tuple[int, int, int, int]:
+            feature, stamp, recent, reference = self._whole[p, kernels.FEATURE :].tolist()
+            mass = reference if stamp == window else recent if stamp == window - 1 else 0
+            threshold = self._nodes.item(p, kernels.THRESHOLD)
+            left = 2 * p + 1 - p // self._size * self._size
+            goes_right = event[feature] >= threshold, other[feature] >= threshold
+            return mass, feature, left + goes_right[0], left + goes_right[1]
+
+        roots = range(0, len(self._whole), self._size)
+        return of_half_spaces(roots, split, self._height, self._window_size, len(x))
 
     def fork(self) -> ForestTwin:
         """Return a copy that learns on its own, with counts of its own."""

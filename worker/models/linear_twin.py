@@ -15,6 +15,7 @@ from worker.models.batch import Batch
 from worker.models.canonical import state_hash
 from worker.models.compiled import ABSOLUTE_MAX
 from worker.models.plain import State, fit, reading
+from worker.models.reasons import Measure
 from worker.models.versioned import Counts
 
 _OPTIMIZERS = {
@@ -38,6 +39,7 @@ class LinearTwin:
     """
 
     heads: tuple[str, ...] = ()
+    measure: Measure = "log_odds"
 
     def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
         self.counts = Counts()
@@ -75,18 +77,16 @@ class LinearTwin:
         scores[failed] = 0.0
         return scores
 
-    def contributions(self, x: Float64) -> Float64:
-        """Return weight times scaled value of each feature, in log odds.
+    def contributions(self, x: Float64, usual: Float64) -> Float64:
+        """Return weight times scaled distance from the usual value of each feature, in log odds.
 
-        The scaler centres, so the expectation of each is zero: their sum and the intercept are the
-        score's log odds. A feature that never varied adds nothing.
+        A feature that never varied adds nothing.
         """
-        mean, spread = self._features[kernels.MEAN], self._features[kernels.SPREAD]
-        weight = self._features[kernels.WEIGHT]
+        spread, weight = self._features[kernels.SPREAD], self._features[kernels.WEIGHT]
         if not self._with_std:
-            return weight * (x - mean)  # type: ignore[no-any-return]  # numpy's Any
+            return weight * (x - usual)  # type: ignore[no-any-return]  # numpy's Any
         known = spread != 0.0
-        return np.where(known, weight * (x - mean) / np.where(known, spread, 1.0), 0.0)
+        return np.where(known, weight * (x - usual) / np.where(known, spread, 1.0), 0.0)
 
     def fork(self) -> LinearTwin:
         """Return a copy that learns on its own, with counts of its own."""
