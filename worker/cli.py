@@ -295,7 +295,7 @@ def _exit(command: Callable[[], int]) -> None:
     except ConfigError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(EXIT_WRONG) from None
-    except RiverwatchError as error:
+    except (RiverwatchError, OSError) as error:  # OSError: a place that cannot be written
         print(f"riverwatch: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED) from None
     raise typer.Exit(code)

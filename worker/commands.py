@@ -80,6 +80,8 @@ def run_topics(path: Path, create: bool, partitions: int, replication: int) -> i
         topics.create(kafka, wanted, partitions, replication)
     rows = topics.describe(kafka, wanted)
     print(topics.table(rows))
+    if create and any(row.state.partitions not in (0, 1, partitions) for row in rows):
+        print(f"topics that were there keep their partitions: {partitions} were asked for")
     return 0 if all(row.fits for row in rows) else 1
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from worker.checkpoint import Checkpoint, Folded
@@ -43,13 +44,32 @@ class Flusher:
         self._telemetry, self._clock_s, self.every_s = telemetry, clock_s, every_s
         self._background = background
         self._flushed_s = clock_s()
+        self._turn = 0
 
-    def flush_due(self, states: Callable[[], Iterable[Dirty]]) -> None:
-        """Flush if it is time."""
+    def flush_due(
+        self, states: Callable[[], Iterable[Dirty]], checkpoints: Callable[[], Sequence[Checkpoint]]
+    ) -> None:
+        """Flush if it is time, and see after the version of one of all ``checkpoints``.
+
+        Raises
+        ------
+        StateLostError
+            The store is at another version: nothing held here is to be trusted.
+        """
         now_s = self._clock_s()
         if self.every_s is not None and now_s - self._flushed_s >= self.every_s:
             self.flush(states(), self._background)
             self._flushed_s = now_s
+            self._see_after_one(checkpoints())
+
+    def _see_after_one(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """One at a time, in turn: what has nothing to write would not notice what the store lost,
+        and others that wait for its position would wait for ever.
+        """
+        self._turn += 1
+        if checkpoints and (one := checkpoints[self._turn % len(checkpoints)]).is_settled:
+            with suppress(TransientError):  # a store that is away is noticed by who needs it
+                one.load([])
 
     def drain(self) -> None:
         """Wait until nothing is on its way to the store any more, whatever came of it."""

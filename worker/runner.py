@@ -22,7 +22,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from worker.acquire import Live, Topics, acquire
-from worker.checkpoint import space_of, ttls_ms_of
+from worker.checkpoint import Checkpoint, space_of, ttls_ms_of
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import RiverwatchError, StateLostError, TransientError
@@ -148,14 +148,12 @@ class Runner:
             done = self._batch(polled)
             self._has_more = done > 0 and not self.idle
             self._telemetry.dirty.set(self._dirty())
-            self._flusher.flush_due(self._unflushed)
-        except TransientError as error:
+            self._flusher.flush_due(self._unflushed, self._checkpoints)
+        except (TransientError, StateLostError) as error:
             # What was polled may not have reached a shard, and a shard may be ahead of the log.
             self._lose_all(error)
-            self._patience.wait("stream", error)
-            return 0
-        except StateLostError as error:
-            self._lose_all(error)
+            if isinstance(error, TransientError):
+                self._patience.wait("stream", error)
             return 0
         self._patience.reset()
         return done
@@ -376,6 +374,10 @@ class Runner:
               for q, one in owned.items()
               if not one.is_flushed),
         ]  # fmt: skip
+
+    def _checkpoints(self) -> list[Checkpoint]:
+        owned = self._exchange.owned.values() if self._exchange is not None else ()
+        return [one.checkpoint for one in (*self._live.values(), *owned)]
 
     def _flush_last(self) -> None:
         """Flush before leaving; what the store does not take, the next owner folds."""

@@ -19,6 +19,7 @@ from tests.simulation.faults import FaultyStore
 from worker.checkpoint import Checkpoint
 from worker.errors import TransientError
 from worker.exchange import Exchange
+from worker.flushing import Flusher
 from worker.runner import Runner
 from worker.secondary import Overlay
 from worker.stores import Meta
@@ -116,6 +117,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "recorded x not taken from the journal": lambda: _instead(
         worker.acquire._Fold, "_is_same_spec", _always(False)
     ),
+    "losses noticed by writes alone": lambda: _instead(Flusher, "_see_after_one", _always(None)),
     "failed flush forgotten": lambda: _instead(Checkpoint, "_settle", _forget_failures),
     "own secondary row folded twice": lambda: _instead(
         Overlay, "later", lambda later: lambda self, positions: later(self, 0 * positions)

@@ -24,7 +24,7 @@ from tests.simulation.faults import (
     Server,
     Torn,
 )
-from tests.simulation.world import Item, config, items, last_items, spec
+from tests.simulation.world import Item, config, items, spec
 from tests.worlds import new_log
 from worker.errors import FatalError, StateLostError, TransientError
 from worker.faults import set_hook
@@ -201,12 +201,10 @@ class Schedule:
         """End all faults and let the workers that are left come to rest."""
         self._say("no more faults")
         self._chances.calm()
-        for item in last_items(self.plan.partitions, self.plan.events):
-            self._append(item)
         while self._torn:
             self._end_torn()
-        # A last rebalance: the dead are gone, and the living read again what the store has lost.
-        for slot in sorted(self.log.group(GROUP).members):
+        alive = {one.slot for one in self._alive}
+        for slot in sorted(self.log.group(GROUP).members.keys() - alive):
             self.log.evict(GROUP, slot)
         if not self._alive:
             self._start("0")

@@ -77,23 +77,5 @@ def items(draw: random.Random, partitions: int, count: int) -> list[Item]:
     return [item for _, item in sorted(made, key=lambda one: one[0])]
 
 
-def last_items(partitions: int, count: int) -> list[Item]:
-    """Return an event of every terminal in every partition, after all others.
-
-    With them every owner writes once more, and so notices what the store has lost.
-    """
-    at = START_MS + count * HOUR_MS // 3
-    return [
-        _item(
-            True, f"c{p}", partitions,
-            msgspec.json.encode(
-                {"id": f"last{p}{t}", "card": f"c{p}", "terminal": t, "at": at, "amount": 1.0}
-            ),
-            at,
-        )
-        for p in range(partitions) for t in ("t0", "t1", "t2")
-    ]  # fmt: skip
-
-
 def _item(is_event: bool, card: str, partitions: int, value: bytes, time_ms: int) -> Item:
     return Item(is_event, partition_of(card, partitions), card.encode(), value, time_ms)
