@@ -11,15 +11,22 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from worker.arrow import read_batch
+from worker.commands_repair import run_reset
+from worker.config import load_settings
+from worker.errors import ConfigError
+from worker.features.spec import compile_features
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
 
@@ -283,3 +290,53 @@ def test_two_replays_write_the_same_bytes(tmp_path: Path) -> None:
     for name, total in (("events", metrics["outcomes"]["scored"]), ("alerts", metrics["alerts"])):
         assert sum(one[name] for one in periods) == total
     assert sum(one["labelled"] for one in periods) == metrics["labelled"]
+
+
+def test_a_partition_whose_past_is_gone_begins_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Store and first events are lost: reset with a reason, and each later event once."""
+    for name in ("TEST_BOOTSTRAP", "TEST_REDIS"):
+        monkeypatch.setenv(name, world.environ[name])
+    half = lines(world.events) // 2
+    process = world.start()
+    assert world.play("--limit", half).wait() == 0
+    before = world.wait_for_rows(half)
+    reset = partial(run_reset, world.config, 0, None, None, "disk lost")
+    with pytest.raises(ConfigError, match="expected no worker, got"):
+        reset(yes=True)
+    assert stop(process) == 0
+    delete_half(world, f"{world.name}-transactions", 0)
+    redis.Redis.from_url(world.environ["TEST_REDIS"]).flushdb()
+
+    records = len(list(world.read("journal")))
+    reset(yes=False)
+    assert "nothing was done: add --yes" in capsys.readouterr().out
+    assert records == len(list(world.read("journal")))
+    reset(yes=True)
+    mine = [row for row in before if row["partition"] == 0]
+    said = capsys.readouterr().out
+    assert f"partition 0 begins anew at events {len(mine)}, " in said
+    assert "\n0 offsets of events are skipped" in said
+    process = world.start()
+    assert world.play().wait() == 0
+    rows = world.wait_for_rows(len(before) + lines(world.events))
+    assert stop(process) == 0
+    assert by_source(rows) == sorted(set(by_source(rows)))
+    fresh = [row for row in rows if row["partition"] == 0][len(mine) :]
+    firsts = {row["entity"]: row["x"] for row in reversed(fresh) if row["outcome"] == "scored"}
+    spec = compile_features(load_settings(world.config, world.environ))
+    column = spec.names.index("card_count_1d")
+    assert {x[column] for x in firsts.values()} == {1.0}  # nobody has a past
+    others = [row for row in rows if row["partition"] == 1]
+    assert [row for row in before if row["partition"] == 1] == others[: len(before) - len(mine)]
+
+
+def delete_half(world: World, topic: str, partition: int) -> None:
+    """Delete the first half of a partition as retention does."""
+    admin = AdminClient({"bootstrap.servers": world.bootstrap})
+    consumer = Consumer({"bootstrap.servers": world.bootstrap, "group.id": "nobody"})
+    _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+    consumer.close()
+    place = TopicPartition(topic, partition, end // 2)
+    admin.delete_records([place])[place].result(timeout=10)

@@ -3,7 +3,7 @@
 1. C := the committed offsets, read when no commit is pending. 2. Tail check: wait until the journal
 has no open transaction; C := max(C, its last record's stamps). 3. R := where the store's fold
 stands. Refuse what contradicts itself: R beyond C, or a log that
-   begins after R.
+   begins after R. Where `worker.repair` had the shard begin anew there is nothing before that.
 4. Fold events and labels [R, C) silently, in the order that the journal has; what was said of an
    event comes from the journal too, nothing is scored again.
 5. Live from C on.
@@ -20,26 +20,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from worker.arrow import read_batch, read_stamps, stamps_of, vectors_of
+from worker.arrow import read_batch, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
 from worker.contracts.records import Float64, Int64, Records
-from worker.errors import FatalError, StateDamagedError
+from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.inbox import Buffer, Inbox
+from worker.positions import BEGINS, Topics, committed_of, refuse, standing, start_of
 from worker.shard import SHARD_KEY, Recorded, Shard
 from worker.stores import Meta, StateStore
 from worker.streams import Reader, Stream
 
 _CHUNK = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class Topics:
-    """The topics that recovery reads; ``labels`` is None where no labels are declared."""
-
-    events: str
-    labels: str | None
-    journal: str
 
 
 @dataclass(slots=True)
@@ -78,9 +70,10 @@ def acquire(
         Stream or store are away; try again.
     """
     partition = shard.partition
-    committed = _committed(stream, topics, partition)
+    committed, stamps = committed_of(stream, topics, partition)
+    shard.stamps |= {name: stamps[name] for name in (BEGINS,) if name in stamps}
     meta = standing(store, space)
-    start = _start(stream, topics, partition, committed, meta, tick)
+    start = start_of(stream, topics, partition, committed, stamps, meta, tick)
     fault("acquire_standing")
     checkpoint = Checkpoint(store, space, meta, *ttls_ms, stream.partitions)
     if meta is not None:
@@ -96,91 +89,6 @@ def acquire(
     fault("acquire_sought")
     inbox = Inbox(topics.events, topics.labels, partition, shard.events_next, shard.labels_next)
     return Live(shard, checkpoint, inbox, journal_next, fold.folded)
-
-
-_REBUILD = "riverwatch drop -c FILE --partition P rebuilds it from the log; docs/operations.md"
-
-
-def standing(store: StateStore, space: str) -> Meta | None:
-    """Return where a space stands; a drop that was interrupted is ended first."""
-    try:
-        return store.meta(space)
-    except StateDamagedError:
-        store.drop(space)
-        return None
-
-
-def _committed(stream: Stream, topics: Topics, partition: int) -> tuple[int, int] | None:
-    """Return C, the later of the group's offsets and the stamps of the last journal record."""
-    offsets = stream.committed(partition)
-    fault("acquire_committed")
-    stream.settle(topics.journal, partition)
-    fault("acquire_settled")
-    last = stream.last_records(topics.journal, partition, 1)
-    if not len(last):
-        return offsets
-    place = f"{topics.journal}/{partition}@{last.offsets[0]}"
-    stamps = read_stamps(last.values[0] or b"", place)
-    journal = (int(stamps["next_events"]), int(stamps["next_labels"]))
-    if offsets is None:
-        return journal
-    return max(offsets[0], journal[0]), max(offsets[1], journal[1])
-
-
-def _start(
-    stream: Stream,
-    topics: Topics,
-    partition: int,
-    committed: tuple[int, int] | None,
-    meta: Meta | None,
-    tick: Callable[[], None],
-) -> Meta:
-    """Return R, or the beginning of the logs where the store has nothing."""
-    events_start = stream.log_range(topics.events, partition)[0]
-    labels_start = stream.log_range(topics.labels, partition)[0] if topics.labels else 0
-    if meta is None:
-        first = _first_event(stream, topics, partition, tick)
-        begin = Meta(
-            b"", events_start, labels_start, stream.log_range(topics.journal, partition)[0]
-        )
-        if first is not None and first < events_start:
-            _refuse(
-                topics.events, partition, f"a log from {first} on", f"one from {events_start} on"
-            )
-        return begin
-    if committed is None or meta.events_offset > committed[0] or meta.labels_offset > committed[1]:
-        _refuse(topics.events, partition, f"a store at or before {committed}",
-                f"one at {(meta.events_offset, meta.labels_offset)}")  # fmt: skip
-    behind = meta.events_offset < events_start or meta.labels_offset < labels_start
-    if behind and (meta.events_offset, meta.labels_offset) != committed:
-        _refuse(topics.events, partition, f"a log from {meta.events_offset} on",
-                f"one from {events_start} on")  # fmt: skip
-    return meta
-
-
-def _first_event(
-    stream: Stream, topics: Topics, partition: int, tick: Callable[[], None]
-) -> int | None:
-    """Return the source offset of the first journal row that is still there, None for none."""
-    reader = stream.reader(
-        topics.journal, partition, stream.log_range(topics.journal, partition)[0]
-    )
-    end = stream.log_range(topics.journal, partition)[1]
-    try:
-        while reader.position < end:
-            records = reader.poll(100, 1)
-            tick()
-            for value in records.values if records else []:
-                offsets = read_batch(value or b"", topics.journal).column("source_offset")
-                if len(offsets):
-                    return int(offsets[0].as_py())
-    finally:
-        reader.close()
-    return None
-
-
-def _refuse(topic: str, partition: int, expected: str, got: str) -> None:
-    raise FatalError(f"{topic}/{partition}", expected, got, _REBUILD)
 
 
 class _Fold:
@@ -266,7 +174,7 @@ class _Fold:
         left = behind.take(len(behind), events_end=False, labels_end=True)[0]
         missing = [offset for offset in left.offsets if offset < end]
         if missing:
-            _refuse(self._topics.journal, self._shard.partition,
+            refuse(self._topics.journal, self._shard.partition,
                     f"a row of the event at {missing[0]}", "none")  # fmt: skip
 
     def _fold(self, rows: pa.RecordBatch, log: Reader, behind: Inbox, end: int) -> None:
@@ -281,7 +189,7 @@ class _Fold:
             if records is not None:
                 behind.add(records)
             elif log.position >= end:
-                _refuse(self._topics.events, self._shard.partition,
+                refuse(self._topics.events, self._shard.partition,
                         f"the record at {offsets[-1]}", f"a log that ends at {end}")  # fmt: skip
         events = behind.take(rows.num_rows, events_end=False, labels_end=True)[0]
         self._check_offsets(events, offsets[fresh])
@@ -311,7 +219,7 @@ class _Fold:
 
     def _check_offsets(self, events: Records, recorded: np.ndarray) -> None:
         if events.offsets != recorded.tolist():
-            _refuse(events.topic, events.partition, "the offsets that the journal has", "others")
+            refuse(events.topic, events.partition, "the offsets that the journal has", "others")
 
     def _rest(self, end: int) -> None:
         """Fold the labels that came after the last event."""

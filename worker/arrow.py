@@ -113,6 +113,14 @@ def journal_records(
     ]
 
 
+def empty_journal_record(
+    feature_count: int, models: Sequence[str], stamps: Mapping[str, str]
+) -> bytes:
+    """Return a record that has stamps and no rows."""
+    schema = journal_schema(feature_count, models).with_metadata(dict(stamps))
+    return to_bytes(pa.RecordBatch.from_pylist([], schema=schema))
+
+
 def _journal_bytes(rows: JournalRows, models: Sequence[str], stamps: Mapping[str, str]) -> bytes:
     not_scored = rows.outcome != 0
     rejected = rows.outcome == 2

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from worker.acquire import Live, Topics, acquire
+from worker.acquire import Live, acquire
 from worker.arrow import read_stamps
 from worker.checkpoint import space_of
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec
 from worker.models.catalogue import ModelSet
+from worker.positions import Topics
 from worker.secondary import secondary_entities
 from worker.shard import Shard
 from worker.stores import StateStore

@@ -202,21 +202,6 @@ def backfill(
     _exit(lambda: run_backfill(config, events))
 
 
-@app.command(epilog="Example: riverwatch drop -c cards.yaml --partition 0 --partition 1 --yes")
-def drop(
-    config: ConfigFile,
-    partition: Annotated[list[int], typer.Option(help="a partition; may be given again")],
-    yes: Annotated[bool, typer.Option("--yes", help="do it; without, only say what")] = False,
-) -> None:
-    """Delete what the store holds of partitions; the next worker rebuilds it from the log.
-
-    Stop the workers first.
-    """
-    from worker.commands import run_drop
-
-    _exit(lambda: run_drop(config, partition, yes))
-
-
 @app.command(
     epilog="Example: riverwatch models -c cards.yaml; riverwatch models -c c.yaml promote tree"
 )
@@ -273,6 +258,61 @@ def snapshot_verify(
     from worker.commands_models import run_snapshot_verify
 
     _exit(lambda: run_snapshot_verify(config, file))
+
+
+repair_app = typer.Typer(
+    help="Remedies for what a worker refuses; without --yes they only say what they would do.",
+    no_args_is_help=True,
+)
+app.add_typer(repair_app, name="repair")
+Yes = Annotated[bool, typer.Option("--yes", help="do it; without, only say what")]
+
+
+@repair_app.command(
+    "rebuild", epilog="Example: riverwatch repair rebuild -c cards.yaml --partition 0 --yes"
+)
+def repair_rebuild(
+    config: ConfigFile,
+    partition: Annotated[list[int], typer.Option(help="a partition; may be given again")],
+    yes: Yes = False,
+) -> None:
+    """Delete what the store holds of partitions; the next worker rebuilds it from the log."""
+    from worker.commands_repair import run_rebuild
+
+    _exit(lambda: run_rebuild(config, partition, yes))
+
+
+@repair_app.command(
+    "reset",
+    epilog="Example: riverwatch repair reset -c cards.yaml --partition 0 --reason 'topic lost'",
+)
+def repair_reset(
+    config: ConfigFile,
+    partition: Annotated[int, typer.Option(help="the partition")],
+    reason: Annotated[str, typer.Option(help="why; it is kept in the journal")],
+    events: Annotated[
+        int | None, typer.Option(help="first event; the first that is not committed by default")
+    ] = None,
+    labels: Annotated[int | None, typer.Option(help="first label; as events")] = None,
+    yes: Yes = False,
+) -> None:
+    """Have a partition begin anew at an offset, with nothing of its past; stop all workers first.
+
+    For a log that no longer has what the store lacks. What was scored is never scored again.
+    """
+    from worker.commands_repair import run_reset
+
+    _exit(lambda: run_reset(config, partition, events, labels, reason, yes))
+
+
+@repair_app.command(
+    "drop-spec", epilog="Example: riverwatch repair drop-spec -c cards-old.yaml --yes"
+)
+def repair_drop_spec(config: ConfigFile, yes: Yes = False) -> None:
+    """Delete what the store holds of all partitions with the features of a file, after a change."""
+    from worker.commands_repair import run_rebuild
+
+    _exit(lambda: run_rebuild(config, None, yes))
 
 
 @app.callback(invoke_without_command=True)

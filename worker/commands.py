@@ -28,10 +28,9 @@ from worker.contracts.settings import (
     Settings,
     parse_duration,
 )
-from worker.errors import ConfigError, StateLostError
+from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec, compile_features
 from worker.progress import ProgressBar
-from worker.stores import StateStore
 from worker.telemetry import HealthServer, Telemetry
 
 if TYPE_CHECKING:
@@ -83,36 +82,6 @@ def run_topics(path: Path, create: bool, partitions: int, replication: int) -> i
     if create and any(row.state.partitions not in (0, 1, partitions) for row in rows):
         print(f"topics that were there keep their partitions: {partitions} were asked for")
     return 0 if all(row.fits for row in rows) else 1
-
-
-def run_drop(path: Path, partitions: list[int], yes: bool) -> int:
-    """Delete the spaces of partitions, or say what would be deleted."""
-    from worker.checkpoint import space_of, updates_space_of
-    from worker.stores.redis import RedisStore
-
-    settings = load(path)
-    spec = compile_features(settings)
-    store = RedisStore(redis_of(path, settings))
-    try:
-        for partition in partitions:
-            for name in (space_of, updates_space_of):
-                space = name(settings.name, spec, partition)
-                said = f"{store.drop(space)} keys deleted" if yes else _standing(store, space)
-                print(f"{space}: {said}")
-    finally:
-        store.close()
-    return 0
-
-
-def _standing(store: StateStore, space: str) -> str:
-    try:
-        meta = store.meta(space)
-    except StateLostError:
-        return "half of it is deleted; add --yes to finish"
-    if meta is None:
-        return "nothing is stored"
-    where = f"events {meta.events_offset}, labels {meta.labels_offset}"
-    return f"would be deleted, it stands at {where}; add --yes to do it"
 
 
 def snapshots_of(settings: Settings, spec: FeatureSpec) -> Snapshots | None:

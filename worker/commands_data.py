@@ -66,7 +66,7 @@ def run_dataset(path: Path, sources: Sources, known_by: str | None, out: Path) -
     until_ms = _END_MS if known_by is None else time_ms_of("--known-by", known_by)
     with ExitStack() as opened:
         if sources.journal is None:
-            view, topics = _view(settings, opened)
+            view, topics = view_of(settings, opened)
             labels = _labels_of_topic(view, topics)
             parts = dataset.journal_of_topic(view, topics[-1])
         else:
@@ -102,7 +102,7 @@ def run_backfill(path: Path, events: Path | None = None) -> int:
     with ExitStack() as opened:
         store = RedisStore(redis_of(path, settings))
         opened.callback(store.close)
-        view, _ = _view(settings, opened)
+        view, _ = view_of(settings, opened)
         log = view if events is None else RecordedLog(view, settings.events.topic, events)
         bar = opened.enter_context(ProgressBar("folding", "folded"))
 
@@ -120,7 +120,7 @@ def run_backfill(path: Path, events: Path | None = None) -> int:
     return 0
 
 
-def _view(settings: Settings, opened: ExitStack) -> tuple[Any, list[str]]:
+def view_of(settings: Settings, opened: ExitStack) -> tuple[Any, list[str]]:
     """Return the topics from outside of the group, and their names, the journal last."""
     from worker.streams.kafka_view import KafkaView
 

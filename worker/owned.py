@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from worker.acquire import standing
 from worker.checkpoint import Checkpoint, updates_space_of
 from worker.contracts.settings import Settings
 from worker.errors import FatalError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
 from worker.patience import Patience
+from worker.positions import REBUILD, standing
 from worker.secondary import Owner, joined, secondary_parts
 from worker.stores import StateStore
 from worker.streams import Stream
 from worker.updates import read_updates
 
 _RECORDS_MAX = 500
-_REBUILD = "riverwatch drop -c FILE --partition P rebuilds it from the log; docs/operations.md"
 
 
 class Owned:
@@ -57,7 +56,7 @@ class Owned:
         position = 0 if meta is None else meta.events_offset
         if not first <= position <= end:
             raise FatalError(self._where, f"a log that has the offset {position}",
-                             f"one of [{first}, {end})", _REBUILD)  # fmt: skip
+                             f"one of [{first}, {end})", REBUILD)  # fmt: skip
         self.owner = Owner(spec, secondary_parts(spec), settings.runner.entities_max)
         self.owner.events_next = position
         self.checkpoint = Checkpoint(store, space, meta, *ttls_ms)

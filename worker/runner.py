@@ -21,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from worker.acquire import Live, Topics, acquire
+from worker.acquire import Live, acquire
 from worker.checkpoint import Checkpoint, space_of, ttls_ms_of
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
@@ -34,6 +34,7 @@ from worker.listening import Listening
 from worker.models.catalogue import ModelSet
 from worker.outputs import Emitter, Outcome
 from worker.patience import Patience, Stopped
+from worker.positions import Topics
 from worker.shard import Batch, Shard
 from worker.snapshots import Snapshots
 from worker.stores import StateStore

@@ -106,7 +106,9 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
         worker.acquire._Fold, "_rest", _always(None)
     ),
     "no tail check": lambda: _instead(
-        worker.acquire, "_committed", lambda _: lambda stream, topics, p: stream.committed(p)
+        worker.acquire,
+        "committed_of",
+        lambda _: lambda stream, topics, p: (stream.committed(p), {}),
     ),
     "membership taken at commit time": lambda: _instead(
         MemoryStream, "commit", _commit_as_whoever_is_there

@@ -43,6 +43,7 @@ class KafkaView:
         with ExitStack() as opened:
             admin = make_admin(settings)
             opened.callback(admin.close)
+            self._admin, self._group = admin, group
             self.partitions = _partitions(topics, {n: s.partitions for n, s in
                                                    inspect(admin, topics).items()})  # fmt: skip
             # Who is alive is not known here, so no open transaction is ever ended.
@@ -52,6 +53,20 @@ class KafkaView:
             self._offsets = make_consumer(settings, group, None)
             opened.callback(lambda: self._offsets.close(timeout_ms=1_000))
             self._opened = opened.pop_all()
+
+    def members(self) -> list[str]:
+        """Return the client ids of the workers that are in the group now.
+
+        Raises
+        ------
+        TransientError
+            The coordinator does not answer.
+        """
+        try:
+            group = self._admin.describe_groups([self._group])[self._group]
+        except errors.KafkaError as error:
+            raise reading_failed(f"group {self._group}", error) from error
+        return sorted(member["client_id"] for member in group["members"])
 
     def committed(self, partition: int) -> tuple[int, int] | None:
         """Return the committed (events, labels) offsets, or None; waits while a commit is open."""

@@ -1,0 +1,85 @@
+"""The commands of ``riverwatch repair``; without --yes they only say what they would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from worker.checkpoint import space_of
+from worker.commands import kafka_of, load, redis_of
+from worker.commands_data import view_of
+from worker.errors import ConfigError
+from worker.features.spec import compile_features
+from worker.repair import Reset, Space, plan_reset, spaces
+from worker.stores import StateStore
+
+_DRY = "nothing was done: add --yes to do it"
+
+
+def run_rebuild(path: Path, partitions: Sequence[int] | None, yes: bool) -> int:
+    """Drop the spaces of partitions, or of all there are with the state of a file."""
+    from worker.stores.redis import RedisStore
+
+    settings = load(path)
+    store = RedisStore(redis_of(path, settings))
+    try:
+        _drop(store, list(spaces(store, settings, compile_features(settings), partitions)), yes)
+    finally:
+        store.close()
+    print("done" if yes else _DRY)
+    return 0
+
+
+def run_reset(
+    path: Path, partition: int, events: int | None, labels: int | None, reason: str, yes: bool
+) -> int:
+    """Have a shard begin anew: write where and why into the journal, then drop its space."""
+    from worker.stores.redis import RedisStore
+    from worker.streams.kafka_transactions import Transactions
+
+    settings = load(path)
+    spec = compile_features(settings)
+    with ExitStack() as opened:
+        store = RedisStore(redis_of(path, settings))
+        opened.callback(store.close)
+        view, _ = view_of(settings, opened)
+        if members := view.members():
+            raise ConfigError(
+                f"group {settings.name}", expected="no worker", got=f"{members}",
+                hint="stop them first: what they commit would take the reset back",
+            )  # fmt: skip
+        reset = plan_reset(view, settings, spec, partition, events, labels, reason)
+        print(_words(partition, reset))
+        if yes:
+            transactions = Transactions(kafka_of(settings), f"{settings.name}-repair")
+            opened.callback(transactions.close)
+            transactions.commit([reset.output], {}, None)
+        mine = space_of(settings.name, spec, partition)
+        found = spaces(store, settings, spec, [partition])
+        _drop(store, [one for one in found if one.name == mine], yes)
+    print("done" if yes else _DRY)
+    return 0
+
+
+def _words(partition: int, reset: Reset) -> str:
+    begin, (events, labels) = reset.begin, reset.committed
+    return (
+        f"partition {partition} begins anew at events {begin.events}, labels {begin.labels}; "
+        f"committed were {events}, {labels}\n"
+        f"{reset.skipped} offsets of events are skipped: they get no row in the journal\n"
+        "what is forgotten: the features of its entities, events that wait for labels, incidents"
+    )
+
+
+def _drop(store: StateStore, found: Sequence[Space], yes: bool) -> None:
+    for one in found:
+        if yes:
+            print(f"{one.name}: {store.drop(one.name)} keys deleted")
+        elif one.meta is None:
+            print(f"{one.name}: half of it is deleted")
+        else:
+            where = f"events {one.meta.events_offset}, labels {one.meta.labels_offset}"
+            print(f"{one.name}: would be deleted, it stands at {where}")
+    if not found:
+        print("nothing is stored")

@@ -1,0 +1,150 @@
+"""Where a shard stands: C, what the group has committed, and R, what the store's fold has.
+
+A shard that `worker.repair` had begin anew has nothing before that: its place is a stamp of the
+journal's records from then on, so it holds with an empty store too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+import msgspec
+
+from worker.arrow import read_batch, read_stamps
+from worker.errors import FatalError, StateDamagedError
+from worker.faults import fault
+from worker.stores import Meta, StateStore
+from worker.streams import Log
+
+REBUILD = "riverwatch repair rebuild -c FILE --partition P; see docs/operations.md, Refusals"
+
+BEGINS = "begins"
+"""The stamp of all journal records of a shard since it began anew: a `Begin`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics that recovery reads; ``labels`` is None where no labels are declared."""
+
+    events: str
+    labels: str | None
+    journal: str
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """Where a shard began anew with nothing, and why; ``journal`` is before the first record of
+    it.
+    """
+
+    events: int
+    labels: int
+    journal: int
+    reason: str
+
+
+def standing(store: StateStore, space: str) -> Meta | None:
+    """Return where a space stands; a drop that was interrupted is ended first."""
+    try:
+        return store.meta(space)
+    except StateDamagedError:
+        store.drop(space)
+        return None
+
+
+def committed_of(
+    stream: Log, topics: Topics, partition: int
+) -> tuple[tuple[int, int] | None, dict[str, str]]:
+    """Return C, the later of the group's offsets and the stamps of the last journal record, and
+    these stamps.
+    """
+    offsets = stream.committed(partition)
+    fault("acquire_committed")
+    stream.settle(topics.journal, partition)
+    fault("acquire_settled")
+    last = stream.last_records(topics.journal, partition, 1)
+    if not len(last):
+        return offsets, {}
+    place = f"{topics.journal}/{partition}@{last.offsets[0]}"
+    stamps = read_stamps(last.values[0] or b"", place)
+    journal = (int(stamps["next_events"]), int(stamps["next_labels"]))
+    if offsets is None:
+        return journal, stamps
+    return (max(offsets[0], journal[0]), max(offsets[1], journal[1])), stamps
+
+
+def start_of(
+    stream: Log,
+    topics: Topics,
+    partition: int,
+    committed: tuple[int, int] | None,
+    stamps: Mapping[str, str],
+    meta: Meta | None,
+    tick: Callable[[], None],
+) -> Meta:
+    """Return R, or where the store has nothing, the beginning of the shard or of the logs.
+
+    ``committed`` and ``stamps`` are those of `committed_of`, ``meta`` that of `standing`.
+
+    Raises
+    ------
+    FatalError
+        Positions contradict each other; the message names the remedy.
+    """
+    if BEGINS in stamps:
+        meta = _begun(topics, partition, msgspec.json.decode(stamps[BEGINS], type=Begin), meta)
+    events_start = stream.log_range(topics.events, partition)[0]
+    labels_start = stream.log_range(topics.labels, partition)[0] if topics.labels else 0
+    if meta is None:
+        first = _first_event(stream, topics, partition, tick)
+        journal_start = stream.log_range(topics.journal, partition)[0]
+        if first is not None and first < events_start:
+            refuse(
+                topics.events, partition, f"a log from {first} on", f"one from {events_start} on"
+            )
+        return Meta(b"", events_start, labels_start, journal_start)
+    if committed is None or meta.events_offset > committed[0] or meta.labels_offset > committed[1]:
+        refuse(topics.events, partition, f"a store at or before {committed}",
+                f"one at {(meta.events_offset, meta.labels_offset)}")  # fmt: skip
+    behind = meta.events_offset < events_start or meta.labels_offset < labels_start
+    if behind and (meta.events_offset, meta.labels_offset) != committed:
+        refuse(topics.events, partition, f"a log from {meta.events_offset} on",
+                f"one from {events_start} on")  # fmt: skip
+    return meta
+
+
+def refuse(topic: str, partition: int, expected: str, got: str) -> NoReturn:
+    """Stop this shard, and name what helps."""
+    raise FatalError(f"{topic}/{partition}", expected, got, REBUILD)
+
+
+def _begun(topics: Topics, partition: int, begin: Begin, meta: Meta | None) -> Meta:
+    """Return R of a shard that began anew; a store of before is not taken."""
+    if meta is None:
+        return Meta(b"", begin.events, begin.labels, begin.journal)
+    if meta.journal_offset <= begin.journal:
+        refuse(topics.events, partition, f"a store of after the reset at {begin.events}",
+               f"one at {meta.events_offset} of before it")  # fmt: skip
+    return meta
+
+
+def _first_event(
+    stream: Log, topics: Topics, partition: int, tick: Callable[[], None]
+) -> int | None:
+    """Return the source offset of the first journal row that is still there, None for none."""
+    reader = stream.reader(
+        topics.journal, partition, stream.log_range(topics.journal, partition)[0]
+    )
+    end = stream.log_range(topics.journal, partition)[1]
+    try:
+        while reader.position < end:
+            records = reader.poll(100, 1)
+            tick()
+            for value in records.values if records else []:
+                offsets = read_batch(value or b"", topics.journal).column("source_offset")
+                if len(offsets):
+                    return int(offsets[0].as_py())
+    finally:
+        reader.close()
+    return None
