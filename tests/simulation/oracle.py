@@ -17,7 +17,7 @@ from river import linear_model, preprocessing
 from tests.simulation.schedule import Schedule
 from tests.simulation.world import HOUR_MS, RING, spec
 from tests.worlds import journal
-from worker.arrow import read_examples
+from worker.arrow import read_batch, read_examples, stamps_of
 
 DAY_MS = 24 * HOUR_MS
 
@@ -40,7 +40,6 @@ class Expected:
 
     outcomes: dict[int, str] = field(default_factory=dict)
     own: dict[int, dict[str, float]] = field(default_factory=dict)
-    terminal_least: dict[int, int] = field(default_factory=dict)
     examples: Counter[tuple[str, int]] = field(default_factory=Counter)
     scored: list[Event] = field(default_factory=list)
 
@@ -58,10 +57,10 @@ def check(done: Schedule) -> None:
     for p in partitions:
         _check_complete(done, p, rows[p])
     expected = {p: _expected(done, p, rows[p]) for p in partitions}
-    everywhere = [e for p in partitions for e in expected[p].scored]
+    updates = _updates(done)
     examples: Counter[tuple[str, int]] = Counter()
     for p in partitions:
-        _check_rows(done, rows[p], expected[p], everywhere, p)
+        _check_rows(done, rows[p], expected[p], updates, p)
         examples += expected[p].examples
     _check_models(done, [row for p in partitions for row in rows[p]], examples)
     _check_store(done)
@@ -144,8 +143,6 @@ def _meet(
         "card_sum_amount_1d": sum(e.cents for e in day) / 100,
         "card_frauds_1d": sum(known.get(e.id) == 1 for e in day),
     }
-    there = [e for e in expected.scored if e.terminal == event.terminal]
-    expected.terminal_least[offset] = len(there)
     if event.id in early:
         y = early.pop(event.id)
         known[event.id] = y
@@ -156,11 +153,12 @@ def _check_rows(
     done: Schedule,
     rows: list[dict[str, Any]],
     expected: Expected,
-    everywhere: list[Event],
+    updates: list[Row],
     p: int,
 ) -> None:
     """I5: outcomes, and every x, from the events and the labels that the row says it knew."""
-    names = spec().names
+    names, positions = spec().names, _positions(done, p)
+    events = {e.offset: e for e in expected.scored}
     for row in rows:
         at = row["source_offset"]
         assert row["outcome"] == expected.outcomes[at], ("outcome", p, at, row["outcome"])
@@ -169,26 +167,62 @@ def _check_rows(
         x = dict(zip(names, row["x"], strict=True))
         for name, value in expected.own[at].items():
             assert math.isclose(x[name], value, abs_tol=1e-9), ("I5", p, at, name, x[name], value)
-        _check_terminal(done, x["terminal_count_1d"], at, expected, everywhere, p)
+        found = x["terminal_count_1d"]
+        _check_terminal(found, events[at], expected, updates, positions[at], p)
 
 
 def _check_terminal(
-    done: Schedule, found: float, at: int, expected: Expected, everywhere: list[Event], p: int
+    found: float, event: Event, expected: Expected, others: list[Row], positions: list[int], p: int
 ) -> None:
-    """A shared entity has seen all of this partition and some of the others."""
-    event = next(e for e in expected.scored if e.offset == at)
-    before = [e for e in expected.scored if e.offset <= at and e.terminal == event.terminal]
-    others = [e for e in everywhere if e.terminal == event.terminal and e not in expected.scored]
-    instants = {max(e.at for e in before)} | {e.at for e in others}
-    nows = [now for now in instants if now >= max(e.at for e in before)]
-    possible = [
-        (
-            sum(now - DAY_MS < e.at <= now for e in before),
-            sum(now - DAY_MS < e.at <= now for e in (*before, *others)),
-        )
-        for now in nows
+    """I5: a shared entity has seen all of this partition, and of the others what the row states."""
+    own = [
+        e.at for e in expected.scored if e.offset <= event.offset and e.terminal == event.terminal
     ]
-    assert any(low <= found <= high for low, high in possible), ("I5 shared", p, at, found)
+    seen = [
+        row.at
+        for row in others
+        if row.terminal == event.terminal and row.source != p and row.offset < positions[row.target]
+    ]
+    now = max(own + seen)
+    count = sum(now - DAY_MS < at <= now for at in own + seen)
+    assert found == count, ("I5 shared", p, event.offset, found, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of `entity-updates`: an event of a terminal, from partition ``source``."""
+
+    target: int
+    offset: int
+    terminal: str
+    at: int
+    source: int
+
+
+def _updates(done: Schedule) -> list[Row]:
+    return [
+        Row(target, offset, row["id"], row["time_ms"], row["source"])
+        for target in range(done.plan.partitions)
+        for offset, row in _rows(done, target)
+        if row["entity"] == "terminal"
+    ]
+
+
+def _rows(done: Schedule, target: int) -> list[tuple[int, dict[str, Any]]]:
+    log = done.log.read("entity-updates", target, 0, 10**9)
+    batches = [read_batch(value or b"", "entity-updates") for value in log.values]
+    pairs = zip(log.offsets, batches, strict=True)
+    return [(offset, row) for offset, batch in pairs for row in batch.to_pylist()]
+
+
+def _positions(done: Schedule, p: int) -> dict[int, list[int]]:
+    """Return by source offset how far its record had read `entity-updates`."""
+    found = {}
+    for value in done.log.read("journal", p, 0, 10**9).values:
+        batch = read_batch(value or b"", "journal")
+        positions = json.loads(stamps_of(batch).get("entity_updates", "[]"))
+        found |= dict.fromkeys(batch.column("source_offset").to_pylist(), positions)
+    return found
 
 
 def _check_models(
