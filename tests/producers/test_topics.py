@@ -271,6 +271,7 @@ def test_played_files_are_the_topics_of_the_stream_itself(
     """Events and labels from files arrive with keys, times and bytes of the generator's items."""
     run = CliRunner().invoke
     small = ["cards", "--cards", "40", "--terminals", "40", "--days", "3", "--compress", "zst"]
+    small += ["--id-prefix", "t"]
     assert run(app, [*small, "--out", str(tmp_path)]).exit_code == 0
     items = list(generate(CardsSettings(cards=40, terminals=40, days=3)))
     events, labels = new_topic(), new_topic()

@@ -97,6 +97,16 @@ def _always(answer: Any) -> Callable[[Any], Any]:
     return lambda _: lambda *args: answer
 
 
+@contextmanager
+def _overlay_that_keeps_all() -> Iterator[None]:
+    """Rows that the owner's state holds already are neither dropped nor left out."""
+    with (
+        _instead(Overlay, "drop", _always(None)),
+        _instead(Overlay, "later", lambda later: lambda self, at: later(self, 0 * at)),
+    ):
+        yield
+
+
 MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "store written before the commit": lambda: _instead(Runner, "_commit", _flush_first),
     "unguarded write": lambda: _instead(Checkpoint, "_write", _write_whatever),
@@ -121,9 +131,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     ),
     "losses noticed by writes alone": lambda: _instead(Flusher, "_see_after_one", _always(None)),
     "failed flush forgotten": lambda: _instead(Checkpoint, "_settle", _forget_failures),
-    "own secondary row folded twice": lambda: _instead(
-        Overlay, "later", lambda later: lambda self, positions: later(self, 0 * positions)
-    ),
+    "own secondary row folded twice": _overlay_that_keeps_all,
     "live before secondary entities": lambda: _instead(Exchange, "_is_reached", _always(True)),
     "secondary state goes back unnoticed": lambda: _instead(
         Exchange, "_advance", lambda _: lambda self, q, at: self._positions.__setitem__(q, at)

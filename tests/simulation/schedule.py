@@ -112,7 +112,7 @@ class Plan:
         """Draw one."""
         return cls(
             draw.choice((1, 1, 2, 3)), draw.randrange(8, 45), draw.choice((3, 8, 20)),
-            draw.choice((0.0, 0.0, 30.0, 150.0)), draw.choice((0.0, 0.01, 0.05)),
+            draw.choice((0.0, 0.0, 30.0, 600.0)), draw.choice((0.0, 0.01, 0.05)),
             draw.choice((0.0, 0.1, 0.3)), draw.choice((0.0, 0.003, 0.01)),
         )  # fmt: skip
 
