@@ -97,6 +97,14 @@ def _always(answer: Any) -> Callable[[Any], Any]:
     return lambda _: lambda *args: answer
 
 
+def _without_floors(acquire: Any) -> Any:
+    def acquired(self: Any, partitions: Any) -> None:
+        acquire(self, partitions)
+        self._floors[:] = 0
+
+    return acquired
+
+
 @contextmanager
 def _overlay_that_keeps_all() -> Iterator[None]:
     """Rows that the owner's state holds already are neither dropped nor left out."""
@@ -132,7 +140,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "losses noticed by writes alone": lambda: _instead(Flusher, "_see_after_one", _always(None)),
     "failed flush forgotten": lambda: _instead(Checkpoint, "_settle", _forget_failures),
     "own secondary row folded twice": _overlay_that_keeps_all,
-    "live before secondary entities": lambda: _instead(Exchange, "_is_reached", _always(True)),
+    "live before secondary entities": lambda: _instead(Exchange, "acquire", _without_floors),
     "secondary state goes back unnoticed": lambda: _instead(
         Exchange, "_advance", lambda _: lambda self, q, at: self._positions.__setitem__(q, at)
     ),
