@@ -26,7 +26,7 @@ from tests.simulation.faults import (
 )
 from tests.simulation.world import Item, config, items, spec
 from tests.worlds import new_log
-from worker.errors import FatalError, StateLostError, TransientError
+from worker.errors import FatalError
 from worker.faults import set_hook
 from worker.models.catalogue import build_models
 from worker.runner import Parts, Runner
@@ -307,6 +307,3 @@ class Schedule:
 
     def _say(self, what: str) -> None:
         self.told.append(f"{self.steps:6} {what}")
-
-
-__all__ = ["Schedule", "StateLostError", "StuckError", "TransientError"]
