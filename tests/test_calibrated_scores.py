@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -23,13 +25,13 @@ def config() -> Settings:
     return worlds.settings(decision={"model": "odd", "threshold": 0.9})
 
 
-def inline(cuts: list[int]) -> list[Result]:
-    """Return what an embedded shard makes of a stream with labels, in batches."""
+def inline(cuts: list[int], stream: list[dict[str, Any]] | None = None) -> list[Result]:
+    """Return what an embedded shard makes of a stream with labels 10 events late, in batches."""
     settings = config()
     spec = compile_features(settings)
     shard = Shard(settings, spec, build_models(settings, spec.names), 0, learns_inline=True)
-    stream, results = worlds.events(EVENTS), []
-    for start, end in zip([0, *cuts], [*cuts, EVENTS], strict=True):
+    stream, results = stream or worlds.events(EVENTS), []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         events = [msgspec.json.encode(e) for e in stream[start:end]]
         told = [(e, i) for i, e in enumerate(stream) if start <= i + 10 < end]
         labels = [{"event_id": e["id"], "label": int(e["amount"] > 700)} for e, _ in told]
