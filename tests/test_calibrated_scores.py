@@ -25,9 +25,11 @@ def config() -> Settings:
     return worlds.settings(decision={"model": "odd", "threshold": 0.9})
 
 
-def inline(cuts: list[int], stream: list[dict[str, Any]] | None = None) -> list[Result]:
+def inline(
+    cuts: list[int], stream: list[dict[str, Any]] | None = None, settings: Settings | None = None
+) -> list[Result]:
     """Return what an embedded shard makes of a stream with labels 10 events late, in batches."""
-    settings = config()
+    settings = settings or config()
     spec = compile_features(settings)
     shard = Shard(settings, spec, build_models(settings, spec.names), 0, learns_inline=True)
     stream, results = stream or worlds.events(EVENTS), []
@@ -107,6 +109,18 @@ def test_batches_do_not_matter() -> None:
     whole = np.concatenate([r.calibrated for r in inline([])])
     parts = np.concatenate([r.calibrated for r in inline([1, 300, 301, 1_111])])
     assert np.array_equal(whole, parts)
+
+
+def test_the_lowest_threshold_waits_for_labels() -> None:
+    """Without labels nothing is known and nothing alerts; soon after the first ones something does.
+
+    Two frauds in nine, a threshold of one in a thousand.
+    """
+    settings = worlds.settings(decision={"model": "fraud", "threshold": 0.001})
+    [result] = inline([], settings=settings)
+    alerts = np.flatnonzero(result.decided.alert)
+    assert 10 + 25 < alerts[0] < 10 + 100
+    assert len(alerts) > EVENTS // 2
 
 
 def test_a_row_is_recomputed_from_its_version_alone() -> None:

@@ -209,17 +209,18 @@ def test_class_weights_are_undone_before_any_label() -> None:
     assert np.allclose(models.calibrate(raw)[:, 0], [1 / 6, 0.5])
 
 
-def test_before_100_labels_a_probability_is_shrunk_towards_a_thousandth() -> None:
+def test_before_100_labels_a_probability_is_shrunk_towards_a_millionth() -> None:
     """A model that has learned nothing would seem to know much: its 0.5 is no even chance.
 
-    The log odds are those of 0.001 without labels, half way to the map's at 50, the map's at 100.
+    The log odds are those of a millionth without labels, half way to the map's at 50, and the map's
+    at 100.
     """
     labels = [0, 50, 100, 200]
     y, told = np.tile([0, 1], 100).astype(np.int8), np.full(200, 1e-9)  # the map stays as it was
     out = Probability(10_000, 5.0).calibrate_learn(
         np.full(4, 0.9), np.full(200, 0.5), y, told, np.searchsorted(labels, np.arange(1, 201))
     )
-    odds = np.array([1 / 999, math.sqrt(1 / 999 * 9 / 5), 9 / 5, 9 / 5])
+    odds = np.array([1 / 999_999, math.sqrt(1 / 999_999 * 9 / 5), 9 / 5, 9 / 5])
     assert np.allclose(out, odds / (1.0 + odds), rtol=1e-6)
 
 
@@ -246,7 +247,7 @@ def test_the_kind_follows_from_what_the_model_learns() -> None:
     }
     models = build_model_set(declared, ("x",), seed=0, champion="b")
     raw = np.array([[0.4, 0.4, 0.4]])
-    assert models.calibrate(raw)[0].round(9).tolist() == [0.001, 0.0, 0.4]
+    assert models.calibrate(raw)[0].round(9).tolist() == [1e-6, 0.0, 0.4]
     assert (models.champion, models.champion_name) == (1, "b")
 
 

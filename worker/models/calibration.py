@@ -34,8 +34,9 @@ _PRIOR = (10.0, 10.0, 1.0)  # precision of the identity map: soon outweighed
 LABELS_MIN = 100.0
 """Labels from which the map is trusted alone; with fewer its log odds count by their number."""
 
-PRIOR_LOG_ODDS = -math.log(999.0)
-"""What the rest counts for: without labels one event in a thousand is a fraud."""
+PRIOR_LOG_ODDS = -math.log(999_999.0)
+"""What the rest counts for: without labels one event in a million is a fraud, so that no threshold
+which means anything is reached."""
 
 LABELS = 3  # where the map keeps their number, after a, b and c
 _SLOPE_MIN = 0.02  # keeps the order of scores
@@ -153,10 +154,10 @@ class Probability:
     scores stays. The map begins as the identity, corrected for class weights, and follows the
     labels by second-order steps that forget: a label that is ``window`` labels old counts 1/e. What
     a model says that has learned nothing means nothing: without labels every event has the
-    probability 0.001, and at n of the first 100 labels the log odds are n % the map's and the rest
-    those of 0.001. Weights of labels count as numbers of labels: a negative sampled at rate r has
-    weight 1/r. Needs scores in [0, 1] and labels of both classes; costs 0.1 µs an event and 84
-    bytes.
+    probability 0.000001, below any threshold, and at n of the first 100 labels the log odds are n %
+    the map's and the rest those of 0.000001. Weights of labels count as numbers of labels: a
+    negative sampled at rate r has weight 1/r. Needs scores in [0, 1] and labels of both classes;
+    costs 0.1 µs an event and 84 bytes.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ class Probability:
     >>> halved = Probability(10_000)
     >>> out = halved.calibrate_learn(raw, raw, y, np.ones(5_000), np.arange(1, 5_001))
     >>> out[0].round(9), bool(abs(out[4_000:] - chance[4_000:]).mean() < 0.05)
-    (np.float64(0.001), True)
+    (np.float64(1e-06), True)
     """
 
     learns_from_events = False
