@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,11 @@ from tests.simulation.schedule import Schedule
 from tests.simulation.world import HOUR_MS, RING, spec
 from tests.worlds import journal
 from worker.arrow import read_batch, read_examples, stamps_of
+from worker.streams.memory_log import MemoryLog
 
 DAY_MS = 24 * HOUR_MS
+Wrong = tuple[Any, ...]
+"""An invariant, where it does not hold, what was found there and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +56,37 @@ def check(done: Schedule) -> None:
     AssertionError
         Names the invariant, see docs/delivery.md.
     """
-    partitions = range(done.plan.partitions)
-    rows = {p: journal(done.log, p) for p in partitions}
-    for p in partitions:
-        _check_complete(done, p, rows[p])
-    expected = {p: _expected(done, p, rows[p]) for p in partitions}
-    updates = _updates(done)
-    examples: Counter[tuple[str, int]] = Counter()
-    for p in partitions:
-        _check_rows(done, rows[p], expected[p], updates, p)
-        examples += expected[p].examples
-    _check_models(done, [row for p in partitions for row in rows[p]], examples)
+    rows = {p: journal(done.log, p) for p in range(done.plan.partitions)}
+    for p in rows:
+        _check_complete(done.log, p, rows[p])
+    for wrong in wrongs(done.log, rows):
+        raise AssertionError(wrong)
     _check_store(done)
 
 
-def _check_complete(done: Schedule, p: int, rows: list[dict[str, Any]]) -> None:
+def wrongs(log: MemoryLog, rows: dict[int, list[dict[str, Any]]]) -> Iterator[Wrong]:
+    """Yield what is wrong in a log whose journal, by partition, is complete and in order."""
+    updates = _updates(log)
+    examples: Counter[tuple[str, int]] = Counter()
+    for p in rows:
+        expected = _expected(log, p, rows[p])
+        yield from _wrong_rows(log, rows[p], expected, updates, p)
+        examples += expected.examples
+    yield from _wrong_models(log, [row for mine in rows.values() for row in mine], examples)
+
+
+def _check_complete(log: MemoryLog, p: int, rows: list[dict[str, Any]]) -> None:
     """I1, I2, I3, I6: each record once and in order; alerts and dead letters are those of rows."""
-    count = done.log.end("transactions", p)
+    count = log.end("transactions", p)
     offsets = [row["source_offset"] for row in rows]
     assert offsets == list(range(count)), ("I1", p, offsets)
     alerts = [
-        json.loads(value or b"")["alert_id"]
-        for value in done.log.read("alerts", p, 0, 10**9).values
+        json.loads(value or b"")["alert_id"] for value in log.read("alerts", p, 0, 10**9).values
     ]
     asked = [f"transactions-{p}-{r['source_offset']}" for r in rows if r["decision"] == "alert"]
     assert alerts == asked, ("I2", p, alerts, asked)
-    letters = done.log.read("dead-letters", p, 0, 10**9).values
-    values = done.log.read("transactions", p, 0, 10**9).values
+    letters = log.read("dead-letters", p, 0, 10**9).values
+    values = log.read("transactions", p, 0, 10**9).values
     bad = [values[r["source_offset"]] for r in rows if r["outcome"] == "rejected"]
     assert letters == bad, ("I3", p)
     for column in ("labels_offset", "model_version"):
@@ -86,14 +94,14 @@ def _check_complete(done: Schedule, p: int, rows: list[dict[str, Any]]) -> None:
         assert said == sorted(said), ("I6", p, column, said)
 
 
-def _expected(done: Schedule, p: int, rows: list[dict[str, Any]]) -> Expected:
+def _expected(log: MemoryLog, p: int, rows: list[dict[str, Any]]) -> Expected:
     """Walk events and labels in the order that the rows state."""
     expected = Expected()
-    labels = [json.loads(v or b"") for v in done.log.read("labels", p, 0, 10**9).values]
+    labels = [json.loads(v or b"") for v in log.read("labels", p, 0, 10**9).values]
     known: dict[str, int] = {}
     early: dict[str, int] = {}
     heard = 0
-    for row, value in zip(rows, done.log.read("transactions", p, 0, 10**9).values, strict=True):
+    for row, value in zip(rows, log.read("transactions", p, 0, 10**9).values, strict=True):
         for label in labels[heard : row["labels_offset"]]:
             _hear(label, expected, known, early)
         heard = row["labels_offset"]
@@ -149,32 +157,32 @@ def _meet(
         expected.examples[event.id, y] += 1
 
 
-def _check_rows(
-    done: Schedule,
+def _wrong_rows(
+    log: MemoryLog,
     rows: list[dict[str, Any]],
     expected: Expected,
     updates: list[Row],
     p: int,
-) -> None:
+) -> Iterator[Wrong]:
     """I5: outcomes, and every x, from the events and the labels that the row says it knew."""
-    names, positions = spec().names, _positions(done, p)
+    names, positions = spec().names, _positions(log, p)
     events = {e.offset: e for e in expected.scored}
     for row in rows:
         at = row["source_offset"]
-        assert row["outcome"] == expected.outcomes[at], ("outcome", p, at, row["outcome"])
-        if row["outcome"] != "scored":
-            continue
-        x = dict(zip(names, row["x"], strict=True))
-        for name, value in expected.own[at].items():
-            assert math.isclose(x[name], value, abs_tol=1e-9), ("I5", p, at, name, x[name], value)
-        found = x["terminal_count_1d"]
-        _check_terminal(found, events[at], expected, updates, positions[at], p)
+        if row["outcome"] != expected.outcomes[at]:
+            yield "outcome", p, at, row["outcome"]
+        elif row["outcome"] == "scored":
+            x = dict(zip(names, row["x"], strict=True))
+            shared = _terminal_count(events[at], expected, updates, positions[at], p)
+            for name, value in {**expected.own[at], "terminal_count_1d": shared}.items():
+                if not math.isclose(x[name], value, abs_tol=1e-9):
+                    yield "I5", p, at, name, x[name], value
 
 
-def _check_terminal(
-    found: float, event: Event, expected: Expected, others: list[Row], positions: list[int], p: int
-) -> None:
-    """I5: a shared entity has seen all of this partition, and of the others what the row states."""
+def _terminal_count(
+    event: Event, expected: Expected, others: list[Row], positions: list[int], p: int
+) -> int:
+    """Count what a shared entity has seen: all of this partition, of others what the row states."""
     own = [
         e.at for e in expected.scored if e.offset <= event.offset and e.terminal == event.terminal
     ]
@@ -184,8 +192,7 @@ def _check_terminal(
         if row.terminal == event.terminal and row.source != p and row.offset < positions[row.target]
     ]
     now = max(own + seen)
-    count = sum(now - DAY_MS < at <= now for at in own + seen)
-    assert found == count, ("I5 shared", p, event.offset, found, count)
+    return sum(now - DAY_MS < at <= now for at in own + seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,58 +206,60 @@ class Row:
     source: int
 
 
-def _updates(done: Schedule) -> list[Row]:
+def _updates(log: MemoryLog) -> list[Row]:
     return [
         Row(target, offset, row["id"], row["time_ms"], row["source"])
-        for target in range(done.plan.partitions)
-        for offset, row in _rows(done, target)
+        for target in range(log.partitions["entity-updates"])
+        for offset, row in _rows(log, target)
         if row["entity"] == "terminal"
     ]
 
 
-def _rows(done: Schedule, target: int) -> list[tuple[int, dict[str, Any]]]:
-    log = done.log.read("entity-updates", target, 0, 10**9)
-    batches = [read_batch(value or b"", "entity-updates") for value in log.values]
-    pairs = zip(log.offsets, batches, strict=True)
+def _rows(log: MemoryLog, target: int) -> list[tuple[int, dict[str, Any]]]:
+    found = log.read("entity-updates", target, 0, 10**9)
+    batches = [read_batch(value or b"", "entity-updates") for value in found.values]
+    pairs = zip(found.offsets, batches, strict=True)
     return [(offset, row) for offset, batch in pairs for row in batch.to_pylist()]
 
 
-def _positions(done: Schedule, p: int) -> dict[int, list[int]]:
+def _positions(log: MemoryLog, p: int) -> dict[int, list[int]]:
     """Return by source offset how far its record had read `entity-updates`."""
     found = {}
-    for value in done.log.read("journal", p, 0, 10**9).values:
+    for value in log.read("journal", p, 0, 10**9).values:
         batch = read_batch(value or b"", "journal")
         positions = json.loads(stamps_of(batch).get("entity_updates", "[]"))
         found |= dict.fromkeys(batch.column("source_offset").to_pylist(), positions)
     return found
 
 
-def _check_models(
-    done: Schedule, rows: list[dict[str, Any]], examples: Counter[tuple[str, int]]
-) -> None:
+def _wrong_models(
+    log: MemoryLog, rows: list[dict[str, Any]], examples: Counter[tuple[str, int]]
+) -> Iterator[Wrong]:
     """I5, I7: each example once in the training log; River taught by it gives every score."""
-    log = done.log.read("training", 0, 0, 10**9)
+    training = log.read("training", 0, 0, 10**9)
     taught: Counter[tuple[str, int]] = Counter()
     model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
     by_version: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
         if row["outcome"] == "scored":
             by_version.setdefault(row["model_version"], []).append(row)
-    _check_scores(model, by_version.pop(0, []))
-    for offset, value in zip(log.offsets, log.values, strict=True):
+    yield from _wrong_scores(model, by_version.pop(0, []))
+    for offset, value in zip(training.offsets, training.values, strict=True):
         _, e = read_examples(value or b"", "training")
         for id_, x, y in zip(e.event_ids, e.X.tolist(), e.y.tolist(), strict=True):
             taught[id_, y] += 1
             model.learn_one(_named(x), bool(y))
-        _check_scores(model, by_version.pop(offset + 1, []))
-    assert not by_version, ("I5: versions that never were", sorted(by_version))
-    assert taught == examples, ("I7", taught - examples, examples - taught)
+        yield from _wrong_scores(model, by_version.pop(offset + 1, []))
+    yield from (("I5: a version that never was", version) for version in sorted(by_version))
+    yield from (("I7: missing", *one) for one in (examples - taught).elements())
+    yield from (("I7: too much", *one) for one in (taught - examples).elements())
 
 
-def _check_scores(model: Any, rows: list[dict[str, Any]]) -> None:
+def _wrong_scores(model: Any, rows: list[dict[str, Any]]) -> Iterator[Wrong]:
     for row in rows:
         score = model.predict_proba_one(_named(row["x"]))[True]
-        assert row["raw_fraud"] == score, ("I5 score", row["event_id"], row["raw_fraud"], score)
+        if row["raw_fraud"] != score:
+            yield "I5 score", row["event_id"], row["raw_fraud"], score
 
 
 def _named(x: list[float]) -> dict[str, float]:

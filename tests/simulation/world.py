@@ -54,18 +54,25 @@ def spec() -> FeatureSpec:
     return compile_features(config(8))
 
 
-def items(draw: random.Random, partitions: int, count: int) -> list[Item]:
-    """Return records in the order in which they come."""
+def items(
+    draw: random.Random,
+    partitions: int,
+    count: int,
+    cards: int = 6,
+    terminals: int = 3,
+    step_ms: int = HOUR_MS // 3,
+) -> list[Item]:
+    """Return records in the order in which they come; ``step_ms`` is from event to event."""
     made: list[tuple[float, Item]] = []
     ids: dict[str, list[str]] = {}
     for i in range(count):
-        card, at = f"c{draw.randrange(6)}", START_MS + i * HOUR_MS // 3
+        card, at = f"c{draw.randrange(cards)}", START_MS + i * step_ms
         id_ = f"e{i}"
         if ids.get(card) and draw.random() < 0.05:
             id_ = draw.choice(ids[card])
         ids.setdefault(card, []).append(id_)
         event = {
-            "id": id_, "card": card, "terminal": f"t{draw.randrange(3)}",
+            "id": id_, "card": card, "terminal": f"t{draw.randrange(terminals)}",
             "at": at - draw.randrange(2 * HOUR_MS), "amount": draw.randrange(1, 90_000) / 100,
         }  # fmt: skip
         value = b"{broken" if draw.random() < 0.04 else msgspec.json.encode(event)
