@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from hypothesis import settings
@@ -118,9 +118,9 @@ def tables_of(spec: FeatureSpec, entities_max: int = 1_000_000) -> FeatureTables
 
 def call_dirty(tables: FeatureTables, keys: Sequence[tuple[str, str]]) -> None:
     """Have the next `take_dirty` pack these entities as if they had changed."""
-    for name, id_ in keys:
-        table: Any = tables._kept[name]
-        table._rows.dirty[table._slots[id_]] = True
+    for name, table in tables._kept.items():
+        ids, kept = [id_ for part, id_ in keys if part == name], cast(Any, table)
+        kept._rows.dirty[kept._slots.find(ids)] = True
 
 
 def step(

@@ -22,13 +22,15 @@ from hashlib import sha256
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
+from llvmlite import ir
 from numba import _dynfunc, njit
-from numba.core import config, types
+from numba.core import cgutils, config, types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.dispatcher import Dispatcher
 from numba.core.typed_passes import NativeLowering
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -50,6 +52,32 @@ def outlined(function: F) -> F:
 def allocating(function: F) -> F:
     """Return a function that kernels call and that may make arrays, or sort one."""
     return _ingredient(function, forceinline=False, counts=True)
+
+
+@intrinsic
+def _prefetch(_typing: Any, array: Any, item: Any) -> Any:  # Any: numba's own types
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.bitcast(builder.gep(made.data, [arguments[1]]), cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(fetch, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+def _no_prefetch(array: Any, item: Any) -> None:
+    """Do nothing: plain Python has no cache lines."""
+
+
+prefetch: Any = _no_prefetch if config.DISABLE_JIT else _prefetch
+"""Ask, in a kernel, for the cache line of an item of a contiguous array, counted flat.
+
+It returns at once. To wait for a line that is in no cache takes 0.1 us, half of the time of an
+event; asked for some events ahead, it is there when it is read.
+"""
 
 
 def kernel(function: F) -> F:

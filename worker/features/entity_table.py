@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from itertools import repeat
+from collections.abc import Mapping
 
 import numpy as np
 
 from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.blob import BlobCodec
+from worker.features.index import Index
 from worker.features.kernels import fold_of
 from worker.features.label_view import entity_of
 from worker.features.plan import make_plan
@@ -53,7 +53,7 @@ class Table:
         self._columns = np.array(entity.columns, np.int64)
         self._empty = [AGGREGATIONS[view[c].aggregation].empty for c in entity.columns]
         self._width = len(spec.event_view)
-        self._slots: dict[str, int] = {}
+        self._slots = Index(bytes.fromhex(spec.state_hash)[:16])
         self._ids: list[str] = [""] * _SLOTS_FIRST
         self._free = list(range(_SLOTS_FIRST - 1, -1, -1))
         self._used = np.zeros(_SLOTS_FIRST, np.int64)  # number of the batch that used a slot last
@@ -66,14 +66,15 @@ class Table:
         return len(self._sources)
 
     def missing(self, ids: list[str]) -> list[str]:
-        return [id_ for id_ in dict.fromkeys(ids) if id_ and id_ not in self._slots]
+        unknown = np.flatnonzero(self._slots.find(ids) < 0).tolist()
+        return list(dict.fromkeys(id_ for i in unknown if (id_ := ids[i])))
 
     def check(self, part: Mapping[str, bytes | None]) -> None:
         self._codec.check([blob for blob in part.values() if blob is not None])
 
     def load(self, part: Mapping[str, bytes | None]) -> None:
-        new = {id_: blob for id_, blob in part.items() if id_ not in self._slots}
-        places = self._places_for(new)
+        new = {id_: part[id_] for id_ in self.missing(list(part))}
+        places = self._places_for(list(new))
         stored = [blob for blob in new.values() if blob is not None]
         if stored:
             self._rows = with_free_tiles(self._plan, self._rows, len(stored))
@@ -84,8 +85,7 @@ class Table:
         """Take the present states of entities, which are not here, from another table."""
         self._rows = with_free_tiles(self._plan, self._rows, len(ids))
         places = self._places_for(ids)
-        these = np.array([other._slots[id_] for id_ in ids], np.int64)
-        copy_slots(self._plan, other._rows, these, self._rows, places)
+        copy_slots(self._plan, other._rows, other._slots.find(ids), self._rows, places)
 
     def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> Int64:
         """Fold events and read them into rows of X; return the now at which each was read."""
@@ -113,25 +113,22 @@ class Table:
 
     def clear(self) -> None:
         """Forget every entity, whatever the store has of it."""
-        slots = list(self._slots.values())
-        clear_slots(self._plan, self._rows, np.array(slots, np.int64))
-        self._free += reversed(slots)
+        slots = self._slots.slots()
+        clear_slots(self._plan, self._rows, slots)
+        self._free += slots[::-1].tolist()
         self._slots.clear()
         self.dirty_count = 0
 
     def _use(self, ids: list[str]) -> Int64:
         """Return the slots of entities that are here, -1 where an event has none."""
-        if not self._optional or all(ids):
-            slots = np.array(list(map(self._slots.__getitem__, ids)), np.int64)
-        else:
-            slots = np.array([self._slots[id_] if id_ else -1 for id_ in ids], np.int64)
-        self._batch += 1
-        self._used[slots[slots >= 0]] = self._batch
+        slots = self._here(ids)
+        none = int(np.count_nonzero(slots < 0))
+        assert none == 0 or (self._optional and none == ids.count("")), "an entity is not loaded"
         return slots
 
     def _here(self, ids: list[str]) -> Int64:
         """Return the slots of entities, -1 for those that are not here."""
-        slots = np.fromiter(map(self._slots.get, ids, repeat(-1)), np.int64, len(ids))
+        slots = self._slots.find(ids)
         self._batch += 1
         self._used[slots[slots >= 0]] = self._batch
         return slots
@@ -172,25 +169,26 @@ class Table:
         if len(self._slots) <= self._entities_max:
             return
         excess = len(self._slots) - int(self._entities_max * _EVICT_TO)
-        slots = np.array(list(self._slots.values()), np.int64)
+        slots = self._slots.slots()
         clean = slots[~self._rows.dirty[slots]]
         oldest = clean[np.lexsort((clean, self._used[clean]))][:excess]
         clear_slots(self._plan, self._rows, oldest)
-        for slot in oldest.tolist():
-            del self._slots[self._ids[slot]]
+        places = oldest.tolist()
+        self._slots.remove([self._ids[slot] for slot in places])
+        for slot in places:
             self._ids[slot] = ""
-            self._free.append(slot)
+        self._free += places
 
-    def _places_for(self, ids: Collection[str]) -> Int64:
+    def _places_for(self, ids: list[str]) -> Int64:
         """Return a new slot for each id."""
         self._make_room(len(ids))
         left = len(self._free) - len(ids)
         places = self._free[left:][::-1]
         del self._free[left:]
-        self._slots.update(zip(ids, places, strict=True))
         for id_, slot in zip(ids, places, strict=True):
             self._ids[slot] = id_
         slots = np.array(places, np.int64)
+        self._slots.add(ids, slots)
         self._used[slots] = self._batch
         return slots
 
