@@ -13,6 +13,8 @@ from river import anomaly, linear_model
 from tests.models.declared import NAMES, every_preset
 from worker.contracts.settings import ModelSettings
 from worker.errors import StateLostError
+from worker.models.attribution import forked
+from worker.models.batch import Batch
 from worker.models.catalogue import build_model_set
 from worker.models.plain import pack, unpack
 from worker.models.structure import allowed, from_plain, to_plain
@@ -40,10 +42,15 @@ def build(name: str) -> ModelSet:
 
 
 def teach(models: ModelSet, seed: int, n: int = 300) -> np.ndarray:
+    b = batch_of(models, seed, n)
+    return models.score_learn(b.X, b.learn_x, b.learn_y, b.learn_weight, b.learn_before)
+
+
+def batch_of(models: ModelSet, seed: int, n: int = 300) -> Batch:
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, 3)) * [1.0, 100.0, 0.01]
     y = (X[:, 0] > 0.5).astype(np.int8) if models.learns_from_labels else np.full(n, -1, np.int8)
-    return models.score_learn(X, X, y, np.ones(n), np.arange(1, n + 1))
+    return Batch(NAMES, X, X, y, np.ones(n), np.arange(1, n + 1))
 
 
 @pytest.mark.parametrize("name", DECLARED)
@@ -67,6 +74,26 @@ def test_a_model_that_learned_nothing_can_be_restored_too(name: str) -> None:
     used.restore(unpack(pack(fresh.to_state())))
     assert used.state_hash() == build(name).state_hash()
     assert teach(used, 2).tobytes() == teach(build(name), 2).tobytes()
+
+
+@pytest.mark.parametrize("n", [0, 20, 300])
+@pytest.mark.parametrize("name", every_preset())
+def test_a_fork_learns_on_its_own(name: str, n: int) -> None:
+    """Before, in and after the warm-up: what a copy learns leaves the model as it was, and both
+    go on alike.
+    """
+    models = build(name)
+    if n:
+        teach(models, 1, n)
+    before, other = models.state_hash(), build(name)
+    other.restore(unpack(pack(models.to_state())))
+    copied = forked(models["m"])
+    batch = batch_of(models, 2)
+    scores = copied.score_learn(batch)
+    assert models.state_hash() == before
+    assert models["m"].score_learn(batch).tobytes() == scores.tobytes()
+    assert models["m"].state_hash() == copied.state_hash()
+    assert teach(other, 2).tobytes() == scores.reshape(300, -1).tobytes()
 
 
 @pytest.mark.parametrize("name", DECLARED)

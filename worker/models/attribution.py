@@ -52,7 +52,7 @@ class Attribution:
         self._entry: Entry = models.champion_entry
         self._column, self._rate = models.champion, float(models.rates[models.champion])
         self._is_inline = is_inline
-        self._model = _fork(self._entry.model) if is_inline else self._entry.model
+        self._model = forked(self._entry.model) if is_inline else self._entry.model
 
     @property
     def measure(self) -> Measure:
@@ -139,5 +139,6 @@ class Attribution:
         return self._model.score_learn(batch).reshape(len(X), -1)[:, 0]
 
 
-def _fork(model: Model) -> Model:
+def forked(model: Model) -> Model:
+    """Return a copy of a model that learns on its own."""
     return model.fork() if isinstance(model, Forking) else copy.deepcopy(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -45,6 +46,12 @@ class BinTable:
             run(chosen[:done], slice(0, start), before[:done])
             self._keep(batch.learn_x[chosen[:left]])
         run(chosen[done:], slice(start, count), before[done:] - start)
+
+    def copy(self) -> BinTable:
+        """Return one that learns on its own; the examples that are kept never change."""
+        other = copy.copy(self)
+        other.edges, other._blocks = self.edges.copy(), list(self._blocks)
+        return other
 
     def to_state(self) -> State:
         """Return edges and warm-up as plain values."""

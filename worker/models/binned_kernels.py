@@ -16,13 +16,11 @@ from worker.models import compiled as compiling
 from worker.models import linear_kernels
 from worker.models.compiled import compiled
 from worker.models.linear_kernels import (
-    EPSILON,
-    HALF,
     INTERCEPT_RATE,
-    RATE,
     TWO,
     loss_gradient,
     sigmoid,
+    step_adagrad,
 )
 
 SOURCES = (compiling, linear_kernels)
@@ -79,9 +77,7 @@ def _learn(
         if ranks[p] == 0:
             counters[TOUCHED] += 1
             ranks[p] = counters[TOUCHED]
-        squares[p] += square
-        root = math.pow(squares[p] + constants[EPSILON], constants[HALF])
-        weights[p] -= constants[RATE] / root * slope
+        step_adagrad(p, slope, square, squares, weights, constants)
 
 
 def _make_score_learn(sources: str) -> Callable[..., None]:

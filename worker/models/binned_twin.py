@@ -14,18 +14,17 @@ from worker.models import binned_kernels as kernels
 from worker.models.batch import Batch
 from worker.models.bin_table import BinTable, fits
 from worker.models.bins import LearnedBins, bin_name, cross_name, edges_max
-from worker.models.canonical import state_hash
 from worker.models.contributions import differences
 from worker.models.linear_twin import constants_of, is_plain
-from worker.models.plain import State, fit, reading
+from worker.models.plain import State, fit
 from worker.models.reasons import Measure
-from worker.models.versioned import Counts
+from worker.models.twin import CompiledTwin
 
 WEIGHTS_MAX = 1 << 24
 """Largest table that gets a twin: 24 bytes a weight."""
 
 
-class BinnedTwin:
+class BinnedTwin(CompiledTwin):
     """`LearnedBins | LogisticRegression(AdaGrad)` over flat arrays, bit-identical to River 0.26.
 
     Made by `twins.twin_of`. Cost for 90 features: about 4 µs to score, 5 µs to learn.
@@ -38,11 +37,12 @@ class BinnedTwin:
         The features of every row, in order.
     """
 
-    heads: tuple[str, ...] = ()
+    kind = "binned_twin"
+    learned = ("_table", "_weights", "_squares", "_ranks", "_intercept", "_counters")
     measure: Measure = "log_odds"
 
     def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
-        self.counts = Counts()
+        super().__init__()
         self._template = copy.deepcopy(pipeline)
         self._names = names
         bins, model = self._template.steps.values()
@@ -59,23 +59,14 @@ class BinnedTwin:
         self._counters = np.array([model.optimizer.n_iterations, 0], np.int64)
         self._read_weights(model)
 
-    @property
-    def learns_from_labels(self) -> bool:
-        """Return True: it is a classifier."""
-        return True
-
     def score_learn(self, batch: Batch) -> Float64:
         """Return the probability of class 1 of each event, learning in between."""
-        chosen, skipped = batch.examples(labelled=True)
-        self.counts.skipped_examples += skipped
+        chosen = self.examples(batch)
         scores = np.empty(len(batch.X))
         self._table.in_parts(
             batch, chosen, lambda some, part, before: self._run(batch, some, part, before, scores)
         )
-        failed = ~np.isfinite(scores)
-        self.counts.failed_scores += int(failed.sum())
-        scores[failed] = 0.0
-        return scores
+        return self.served(scores)
 
     def contributions(self, x: Float64, usual: Float64) -> Float64:
         """Return what the weights of each feature's bin are above its usual bin's, in log odds; a
@@ -83,15 +74,11 @@ class BinnedTwin:
         """
         return differences(self._log_odds, x, usual)
 
-    def state_hash(self) -> str:
-        """Return a hash of everything learned; the same for any history of scoring."""
-        return state_hash(self.to_state())
-
     def to_state(self) -> State:
         """Return what was learned: edges, the weights that were touched, in order; the warm-up."""
         places = self._places()
         return {
-            "kind": "binned_twin",
+            "kind": self.kind,
             **self._table.to_state(),
             "places": places,
             "weights": self._weights[places],
@@ -101,19 +88,18 @@ class BinnedTwin:
             "constants": self._constants.copy(),
         }
 
-    def restore(self, state: State) -> None:
-        """Take what `to_state` gave, in a twin that was built from the same settings."""
-        with reading("binned_twin", state):
-            assert np.array_equal(state["constants"], self._constants)
-            self._table.restore(state)
-            fit(state["intercept"], self._intercept)
-            places = state["places"]
-            assert not len(places) or (places.min() >= 0 and places.max() < len(self._ranks))
-            for array in (self._weights, self._squares, self._ranks):
-                array[:] = 0
-            self._weights[places], self._squares[places] = state["weights"], state["squares"]
-            self._ranks[places] = np.arange(1, len(places) + 1)
-            self._counters[:] = [state["steps"], len(places)]
+    def take(self, state: State) -> None:
+        """Take a state of this kind."""
+        assert np.array_equal(state["constants"], self._constants)
+        self._table.restore(state)
+        fit(state["intercept"], self._intercept)
+        places = state["places"]
+        assert not len(places) or (places.min() >= 0 and places.max() < len(self._ranks))
+        for array in (self._weights, self._squares, self._ranks):
+            array[:] = 0
+        self._weights[places], self._squares[places] = state["weights"], state["squares"]
+        self._ranks[places] = np.arange(1, len(places) + 1)
+        self._counters[:] = [state["steps"], len(places)]
 
     def to_river(self) -> Any:
         """Return a River pipeline that goes on exactly where this twin is; the twin stays."""

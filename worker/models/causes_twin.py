@@ -12,11 +12,10 @@ from worker.models import causes_kernels as kernels
 from worker.models.batch import Batch
 from worker.models.bin_table import BinTable, fits
 from worker.models.bins import bin_name, edges_max
-from worker.models.canonical import state_hash
 from worker.models.causes import Causes
 from worker.models.compiled import ABSOLUTE_MAX
-from worker.models.plain import State, fit, reading
-from worker.models.versioned import Counts
+from worker.models.plain import State, fit
+from worker.models.twin import CompiledTwin
 
 WEIGHTS_MAX = 1 << 24
 """Largest table that gets a twin: 16 bytes a weight."""
@@ -24,7 +23,7 @@ WEIGHTS_MAX = 1 << 24
 _NO_CROSSES = np.empty((0, 2), np.int64)
 
 
-class CausesTwin:
+class CausesTwin(CompiledTwin):
     """`Causes` over flat arrays, bit-identical to it. Its heads are raw scores of their own.
 
     Made by `twins.twin_of`. Cost for two heads of 15 features: about 1 µs to score and to learn.
@@ -37,8 +36,11 @@ class CausesTwin:
         The features of every row, in order.
     """
 
+    kind = "causes_twin"
+    learned = ("_table", "_weights", "_squares", "_intercepts")
+
     def __init__(self, model: Causes, names: tuple[str, ...]) -> None:
-        self.counts = Counts()
+        super().__init__()
         self._template = copy.deepcopy(model)
         self._names = names
         self._table = BinTable(model.bins, names)
@@ -62,32 +64,19 @@ class CausesTwin:
         """Return the names of the heads, whose scores follow the model's own."""
         return tuple(self._template.heads)
 
-    @property
-    def learns_from_labels(self) -> bool:
-        """Return True: it is a classifier."""
-        return True
-
     def score_learn(self, batch: Batch) -> Float64:
         """Return (n, 1 + heads): the probability of any cause, then of each; learning between."""
-        chosen, skipped = batch.examples(labelled=True)
-        self.counts.skipped_examples += skipped
+        chosen = self.examples(batch)
         scores = np.empty((len(batch.X), 1 + len(self.heads)))
         self._table.in_parts(
             batch, chosen, lambda some, part, before: self._run(batch, some, part, before, scores)
         )
-        failed = ~np.isfinite(scores[:, 0])
-        self.counts.failed_scores += int(failed.sum())
-        scores[failed] = 0.0
-        return scores
-
-    def state_hash(self) -> str:
-        """Return a hash of everything learned; the same for any history of scoring."""
-        return state_hash(self.to_state())
+        return self.served(scores)
 
     def to_state(self) -> State:
         """Return what was learned: edges, the warm-up, weights and squares of every head."""
         return {
-            "kind": "causes_twin",
+            "kind": self.kind,
             **self._table.to_state(),
             "weights": self._weights.copy(),
             "squares": self._squares.copy(),
@@ -95,14 +84,13 @@ class CausesTwin:
             "constants": self._constants.copy(),
         }
 
-    def restore(self, state: State) -> None:
-        """Take what `to_state` gave, in a twin that was built from the same settings."""
-        with reading("causes_twin", state):
-            assert np.array_equal(state["constants"], self._constants)
-            self._table.restore(state)
-            fit(state["weights"], self._weights)
-            fit(state["squares"], self._squares)
-            fit(state["intercepts"], self._intercepts)
+    def take(self, state: State) -> None:
+        """Take a state of this kind."""
+        assert np.array_equal(state["constants"], self._constants)
+        self._table.restore(state)
+        fit(state["weights"], self._weights)
+        fit(state["squares"], self._squares)
+        fit(state["intercepts"], self._intercepts)
 
     def to_river(self) -> Any:
         """Return an estimator that goes on exactly where this twin is; the twin stays."""

@@ -11,9 +11,8 @@ from river import base
 from worker.contracts.records import Bool, Float64, Int64
 from worker.models import distance_kernels as kernels
 from worker.models.batch import Batch
-from worker.models.canonical import state_hash
-from worker.models.plain import State, fit, reading
-from worker.models.versioned import Counts
+from worker.models.plain import State, fit
+from worker.models.twin import CompiledTwin
 
 FEATURES_MAX = 1_000
 
@@ -89,6 +88,10 @@ class RobustDistance(base.AnomalyDetector):
         a["places"][kernels.Z :] = 0.0  # scratch is no part of the state
         return scores
 
+    def copy(self) -> RobustDistance:
+        """Return one that learns on its own."""
+        return copy.deepcopy(self)
+
     def _run(self, X: Float64, learn_X: Float64) -> Float64:
         return self.run(X, np.ones(len(X), np.bool_), learn_X, np.zeros(len(learn_X), np.int64))
 
@@ -96,7 +99,7 @@ class RobustDistance(base.AnomalyDetector):
         return np.array([[x[name] for name in self.names]], np.float64)
 
 
-class DistanceTwin:
+class DistanceTwin(CompiledTwin):
     """`RobustDistance` over whole batches: the same machine code, called once.
 
     Parameters
@@ -107,52 +110,39 @@ class DistanceTwin:
         The features of every row, in order.
     """
 
-    heads: tuple[str, ...] = ()
+    kind = "distance_twin"
+    learned = ("_model",)
+    learns_from_labels = False
 
     def __init__(self, model: RobustDistance, names: tuple[str, ...]) -> None:
-        self.counts = Counts()
+        super().__init__()
         self._model = copy.deepcopy(model)
         if not self._model.names:
             self._model.begin(list(names))
 
-    @property
-    def learns_from_labels(self) -> bool:
-        """Return False: it learns every observed event."""
-        return False
-
     def score_learn(self, batch: Batch) -> Float64:
         """Return the distance of each event, learning in between."""
-        chosen, skipped = batch.examples(labelled=False)
-        self.counts.skipped_examples += skipped
-        self.counts.unweighted_examples += int((batch.learn_weight[chosen] != 1.0).sum())
+        chosen = self.examples(batch)
         X, learn_x = np.ascontiguousarray(batch.X), np.ascontiguousarray(batch.learn_x[chosen])
         scores = self._model.run(X, batch.scorable, learn_x, batch.learn_before[chosen])
-        failed = ~np.isfinite(scores)
-        self.counts.failed_scores += int(failed.sum())
-        scores[failed] = 0.0
-        return scores
-
-    def state_hash(self) -> str:
-        """Return a hash of everything learned; the same for any history of scoring."""
-        return state_hash(self.to_state())
+        return self.served(scores)
 
     def to_state(self) -> State:
         """Return what was learned; the warm-up's examples while it lasts."""
         copies = {name: array.copy() for name, array in self._model.arrays.items()}
         if copies["counters"][kernels.IS_STARTED]:
             copies["kept"] = copies["kept"][:0]
-        return {"kind": "distance_twin", **copies}
+        return {"kind": self.kind, **copies}
 
-    def restore(self, state: State) -> None:
-        """Take what `to_state` gave, in a twin that was built from the same settings."""
-        with reading("distance_twin", state):
-            arrays = self._model.arrays
-            count, is_started = state["counters"].tolist()
-            assert count >= 0 and (is_started or count < len(arrays["kept"]))
-            kept = np.zeros_like(arrays["kept"]) if is_started else state["kept"]
-            for name, value in {**state, "kept": kept}.items():
-                if name != "kind":
-                    fit(value, arrays[name])
+    def take(self, state: State) -> None:
+        """Take a state of this kind."""
+        arrays = self._model.arrays
+        count, is_started = state["counters"].tolist()
+        assert count >= 0 and (is_started or count < len(arrays["kept"]))
+        kept = np.zeros_like(arrays["kept"]) if is_started else state["kept"]
+        for name, value in {**state, "kept": kept}.items():
+            if name != "kind":
+                fit(value, arrays[name])
 
     def to_river(self) -> RobustDistance:
         """Return an estimator that goes on exactly where this twin is; the twin stays."""

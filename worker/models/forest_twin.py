@@ -14,11 +14,10 @@ from river.tree import padded
 from worker.contracts.records import Float64
 from worker.models import forest_kernels as kernels
 from worker.models.batch import Batch
-from worker.models.canonical import state_hash
 from worker.models.contributions import of_half_spaces
-from worker.models.plain import State, fit, reading
+from worker.models.plain import State, fit
 from worker.models.reasons import Measure
-from worker.models.versioned import Counts
+from worker.models.twin import CompiledTwin
 
 _BRANCH: Any = padded.PaddedBranch  # Any: their constructors have no types
 _LEAF: Any = padded.PaddedLeaf
@@ -27,7 +26,7 @@ NODES_MAX = 1 << 26
 """Largest forest that gets a twin: 16 bytes a node."""
 
 
-class ForestTwin:
+class ForestTwin(CompiledTwin):
     """`MinMaxScaler | HalfSpaceTrees` over flat arrays, bit-identical to River 0.26.
 
     Made by `twins.twin_of`. The trees are drawn at the first example, from the same generator in
@@ -41,11 +40,13 @@ class ForestTwin:
         The features of every row, in order.
     """
 
-    heads: tuple[str, ...] = ()
+    kind = "forest_twin"
+    learned = ("_ranges", "_counters", "_whole")
+    learns_from_labels = False
     measure: Measure = "score"
 
     def __init__(self, pipeline: Any, names: tuple[str, ...]) -> None:
-        self.counts = Counts()
+        super().__init__()
         self._template = copy.deepcopy(pipeline)
         self._names = names
         scaler, forest = self._template.steps.values()
@@ -63,16 +64,9 @@ class ForestTwin:
             self._keep_splits()
         forest.trees, forest._tree_nodes = [], []
 
-    @property
-    def learns_from_labels(self) -> bool:
-        """Return False: it learns every observed event."""
-        return False
-
     def score_learn(self, batch: Batch) -> Float64:
         """Return the anomaly score of each event, learning in between, in one kernel."""
-        chosen, skipped = batch.examples(labelled=False)
-        self.counts.skipped_examples += skipped
-        self.counts.unweighted_examples += int((batch.learn_weight[chosen] != 1.0).sum())
+        chosen = self.examples(batch)
         if len(chosen) and not self._is_grown:
             self._grow()
         scores = np.empty(len(batch.X))
@@ -83,10 +77,7 @@ class ForestTwin:
             self._window_size, np.empty((kernels.ROWS, len(self._names))),
             np.empty((5, kernels.ROWS), np.int64), scores,
         )  # fmt: skip
-        failed = ~np.isfinite(scores)
-        self.counts.failed_scores += int(failed.sum())
-        scores[failed] = 0.0
-        return scores
+        return self.served(scores)
 
     def contributions(self, x: Float64, usual: Float64) -> Float64:
         """Return the Shapley values of the features in the score, beside a usual event."""
@@ -113,16 +104,9 @@ class ForestTwin:
         """Return a copy that learns on its own, with counts of its own."""
         if not self._is_grown:
             return copy.deepcopy(self)
-        other = copy.copy(self)  # the template's generator has drawn all it ever will
-        other.counts = Counts()
-        other._ranges, other._counters = self._ranges.copy(), self._counters.copy()
-        other._whole = self._whole.copy()
+        other = super().fork()  # the template's generator has drawn all it ever will
         other._nodes = other._whole.view(np.float64)
         return other
-
-    def state_hash(self) -> str:
-        """Return a hash of everything learned; the same for any history of scoring."""
-        return state_hash(self.to_state())
 
     def to_state(self) -> State:
         """Return what was learned: splits of inner nodes, and the masses that are not zero.
@@ -136,7 +120,7 @@ class ForestTwin:
         count = kernels.masses(self._whole, self._n_trees, window, places, masses)
         version, words, _ = self._forest.rng.getstate()
         return {
-            "kind": "forest_twin",
+            "kind": self.kind,
             "ranges": self._ranges.copy(),
             "feature": self._splits[0],
             "threshold": self._splits[1],
@@ -147,23 +131,22 @@ class ForestTwin:
             "random": [version, np.array(words, np.uint32)],
         }
 
-    def restore(self, state: State) -> None:
-        """Take what `to_state` gave, in a twin that was built from the same settings."""
-        with reading("forest_twin", state):
-            fit(state["ranges"], self._ranges)
-            places, feature, threshold = state["places"], state["feature"], state["threshold"]
-            assert not len(places) or (places.min() >= 0 and places.max() < len(self._whole))
-            self._allocate()
-            if feature.size:
-                assert feature.max() < len(self._names)
-                fit(feature, self._inner(self._whole, kernels.FEATURE))
-                fit(threshold, self._inner(self._nodes, kernels.THRESHOLD))
-                self._splits = feature, threshold
-            self._whole[places[:, None], [kernels.RECENT, kernels.REFERENCE]] = state["masses"]
-            version, words = state["random"]
-            self._forest.rng.setstate((version, tuple(words.tolist()), None))
-            counter, is_first = state["counter"], state["is_first_window"]
-            self._counters[:] = [counter, is_first, counter > 0 or not is_first, 0]
+    def take(self, state: State) -> None:
+        """Take a state of this kind."""
+        fit(state["ranges"], self._ranges)
+        places, feature, threshold = state["places"], state["feature"], state["threshold"]
+        assert not len(places) or (places.min() >= 0 and places.max() < len(self._whole))
+        self._allocate()
+        if feature.size:
+            assert feature.max() < len(self._names)
+            fit(feature, self._inner(self._whole, kernels.FEATURE))
+            fit(threshold, self._inner(self._nodes, kernels.THRESHOLD))
+            self._splits = feature, threshold
+        self._whole[places[:, None], [kernels.RECENT, kernels.REFERENCE]] = state["masses"]
+        version, words = state["random"]
+        self._forest.rng.setstate((version, tuple(words.tolist()), None))
+        counter, is_first = state["counter"], state["is_first_window"]
+        self._counters[:] = [counter, is_first, counter > 0 or not is_first, 0]
 
     def to_river(self) -> Any:
         """Return a River pipeline that goes on exactly where this twin is; the twin stays."""

@@ -93,13 +93,12 @@ def loss_gradient(positive: bool, logit: float, weight: float, constants: Float6
 
 
 @compiled
-def _step_adagrad(gradient: Float64, rate: float, features: Float64, c: Float64) -> None:
-    """Move the weights by River's AdaGrad."""
-    squares, weights = features[MOMENT_2], features[WEIGHT]
-    for i in range(gradient.shape[0]):
-        g = gradient[i]
-        squares[i] += math.pow(g, c[TWO])
-        weights[i] -= rate / math.pow(squares[i] + c[EPSILON], c[HALF]) * g
+def step_adagrad(
+    i: int, gradient: float, square: float, squares: Float64, weights: Float64, c: Float64
+) -> None:
+    """Move weight i by River's AdaGrad; ``square`` is the gradient's, by libm's ``pow``."""
+    squares[i] += square
+    weights[i] -= c[RATE] / math.pow(squares[i] + c[EPSILON], c[HALF]) * gradient
 
 
 @compiled
@@ -129,7 +128,9 @@ def _step(z: Float64, slope: float, features: Float64, optimizer: int, c: Float6
         for i in range(z.shape[0]):
             features[WEIGHT, i] -= rate * z[i]
     elif optimizer == ADAGRAD:
-        _step_adagrad(z, rate, features, c)
+        squares, weights = features[MOMENT_2], features[WEIGHT]
+        for i in range(z.shape[0]):
+            step_adagrad(i, z[i], math.pow(z[i], c[TWO]), squares, weights, c)
     else:
         _step_adam(z, rate, features, c)
 
