@@ -12,13 +12,13 @@ from typing import Protocol
 from worker.contracts.settings import Settings
 from worker.errors import StateDamagedError
 from worker.faults import fault
-from worker.features.blob import CRC_RESIDUE
-from worker.features.packing import CRC_LENGTH
 from worker.features.spec import FeatureSpec
 from worker.pending import EVENTS, PREFIX, QUEUE, TRUTHS
 from worker.shard import SHARD_KEY
 from worker.stores import Meta, StateStore, Write
 
+_CRC_LENGTH = 4
+_CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _DAY_MS = 86_400_000
 
 
@@ -143,18 +143,18 @@ class Checkpoint:
         """Add a checksum to what has none of its own, as blobs of entities do."""
         if value is None:
             return Write(key, None)
-        sealed = value + zlib.crc32(value).to_bytes(CRC_LENGTH, "little")
+        sealed = value + zlib.crc32(value).to_bytes(_CRC_LENGTH, "little")
         return Write(key, sealed, self._ttl_ms[key.partition(":")[0]])
 
     def _opened(self, key: str, value: bytes | None) -> bytes | None:
         if value is None or not _is_plain(key):
             return value
-        if zlib.crc32(value) != CRC_RESIDUE:
+        if zlib.crc32(value) != _CRC_RESIDUE:
             raise StateDamagedError(
                 f"store {self._space}", "bytes as they were written", "a wrong checksum",
                 "the worker rebuilds it from the log",
             )  # fmt: skip
-        return value[:-CRC_LENGTH]
+        return value[:-_CRC_LENGTH]
 
     def _settle(self) -> None:
         """Wait until what was taken is known to be in the store, writing it again if need be."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import zlib
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from tests.features.streams import UNHURRIED, Row, call_dirty, spec_of, step, st
 from tests.features.test_label_features import declared
 from tests.features.test_windows import SPECS
 from worker.errors import StateLostError
+from worker.features.checksum import HEADER_LENGTH, PREFIX_LENGTH
 from worker.features.spec import FeatureSpec
 
 DAY_MS = 86_400_000
@@ -25,6 +25,16 @@ def blob_of(spec: FeatureSpec, rows: list[Row]) -> bytes:
     tables = tables_of(spec)
     step(tables, rows)
     return next(blob for entity, _, blob in tables.take_dirty() if entity == "card")
+
+
+def checksum(body: bytes) -> bytes:
+    """Return the checksum of a body, by integers of Python."""
+    state, whole = len(body), len(body) // 8 * 8
+    words = [int.from_bytes(body[i : i + 8], "little") for i in range(0, whole, 8)]
+    for word in (*words, int.from_bytes(body[whole:], "big"), 0):
+        state = (state ^ word) * 0x9FB21C651E98DF25 % 2**64
+        state ^= state >> 32
+    return state.to_bytes(8, "little")
 
 
 def purchases(count: int, days: int) -> list[Row]:
@@ -100,10 +110,10 @@ def test_a_forged_blob_harms_no_other_entity(part: str) -> None:
     name, spec, blob = PARTS[part]
     keys = [(name, "before"), (name, "c"), (name, "after")]
     tables, refused = tables_of(spec, entities_max=0), 0
-    for i in range(20, len(blob) - 4):
+    for i in range(HEADER_LENGTH, len(blob)):
         for byte in (blob[i] ^ 0xFF, blob[i] ^ 0x01):
-            body = blob[:i] + bytes([byte]) + blob[i + 1 : -4]
-            forged = body + zlib.crc32(body).to_bytes(4, "little")
+            body = blob[HEADER_LENGTH:i] + bytes([byte]) + blob[i + 1 :]
+            forged = blob[:PREFIX_LENGTH] + checksum(body) + body
             try:
                 tables.load(keys, [blob, forged, blob])
             except StateLostError:
@@ -114,6 +124,14 @@ def test_a_forged_blob_harms_no_other_entity(part: str) -> None:
             assert (taken["before"], taken["after"]) == (blob, blob)
             tables.evict()
     assert refused > 0
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_blob_says_what_it_is_and_has_the_checksum_of_its_body(part: str) -> None:
+    """So that no other program has to guess."""
+    _, spec, blob = PARTS[part]
+    assert (blob[:3], blob[4:PREFIX_LENGTH].hex()) == (b"rw\3", spec.state_hash[:16])
+    assert blob[PREFIX_LENGTH:HEADER_LENGTH] == checksum(blob[HEADER_LENGTH:])
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 11, 20, 24, -4, -1])

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from tests.features import twin
-from worker.features import kernels, packing
+from worker.features import kernels, label_kernels, packing
 from worker.features.compiling import digest_of, kernel
 
 
@@ -26,7 +26,7 @@ def features_imported_by(module: ModuleType) -> set[str]:
     return {name for name in full if name.startswith("worker.features.")}
 
 
-@pytest.mark.parametrize("module", [kernels, packing])
+@pytest.mark.parametrize("module", [kernels, label_kernels, packing])
 def test_the_digest_covers_every_module_whose_code_is_compiled_in(module: ModuleType) -> None:
     """Helpers of helpers included; `state`, `plan` and `codes` give constants only."""
     covered = {source.__name__ for source in module.SOURCES}

@@ -1,17 +1,16 @@
 """Blobs: the state of one entity as bytes, compact, versioned and checked. Never a pickle.
 
-Layout: ``rw``, format version, number of the entity type, first 8 bytes of the state hash, the
-position that is applied (8 bytes, reserved); the body; CRC-32 of all before. The body is made of
-varints (seven bits a byte, small ones first; signed numbers zigzag): now, now − newest time in
-tiles + 1 (0 without tiles), number of events; of each event, oldest first, the time since the one
-before, its recorded values (one more, and 0 for none, where one may be missing; hashes as 8 bytes),
-8 bytes of id hash; the registers, 8 bytes each; per tile set the number of tiles that a window can
-still reach and that are not empty, and each of these.
+Layout: ``rw``, format version, number of the entity type, first 8 bytes of the state hash, 8 bytes
+of checksum of the body (`worker.features.checksum`); the body. The body is made of varints (seven
+bits a byte, small ones first; signed numbers zigzag): now, now − newest time in tiles + 1 (0
+without tiles), number of events; of each event, oldest first, the time since the one before, its
+recorded values (one more, and 0 for none, where one may be missing; hashes as 8 bytes), 8 bytes of
+id hash; the registers, 8 bytes each; per tile set the number of tiles that a window can still reach
+and that are not empty, and each of these.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
@@ -19,15 +18,14 @@ import numpy as np
 
 from worker.contracts.records import Int64
 from worker.errors import StateDamagedError
-from worker.features.packing import CRC_LENGTH, VARINT_MAX, pack, unpack
+from worker.features.checksum import PREFIX_LENGTH, Bytes, are_whole
+from worker.features.packing import VARINT_MAX, pack, unpack
 from worker.features.plan import RECORD_LENGTH, TILES_ROW, Plan
 from worker.features.state import Rows
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAGIC = b"rw"
 
-_PREFIX_LENGTH = 12
-CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _CHUNK = 512  # slots packed at once: the buffer is sized for the worst case
 
 
@@ -47,7 +45,7 @@ class BlobCodec:
         self._where = f"stored state of a {entity}"
         version = bytes([FORMAT_VERSION, index])
         self._prefix = MAGIC + version + bytes.fromhex(state_hash)[:8]
-        self._header = np.frombuffer(self._prefix + bytes(8), np.uint8)
+        self._shared = np.frombuffer(self._prefix, np.uint8)
         self._buffer = np.empty(0, np.uint8)  # kept: new pages cost more than to pack into them
 
     def encode(self, rows: Rows, slots: Int64) -> list[bytes]:
@@ -65,14 +63,9 @@ class BlobCodec:
         StateDamagedError
             Drop the space and acquire the shard again: it is rebuilt from the log.
         """
-        # Sets are made without a step of Python for each blob.
-        if set(map(zlib.crc32, blobs)) <= {CRC_RESIDUE} and (
-            {blob[:_PREFIX_LENGTH] for blob in blobs} <= {self._prefix}
-        ):
+        if self._are_whole(blobs):
             return
-        for blob in blobs:
-            if zlib.crc32(blob) != CRC_RESIDUE or not blob.startswith(self._prefix):
-                raise self._refusal(blob)
+        raise self._refusal(next(blob for blob in blobs if not self._are_whole([blob])))
 
     def decode(self, rows: Rows, slots: Int64, blobs: Sequence[bytes]) -> None:
         """Fill empty slots from blobs that were checked. There must be a free tile row for each.
@@ -82,8 +75,7 @@ class BlobCodec:
         StateDamagedError
             As `check`; the slots hold nothing of use then.
         """
-        ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, len(blobs)))
-        data = np.frombuffer(b"".join(blobs), np.uint8)
+        data, ends = _joined(blobs)
         if not unpack(self._plan, rows, slots, data, ends):
             raise StateDamagedError(
                 self._where, "a packed state", "bytes that end too early or late"
@@ -98,20 +90,28 @@ class BlobCodec:
             self._buffer = np.empty(bound * len(slots), np.uint8)
         buffer = self._buffer
         ends = np.empty(len(slots), np.int64)
-        pack(plan, rows, slots, self._header, buffer, ends)
-        data, crc32, bounds = buffer[: ends[-1]].tobytes(), zlib.crc32, [0, *ends.tolist()]
-        return [
-            (whole := data[begin:end]) + crc32(whole).to_bytes(CRC_LENGTH, "little")
-            for begin, end in pairwise(bounds)
-        ]
+        pack(plan, rows, slots, self._shared, buffer, ends)
+        data, bounds = buffer[: ends[-1]].tobytes(), [0, *ends.tolist()]
+        return [data[begin:end] for begin, end in pairwise(bounds)]
+
+    def _are_whole(self, blobs: Collection[bytes]) -> bool:
+        return are_whole(*_joined(blobs), self._shared)
 
     def _refusal(self, blob: bytes) -> StateDamagedError:
         hint = "the worker rebuilds it from the log"
         if blob[:3] != self._prefix[:3]:
-            return StateDamagedError(self._where, "a blob of format 2", "other bytes", hint)
+            return StateDamagedError(
+                self._where, f"a blob of format {FORMAT_VERSION}", "other bytes", hint
+            )
         if not blob.startswith(self._prefix):
-            got = blob[4:_PREFIX_LENGTH].hex()
+            got = blob[4:PREFIX_LENGTH].hex()
             return StateDamagedError(self._where, f"state {self._prefix[4:].hex()}", got, hint)
         return StateDamagedError(
             self._where, "bytes as they were written", "a wrong checksum", hint
         )
+
+
+def _joined(blobs: Collection[bytes]) -> tuple[Bytes, Int64]:
+    """Return blobs as one array, and where each ends."""
+    ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, len(blobs)))
+    return np.frombuffer(b"".join(blobs), np.uint8), ends

@@ -73,7 +73,8 @@ class Table:
         self._codec.check([blob for blob in part.values() if blob is not None])
 
     def load(self, part: Mapping[str, bytes | None]) -> None:
-        new = {id_: part[id_] for id_ in self.missing(list(part))}
+        known = self._slots.find(list(part)) >= 0
+        new = part if not known.any() else {id_: part[id_] for id_ in self.missing(list(part))}
         places = self._places_for(list(new))
         stored = [blob for blob in new.values() if blob is not None]
         if stored:

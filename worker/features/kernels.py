@@ -13,6 +13,7 @@ from worker.features import (
     codes,
     compiling,
     elementary,
+    fetching,
     plan,
     reading,
     registering,
@@ -21,8 +22,9 @@ from worker.features import (
 )
 from worker.features.accumulators import add_event, clear
 from worker.features.codes import MISSING
-from worker.features.compiling import bare_kernel, digest_of, helper, prefetch
+from worker.features.compiling import bare_kernel, digest_of, helper
 from worker.features.expressions import logarithm
+from worker.features.fetching import fetch_ahead
 from worker.features.plan import (
     FORGET_MS,
     GROUPS_BEFORE,
@@ -43,12 +45,6 @@ from worker.features.registering import (
 )
 from worker.features.ringing import read_ring, zscore_of
 from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Rows
-
-AHEAD = 8
-"""Events ahead of the one that is folded, of which the rows are asked for."""
-
-LINE_ITEMS = 8
-"""Numbers in a cache line."""
 
 
 @helper
@@ -89,17 +85,6 @@ def _read_rare(
     read_registers(
         plan.register_ops, plan.register_scales, first, end, rows.registers, slot, now, X, e
     )
-
-
-@helper
-def _fetch(rows: Rows, slot: int) -> None:
-    """Ask for what is kept of an entity, but its tiles."""
-    prefetch(rows.meta, slot * rows.meta.shape[1])
-    prefetch(rows.dirty, slot)
-    prefetch(rows.registers, slot * rows.registers.shape[1])
-    size = rows.ring.shape[1] * rows.ring.shape[2]
-    for item in range(slot * size, (slot + 1) * size + LINE_ITEMS - 1, LINE_ITEMS):
-        prefetch(rows.ring, item)
 
 
 @helper
@@ -219,8 +204,8 @@ def _tile(plan: Plan, rows: Rows, slot: int, t: int, now: int) -> None:
 
 
 SOURCES = (
-    accumulators, codes, compiling, elementary, logarithm, plan, reading, registering, ringing,
-    state,
+    accumulators, codes, compiling, elementary, fetching, logarithm, plan, reading, registering,
+    ringing, state,
 )  # fmt: skip
 """The modules whose helpers and constants are in these kernels, other than this one."""
 
@@ -243,8 +228,7 @@ def _make_fold(rare: bool, sources: str) -> Callable[..., int]:
         sources  # noqa: B018  # see worker.features.compiling
         meta, newly_dirty = rows.meta, 0
         for e in range(len(slots)):
-            if e + AHEAD < len(slots) and slots[e + AHEAD] >= 0:
-                _fetch(rows, slots[e + AHEAD])
+            fetch_ahead(plan, rows, slots, time_ms, e)
             slot, t = slots[e], time_ms[e]
             if slot < 0 or duplicate[e]:
                 continue

@@ -17,6 +17,7 @@ from worker.features import kernels, label_plan, label_reading
 from worker.features.accumulators import accumulate, clear, high_square
 from worker.features.codes import MISSING, PLACE_COUNT
 from worker.features.compiling import bare_kernel, digest_of, helper
+from worker.features.fetching import fetch_ahead
 from worker.features.kernels import divide
 from worker.features.label_plan import LabelPlan, Truths
 from worker.features.label_reading import read_runs, read_times
@@ -154,7 +155,9 @@ def _make_fold(rare: bool, sources: str) -> Callable[..., int]:
         sources  # noqa: B018  # see worker.features.compiling
         meta, newly_dirty, j = rows.meta, 0, 0
         for e in range(len(slots) + 1):
+            fetch_ahead(plan, rows, slots, now, e)
             while j < len(truths.before) and (truths.before[j] <= e or e == len(slots)):
+                fetch_ahead(plan, rows, truths.slots, truths.time_ms, j)
                 _learn(plan, rows, truths, j)
                 newly_dirty += not rows.dirty[truths.slots[j]]
                 rows.dirty[truths.slots[j]] = True

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worker.contracts.records import Int64
-from worker.features import accumulators, codes, compiling, plan, state
+from worker.features import accumulators, checksum, codes, compiling, fetching, plan, state
 from worker.features.accumulators import bits_set, clear
+from worker.features.checksum import HEADER_LENGTH, PREFIX_LENGTH, Bytes, checksum_of, word_at
 from worker.features.codes import (
     FORM,
     HASHED,
@@ -22,14 +22,11 @@ from worker.features.codes import (
     SIGNED,
 )
 from worker.features.compiling import bare_kernel, digest_of, helper
+from worker.features.fetching import AHEAD_TILES, fetch, fetch_tiles
 from worker.features.plan import TILED_COLUMNS, TILES_ROW, WITH_IDS, Plan
 from worker.features.state import NOW, SIZE, TILE_ROW, TILED_MAX, Rows
 
-HEADER_LENGTH = 20
-CRC_LENGTH = 4
 VARINT_MAX = 10
-
-Bytes = NDArray[np.uint8]
 
 
 @helper
@@ -102,31 +99,33 @@ def _put_word(buffer: Bytes, at: int, value: int | np.int64) -> int:
 
 @helper
 def _get_word(data: Bytes, at: int, end: int) -> tuple[np.int64, int]:
-    rest = np.uint64(0)
     if at + 8 > end:
         return np.int64(0), end + 1
-    place = np.uint64(at)
-    for b in range(8):
-        rest |= np.uint64(data[place + np.uint64(b)]) << np.uint64(8 * b)
-    return np.int64(rest), at + 8
+    return word_at(data, at), at + 8
 
 
 @helper
-def _pack(plan: Plan, rows: Rows, slots: Int64, header: Bytes, buffer: Bytes, ends: Int64) -> None:
+def _pack(plan: Plan, rows: Rows, slots: Int64, prefix: Bytes, buffer: Bytes, ends: Int64) -> None:
     out, at = buffer, 0
     meta, registers = rows.meta, rows.registers.view(np.int64)
     for i in range(len(slots)):
+        if i + AHEAD_TILES < len(slots):
+            fetch(rows, slots[i + AHEAD_TILES])
+        if i + 1 < len(slots):
+            fetch_tiles(plan, rows, slots[i + 1], meta[slots[i + 1], NOW])
         slot = slots[i]
         now, tiled_max = meta[slot, NOW], meta[slot, TILED_MAX]
-        for b in range(len(header)):
-            out[at + b] = header[b]
-        at = _put_signed(out, at + len(header), now)
+        begin = at
+        for b in range(PREFIX_LENGTH):
+            out[begin + b] = prefix[b]
+        at = _put_signed(out, begin + HEADER_LENGTH, now)
         at = _put(out, at, np.uint64(now - tiled_max + 1 if tiled_max >= 0 else 0))
         at = _pack_ring(plan, rows, slot, meta[slot, SIZE], out, at)
         for r in range(registers.shape[1]):
             at = _put_word(out, at, registers[slot, r])
         if tiled_max >= 0:
-            at = _pack_tiles(plan, rows, meta[slot, TILE_ROW], now, out, at)
+            at = _pack_tiles(plan, rows, meta[slot, TILE_ROW], now, tiled_max, out, at)
+        _put_word(out, begin + PREFIX_LENGTH, checksum_of(out, begin + HEADER_LENGTH, at))
         ends[i] = at
 
 
@@ -154,10 +153,15 @@ def _first_number(sets: Int64, s: int, now: int) -> int:
 
 
 @helper
-def _pack_tiles(plan: Plan, rows: Rows, row: int, now: int, buffer: Bytes, at: int) -> int:
+def _pack_tiles(
+    plan: Plan, rows: Rows, row: int, now: int, newest: int, buffer: Bytes, at: int
+) -> int:
     sets, tiles = plan.sets, rows.tiles
     for s in range(len(sets)):
         before = _first_number(sets, s, now)
+        if newest // sets[s, 0] < before:
+            at = _put(buffer, at, np.uint64(0))
+            continue
         length, first = sets[s, 1], row * plan.limits[TILES_ROW] + sets[s, 2]
         oldest, place = before, before % length
         count = 0
@@ -220,8 +224,10 @@ def _unpack(plan: Plan, rows: Rows, slots: Int64, data: Bytes, ends: Int64) -> b
     meta, registers = rows.meta, rows.registers.view(np.int64)
     begin = 0
     for i in range(len(slots)):
+        if i + AHEAD_TILES < len(slots):
+            fetch(rows, slots[i + AHEAD_TILES])
         slot = slots[i]
-        end = ends[i] - CRC_LENGTH
+        end = ends[i]
         value, at = _get(bytes_, begin + HEADER_LENGTH, end)
         now = int(_signed(value))
         tiled, at = _get(bytes_, at, end)
@@ -328,18 +334,18 @@ def _unpack_bits(tiles: Int64, i: int, place: int, data: Bytes, at: int, end: in
     return at
 
 
-SOURCES = (accumulators, codes, compiling, plan, state)
+SOURCES = (accumulators, checksum, codes, compiling, fetching, plan, state)
 """The modules whose helpers and constants are in these kernels, other than this one."""
 
 
 def _make_pack(sources: str) -> Callable[[Plan, Rows, Int64, Bytes, Bytes, Int64], None]:
     @bare_kernel
     def pack(
-        plan: Plan, rows: Rows, slots: Int64, header: Bytes, buffer: Bytes, ends: Int64
+        plan: Plan, rows: Rows, slots: Int64, prefix: Bytes, buffer: Bytes, ends: Int64
     ) -> None:
         """Write header and body of slots one after the other; ``ends`` says where each ends."""
         sources  # noqa: B018  # see worker.features.compiling
-        _pack(plan, rows, slots, header, buffer, ends)
+        _pack(plan, rows, slots, prefix, buffer, ends)
 
     return pack
 
