@@ -66,11 +66,19 @@ class TimedStream(Timed):
     """A stream whose readers are timed too: in a run from nothing that is the training log."""
 
     def __init__(self, stream: KafkaStream, seconds: Seconds) -> None:
-        super().__init__(stream, seconds, poll="poll", commit="commit")
+        super().__init__(stream, seconds, poll="poll")
 
     def reader(self, topic: str, partition: int, offset: int) -> Any:
         """Return a timed reader."""
         return Timed(self._part.reader(topic, partition, offset), self._seconds, poll="training")
+
+
+class TimedExecutor(Timed):
+    """A background whose results are waited for: that wait is the stage."""
+
+    def submit(self, *arguments: Any) -> Any:
+        """Return a timed future."""
+        return Timed(self._part.submit(*arguments), self._seconds, result="commit")
 
 
 class Run:
@@ -146,9 +154,14 @@ def _parts(settings: Settings, seconds: Seconds, stack: ExitStack) -> Any:
     )
     timed_stream: Any = TimedStream(stream, seconds)
     timed_store: Any = Timed(store, seconds, load="load", peek="load")
-    flushing = stack.enter_context(ThreadPoolExecutor(1, "flush"))
+    flushing, committing = (
+        stack.enter_context(ThreadPoolExecutor(1, name)) for name in ("flush", "commit")
+    )
     telemetry = Telemetry(time.time)
-    return Parts(settings, spec, models, timed_stream, timed_store, telemetry, background=flushing)
+    return Parts(
+        settings, spec, models, timed_stream, timed_store, telemetry,
+        background=flushing, committing=TimedExecutor(committing, seconds),  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def main() -> None:

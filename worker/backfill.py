@@ -20,7 +20,7 @@ from worker.contracts.settings import Settings
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec
 from worker.models.catalogue import ModelSet
-from worker.positions import Topics
+from worker.positions import topics_of
 from worker.secondary import secondary_entities
 from worker.shard import Shard
 from worker.stores import StateStore
@@ -69,8 +69,7 @@ class Backfill:
         self._settings, self._spec, self._models = settings, spec, models
         self._ttls_ms = ttls_ms
         self._progress = progress
-        labels = None if settings.labels is None else settings.labels.topic
-        self._topics = Topics(settings.events.topic, labels, settings.outputs.journal)
+        self._topics = topics_of(settings)
 
     def run(self) -> list[Built]:
         """Build every partition, then what came meanwhile; return where each stands.

@@ -120,10 +120,10 @@ class Checkpoint:
 
         The state must be committed up to its positions: what is written here is never ahead
         of the log. From the ``background`` it may still be on its way when this returns: what came
-        of it is learned, and raised, before the store is asked anything else.
+        of it is learned, and raised, before the store is asked anything else; and memory is brought
+        back within bounds by `evict`, which waits for no answer.
         """
         self._settle()
-        state.evict()  # all that was taken so far is there
         ttl_ms = self._entity_ttl_ms
         writes = [
             self._sealed(key, value) if _is_plain(key) else Write(key, value, ttl_ms)
@@ -134,10 +134,18 @@ class Checkpoint:
         self._unsettled = (meta, writes)
         if background is None:
             self._settle()
-            state.evict()
+            self.evict(state)
         else:
             self._running = background.submit(self._write, meta, writes)
         return len(writes)
+
+    def evict(self, state: Folded) -> None:
+        """Bring the state's memory back within bounds, if the store has all that was taken.
+
+        Not between what a batch loads and its processing.
+        """
+        if self.is_settled:
+            state.evict()
 
     def _sealed(self, key: str, value: bytes | None) -> Write:
         """Add a checksum to what has none of its own, as blobs of entities do."""

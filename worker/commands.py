@@ -133,7 +133,10 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
         models = build_models(settings, spec.names)
         snapshots = snapshots_of(settings, spec)
         flushing = stack.enter_context(ThreadPoolExecutor(1, "flush"))
-        parts = Parts(settings, spec, models, stream, store, telemetry, slot, snapshots, flushing)
+        committing = stack.enter_context(ThreadPoolExecutor(1, "commit"))
+        parts = Parts(
+            settings, spec, models, stream, store, telemetry, slot, snapshots, flushing, committing
+        )
         telemetry.log.info("worker_started", name=settings.name, slot=slot)
         Runner(parts, stop, flush_every_s=settings.runner.flush / 1000).run()
     telemetry.log.info("worker_stopped", name=settings.name, slot=slot)

@@ -5,7 +5,9 @@ letters, examples.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -29,12 +31,20 @@ _JSON = msgspec.json.Encoder()
 
 @dataclass(slots=True)
 class Outcome:
-    """What one batch writes, in order, and what it was, for metrics and reports."""
+    """What one batch writes, and what it was, for metrics and reports.
 
-    outputs: list[Output]
+    ``encode`` makes the large records, once, on whatever thread: journal, then examples.
+    """
+
     rows: JournalRows
     alerts: list[Alert]
     result: Result
+    encode: Callable[[], list[Output]]
+    others: list[Output]
+
+    def outputs(self) -> list[Output]:
+        """Return all records of the batch; its journal records come first."""
+        return self.encode() + self.others
 
 
 class Emitter:
@@ -71,21 +81,20 @@ class Emitter:
         }
 
     def outcome(self, shard: Shard, result: Result) -> Outcome:
-        """Return everything that a processed batch writes; its journal records come first."""
+        """Return everything that a processed batch writes, as the shard is now."""
         rows = self._rows(shard, result)
         alerts = self._alerts(shard, result)
         batch = result.batch
-        notices = self._notices(shard)
-        outputs = [
-            *self._journal(shard, rows),
+        others = [
             *self._alert_records(shard, alerts, result.decided),
-            *notices,
+            *self._notices(shard),
             *self._scores(shard, result),
             *self._dead_letters(shard, batch.records, batch.decoded.rejected),
             *self._dead_letters(shard, batch.label_records, batch.rejected_labels),
-            *self._examples(shard, result.join.examples),
         ]
-        return Outcome(outputs, rows, alerts, result)
+        place = shard.partition, max(0, shard.clock.now_ms)
+        encode = partial(self._large, place, self._stamps_of(shard), rows, result.join.examples)
+        return Outcome(rows, alerts, result, encode, others)
 
     def _rows(self, shard: Shard, result: Result) -> JournalRows:
         """Return one row per input record of the batch, in source order."""
@@ -120,8 +129,8 @@ class Emitter:
             rows.reason[r.index] = r.code
         return rows
 
-    def _journal(self, shard: Shard, rows: JournalRows) -> list[Output]:
-        stamps = {
+    def _stamps_of(self, shard: Shard) -> dict[str, str]:
+        return {
             **self._stamps,
             "model": self._models.champion_name,
             "partition": str(shard.partition),
@@ -130,11 +139,23 @@ class Emitter:
             "next_notices": str(shard.notices_next),
             **shard.stamps,
         }
-        time_ms = max(0, shard.clock.now_ms)
-        return [
-            Output(self._topics.journal, shard.partition, None, value, time_ms)
+
+    def _large(
+        self, place: tuple[int, int], stamps: dict[str, str], rows: JournalRows, examples: Examples
+    ) -> list[Output]:
+        """Return the records of many bytes: of the journal, then examples."""
+        (partition, time_ms), topics = place, self._topics
+        outputs = [
+            Output(topics.journal, partition, None, value, time_ms)
             for value in journal_records(rows, self._models.names, stamps, self._bytes_max)
         ]
+        if self._trains and len(examples):
+            few = {k: stamps[k] for k in ("schema_version", "spec_hash", "models", "partition")}
+            outputs += [
+                Output(topics.training, 0, None, value, time_ms)
+                for value in training_records(examples, few, self._bytes_max)
+            ]
+        return outputs
 
     def _alerts(self, shard: Shard, result: Result) -> list[Alert]:
         return [
@@ -264,17 +285,6 @@ class Emitter:
             )
             for r in rejected
         ]  # fmt: skip
-
-    def _examples(self, shard: Shard, examples: Examples) -> list[Output]:
-        if not self._trains or not len(examples):
-            return []
-        stamps = {k: self._stamps[k] for k in ("schema_version", "spec_hash", "models")}
-        stamps["partition"] = str(shard.partition)
-        time_ms = max(0, shard.clock.now_ms)
-        return [
-            Output(self._topics.training, 0, None, value, time_ms)
-            for value in training_records(examples, stamps, self._bytes_max)
-        ]
 
 
 def _blank_rows(n: int, result: Result) -> JournalRows:

@@ -13,6 +13,7 @@ from typing import NoReturn
 import msgspec
 
 from worker.arrow import read_batch, read_stamps
+from worker.contracts.settings import Settings
 from worker.errors import FatalError, StateDamagedError
 from worker.faults import fault
 from worker.stores import Meta, StateStore
@@ -31,6 +32,12 @@ class Topics:
     events: str
     labels: str | None
     journal: str
+
+
+def topics_of(settings: Settings) -> Topics:
+    """Return the topics that a configuration names."""
+    labels = None if settings.labels is None else settings.labels.topic
+    return Topics(settings.events.topic, labels, settings.outputs.journal)
 
 
 class Begin(msgspec.Struct, frozen=True):

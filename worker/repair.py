@@ -24,7 +24,7 @@ from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError, StateDamagedError
 from worker.features.spec import FeatureSpec
-from worker.positions import BEGINS, Begin, Topics, committed_of
+from worker.positions import BEGINS, Begin, committed_of, topics_of
 from worker.stores import Meta, StateStore
 from worker.streams import Log
 
@@ -92,13 +92,14 @@ def plan_reset(
         )
     if partition not in range(log.partitions):
         raise ConfigError("--partition", expected=f"0..{log.partitions - 1}", got=str(partition))
-    topic = None if settings.labels is None else settings.labels.topic
-    topics = Topics(settings.events.topic, topic, settings.outputs.journal)
+    topics = topics_of(settings)
     known, last = committed_of(log, topics, partition)
     committed = known or (0, 0)
     begin = Begin(
         _chosen(log, topics.events, partition, "--events", committed[0], events),
-        0 if topic is None else _chosen(log, topic, partition, "--labels", committed[1], labels),
+        0
+        if topics.labels is None
+        else _chosen(log, topics.labels, partition, "--labels", committed[1], labels),
         log.settle(topics.journal, partition),
         reason.strip(),
     )

@@ -2,14 +2,15 @@
 
 One step, and what if the worker dies in it:
 
-1. poll: nothing happened yet.
-2. apply the training records that are there: models are rebuilt from the log. With several
-   partitions, fold what is new of secondary entities (`worker.exchange` tells its own steps).
-3. per shard: decode, load missing state, process. All of it is in memory: redone from the log.
+1. poll; with several partitions, fold what is new of secondary entities (`worker.exchange` tells
+   its own steps); per shard, decode and load missing state: nothing happened yet.
+2. the transaction of the last step is known to be committed (`worker.committing`), or everything
+   is forgotten. Apply the training records that are there: models are rebuilt from the log.
+3. per shard: process. All of it is in memory: redone from the log.
 4. one transaction: journal, alerts, scores, dead letters, examples, rows of secondary entities,
-   input positions. Before the
-   commit nobody sees any of it; a successor starts at the committed positions and writes it once.
-   After the commit everybody sees all of it.
+   input positions. Before the commit nobody sees any of it; a successor starts at the committed
+   positions and writes it once. After the commit everybody sees all of it. It may be on its way
+   while the next step polls and prepares.
 5. after the commit, one guarded write per shard to the store. If it is lost, the store lags behind
    the log and the next owner folds the difference; it is never ahead, and never written by two.
 """
@@ -22,8 +23,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from worker.acquire import Live, acquire
-from worker.checkpoint import Checkpoint, space_of, ttls_ms_of
-from worker.contracts.records import Output
+from worker.checkpoint import Checkpoint, Folded, space_of, ttls_ms_of
+from worker.committing import Committer
 from worker.contracts.settings import Settings
 from worker.errors import RiverwatchError, StateLostError, TransientError
 from worker.exchange import exchange_for
@@ -34,7 +35,7 @@ from worker.listening import Listening
 from worker.models.catalogue import ModelSet
 from worker.outputs import Emitter, Outcome
 from worker.patience import Patience, Stopped
-from worker.positions import Topics
+from worker.positions import topics_of
 from worker.shard import Batch, Shard
 from worker.snapshots import Snapshots
 from worker.stores import StateStore
@@ -58,6 +59,7 @@ class Parts:
     slot: str = "0"
     snapshots: Snapshots | None = None
     background: Executor | None = None  # one thread, see worker.flushing
+    committing: Executor | None = None  # another one, see worker.committing
 
 
 class Runner:
@@ -85,9 +87,9 @@ class Runner:
     ) -> None:
         self._parts = parts
         self._settings = parts.settings
+        self._topics = topics_of(parts.settings)
         self._bounds = parts.settings.runner
         self._stop = stop
-        self._on_commit = on_commit
         self._clock_s = clock_s
         self._telemetry = parts.telemetry
         inline = parts.stream.learns_inline
@@ -106,7 +108,11 @@ class Runner:
             parts.stream, parts.store, self._settings, parts.spec, parts.slot, self._ttls_ms,
             self._patience, self._telemetry,
         )  # fmt: skip
-        self._listening = Listening(parts.settings.events.topic, self._topics().labels)
+        self._committer = Committer(
+            parts.stream, self._settings, self._exchange, self._telemetry, clock_s, on_commit,
+            parts.committing,
+        )  # fmt: skip
+        self._listening = Listening(parts.settings.events.topic, self._topics.labels)
         self._has_more = False
 
     @property
@@ -137,6 +143,7 @@ class Runner:
             self._telemetry.ready = False
             if self._training is not None:
                 self._training.close()
+            self._committer.drain()
             if self._exchange is not None:
                 self._exchange.release_all()
 
@@ -149,7 +156,8 @@ class Runner:
             done = self._batch(polled)
             self._has_more = done > 0 and not self.idle
             self._telemetry.dirty.set(self._dirty())
-            self._flusher.flush_due(self._unflushed, self._checkpoints)
+            if self._parts.committing is None:
+                self._flush_due()
         except (TransientError, StateLostError) as error:
             # What was polled may not have reached a shard, and a shard may be ahead of the log.
             self._lose_all(error)
@@ -180,7 +188,7 @@ class Runner:
 
     def _is_batch_ready(self) -> bool:
         """Return whether as many events as a transaction holds wait for nothing."""
-        labels, most = self._topics().labels, self._bounds.batch_records_max
+        labels, most = self._topics.labels, self._bounds.batch_records_max
         ended = self._listening.has_ended
         ready = (x.inbox.ready(most, labels_end=ended(labels, p)) for p, x in self._live.items())
         return sum(ready) >= most
@@ -207,6 +215,8 @@ class Runner:
 
     def _own(self, polled: Polled) -> None:
         """Make the live shards those that are assigned, and hand each its records."""
+        if polled.assigned != self._live.keys():
+            self._committer.join()
         for partition in [p for p in self._live if p not in polled.assigned]:
             del self._live[partition]
             if self._exchange is not None:
@@ -240,7 +250,7 @@ class Runner:
         live = acquire(
             parts.stream,
             parts.store,
-            self._topics(),
+            self._topics,
             shard,
             space_of(settings.name, parts.spec, partition),
             parts.spec.spec_hash,
@@ -260,14 +270,6 @@ class Runner:
         )
         return live
 
-    def _topics(self) -> Topics:
-        labels = self._settings.labels
-        return Topics(
-            self._settings.events.topic,
-            None if labels is None else labels.topic,
-            self._settings.outputs.journal,
-        )
-
     def _pause_full(self) -> None:
         """Take no more records of topics whose inbox holds two batches."""
         full: list[TopicPartition] = [
@@ -279,30 +281,36 @@ class Runner:
 
     def _batch(self, polled: Polled) -> int:
         """Process what every shard has ready and commit it as one transaction."""
-        if self._training is not None:
-            self._telemetry.learned.inc(self._training.follow())
-            self._version = self._training.version
-            self._telemetry.model_version.set(self._version)
-            self._tell_notices()
-            fault("learned")
         x = self._exchange
         if self._is_full() or not (x is None or x.catch_up(self._is_full)):
             self._patience.pause()
             return 0  # nothing is taken on; full inboxes pause the input
+        for state, checkpoint in self._states():
+            checkpoint.evict(state)
         ready = [(p, batch) for p in list(self._live) if (batch := self._prepare(p)) is not None]
+        self._committer.join()  # its rows are in the overlays now
         if x is not None:
             x.recall([(self._live[p].shard, batch.decoded.events) for p, batch in ready])
+        if self._parts.committing is not None:
+            self._flush_due()  # before shards go on; the store has answered all that is asked
+        self._learn()
         done = [(p, self._process(p, batch)) for p, batch in ready]
         if done:
             fault("processed")
             self._commit(polled, done)
-            fault("noted")
         return sum(len(o.rows) for _, o in done)
 
-    def _tell_notices(self) -> None:
+    def _learn(self) -> None:
+        """Apply the training records that are there."""
+        if self._training is None:
+            return
+        self._telemetry.learned.inc(self._training.follow())
+        self._version = self._training.version
+        self._telemetry.model_version.set(self._version)
         steward = self._parts.models.steward
         self._telemetry.noticed(n for n in steward.notices if n.number >= self._notices_told)
         self._notices_told = steward.said
+        fault("learned")
 
     def _is_full(self) -> bool:
         """Return whether the store does not take what is dirty, at the cap."""
@@ -314,7 +322,7 @@ class Runner:
         events, labels, before = live.inbox.take(
             self._bounds.batch_records_max,
             events_end=self._listening.has_ended(self._settings.events.topic, partition),
-            labels_end=self._listening.has_ended(self._topics().labels, partition),
+            labels_end=self._listening.has_ended(self._topics.labels, partition),
         )
         if not len(events) and not len(labels):
             return None
@@ -334,28 +342,7 @@ class Runner:
         return outcome
 
     def _commit(self, polled: Polled, done: list[tuple[int, Outcome]]) -> None:
-        started_s = self._clock_s()
-        outputs: list[Output] = [output for _, o in done for output in o.outputs]
-        if self._exchange is not None:
-            outputs += self._exchange.outputs([(self._live[p].shard, o.result) for p, o in done])
-        positions: dict[TopicPartition, int] = {}
-        for partition, _ in done:
-            shard = self._live[partition].shard
-            positions[self._settings.events.topic, partition] = shard.events_next
-            if self._settings.labels is not None:
-                positions[self._settings.labels.topic, partition] = shard.labels_next
-        offsets = self._parts.stream.commit(polled.generation, outputs, positions)
-        fault("committed")
-        self._telemetry.commit_seconds.observe(self._clock_s() - started_s)
-        journal = self._settings.outputs.journal
-        for output, offset in zip(outputs, offsets, strict=True):
-            if output.topic == journal:
-                self._live[output.partition].journal_next = offset + 1
-        if self._exchange is not None:
-            self._exchange.committed(outputs, offsets)
-        for _, outcome in done:
-            self._telemetry.committed(outcome)
-            self._on_commit(outcome)
+        self._committer.start(polled.generation, [(self._live[p], o) for p, o in done])
 
     def _dirty(self) -> int:
         mine = 0 if self._exchange is None else self._exchange.dirty_count
@@ -365,7 +352,12 @@ class Runner:
         """Flush everything that is dirty; return whether the store took all of it."""
         return self._flusher.flush(self._unflushed())
 
+    def _flush_due(self) -> None:
+        self._flusher.flush_due(self._unflushed, lambda: [one for _, one in self._states()])
+
     def _unflushed(self) -> list[Dirty]:
+        """Return what is committed and not in the store."""
+        self._committer.join()
         owned = {} if self._exchange is None else self._exchange.owned
         return [
             *(Dirty(p, live.shard, live.checkpoint, live.journal_next)
@@ -376,9 +368,13 @@ class Runner:
               if not one.is_flushed),
         ]  # fmt: skip
 
-    def _checkpoints(self) -> list[Checkpoint]:
-        owned = self._exchange.owned.values() if self._exchange is not None else ()
-        return [one.checkpoint for one in (*self._live.values(), *owned)]
+    def _states(self) -> list[tuple[Folded, Checkpoint]]:
+        """Return all that goes to the store, with where it goes."""
+        owned = {} if self._exchange is None else self._exchange.owned
+        return [
+            *((live.shard, live.checkpoint) for live in self._live.values()),
+            *((one.owner, one.checkpoint) for one in owned.values()),
+        ]
 
     def _flush_last(self) -> None:
         """Flush before leaving; what the store does not take, the next owner folds."""
@@ -392,6 +388,7 @@ class Runner:
         """Forget everything that may not be committed; the next step acquires it again."""
         self._telemetry.log.warning("state_lost", error=str(error))
         self._telemetry.ready, self._telemetry.reason = False, str(error)
+        self._committer.drain()
         self._flusher.drain()
         self._live.clear()
         self._telemetry.lagging({})

@@ -42,9 +42,10 @@ class Batch:
     """Records of one shard after decoding.
 
     ``record_before`` says per label record, ``label_before`` per valid label, how many of the event
-    records come before it.
+    records come before it. ``clock`` is the shard's when it has processed the batch.
     """
 
+    clock: EventClock
     records: Records
     decoded: Decoded
     label_records: Records
@@ -146,14 +147,16 @@ class Shard:
         return self._layout.models
 
     def prepare(self, events: Records, labels: Records, label_before: Int64) -> Batch:
-        """Decode a batch. ``label_before`` says, per label record, how many event records come
-        before it.
+        """Decode a batch; the shard is as before. ``label_before`` says, per label record, how many
+        event records come before it.
         """
-        decoded = self._decoder.decode(events, self.clock)
-        valid, index, rejected = decode_labels(labels)
+        clock = self.clock.copy()
+        decoded = self._decoder.decode(events, clock)
+        valid, index, bad = decode_labels(labels)
         if self.pending is None:
             valid, index = [], []
-        return Batch(events, decoded, labels, label_before, valid, label_before[index], rejected)
+        before = label_before[index]
+        return Batch(clock, events, decoded, labels, label_before, valid, before, bad)
 
     def supply(self, batch: Batch, load: Callable[[list[str]], list[bytes | None]]) -> None:
         """Bring in what `process` or `fold` needs of the store and memory lacks.
@@ -195,7 +198,7 @@ class Shard:
         contributions = attribution.explained(
             self._features, scored.X, scored.raw, alerts, snapshot.mean, join.examples
         )
-        self._advance(batch.records, batch.label_records)
+        self._advance(batch)
         return Result(
             batch, part.X, scored.rows, part.duplicate, scored.raw, scored.calibrated, scored.score,
             decided, self._versions(version, len(scored), join), snapshot, contributions,
@@ -217,7 +220,7 @@ class Shard:
         self._decide(batch, scored, recorded.champion)
         if recorded.X is not None or not self.tables.has_foreign:
             self.statistics.update(scored.X, np.empty(0, np.int64))
-        self._advance(batch.records, batch.label_records)
+        self._advance(batch)
 
     @property
     def dirty_count(self) -> int:
@@ -342,10 +345,9 @@ class Shard:
         if not same:
             raise FatalError(
                 f"partition {self.partition}, events after {self.events_next}",
-                "features as the journal has them",
-                "others",
+                "features as the journal has them", "others",
                 "the log, the journal or the features' code has changed; see docs/operations.md",
-            )
+            )  # fmt: skip
         if recorded.X is not None:
             X[~duplicate] = recorded.X
 
@@ -392,9 +394,7 @@ class Shard:
         learned = np.searchsorted(join.examples.before, np.arange(count), side="right")
         return version + learned.astype(np.int64)
 
-    def _advance(self, events: Records, labels: Records) -> None:
-        self.events_next = max(self.events_next, events.next_offset)
-        self.labels_next = max(self.labels_next, labels.next_offset)
-
-
-__all__ = ["SHARD_KEY", "Batch", "Events", "Recorded", "Result", "Shard"]
+    def _advance(self, batch: Batch) -> None:
+        self.clock = batch.clock
+        self.events_next = max(self.events_next, batch.records.next_offset)
+        self.labels_next = max(self.labels_next, batch.label_records.next_offset)

@@ -74,7 +74,7 @@ class Driver:
         outcome = self._emitter.outcome(shard, result)
         rows = outcome.rows
         if not len(rows):
-            return Answer("none", None, None, {}, None, outcome.outputs)
+            return Answer("none", None, None, {}, None, outcome.outputs())
         scored = bool(rows.outcome[0] == 0)
         return Answer(
             outcome=("scored", "duplicate", "rejected")[int(rows.outcome[0])],
@@ -82,7 +82,7 @@ class Driver:
             score=float(rows.score[0]) if scored else None,
             features=dict(zip(self._spec.names, rows.X[0].tolist(), strict=True)) if scored else {},
             alert=outcome.alerts[0] if outcome.alerts else None,
-            outputs=outcome.outputs,
+            outputs=outcome.outputs(),
         )
 
 

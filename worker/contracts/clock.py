@@ -47,6 +47,10 @@ class EventClock:
         self._run_min_ms = NO_TIME_MS
         self._run_count = 0
 
+    def copy(self) -> EventClock:
+        """Return a clock that goes on from here on its own."""
+        return EventClock.from_tuple(self.ahead_max_ms, self.to_tuple())
+
     def accept(self, time_ms: Int64) -> Bool:
         """Return which of these consecutive events are accepted, and advance. Times are >= 0.
 
