@@ -20,9 +20,9 @@ SHELL = tuple(
     f"worker.{name}"
     for name in (
         "acquire", "backfill", "checkpoint", "cli", "commands", "commands_data", "commands_models",
-        "commands_repair", "config", "config_lists", "dataset", "describe", "exchange",
-        "features.reader", "flushing", "listening", "owned", "patience", "positions", "progress",
-        "repair", "replay", "runner", "snapshots", "telemetry", "testing", "training",
+        "commands_repair", "committing", "config", "config_lists", "dataset", "describe",
+        "exchange", "features.reader", "flushing", "listening", "owned", "patience", "positions",
+        "progress", "repair", "replay", "runner", "snapshots", "telemetry", "testing", "training",
     )
 )  # fmt: skip
 SHARED = ("worker.contracts", "worker.errors")

@@ -275,11 +275,25 @@ def test_two_workers_share_the_partitions_and_survive_each_other() -> None:
         assert what_is_certain(without_terminals(journal(log, p))) == what_is_certain(quiet)
 
 
-def test_a_bounded_cache_changes_nothing() -> None:
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_what_is_written_from_the_background_changes_nothing(partitions: int) -> None:
+    """Commits and flushes that end as late as they can: the same rows, and nothing is left out."""
+    log, store = full_log(partitions), MemoryStore()
+    late = worker(log, store, late=True)
+    drain(late)
+    drain(worker(log, store, late=True))  # it goes on from the store
+    for p, quiet in enumerate(map(without_terminals, rows_of_a_quiet_run(partitions))):
+        assert what_is_certain(without_terminals(journal(log, p))) == what_is_certain(quiet)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_bounded_cache_changes_nothing(late: bool) -> None:
     """With a tenth of the pending events in memory, features, matches and alerts stay the same."""
     small = settings(labels={"topic": "labels", "horizon": "30d", "cached_max": 3})
+    few = small.runner.model_copy(update={"entities_max": 2})  # fewer than may be declared
+    small = small.model_copy(update={"runner": few})
     log = full_log()
-    drain(worker(log, MemoryStore(), config=small))
+    drain(worker(log, MemoryStore(), config=small, late=late))
     assert journal(log) == rows_of_a_quiet_run()[0]
 
 

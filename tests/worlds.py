@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -111,6 +113,45 @@ def new_log(partitions: int = 1) -> MemoryLog:
     return MemoryLog({**dict.fromkeys(shared, partitions), "training": 1})
 
 
+class _Waited(Future[Any]):
+    """What `Late` was given: it is done when somebody asks whether it is."""
+
+    def __init__(self, late: Late, work: Callable[[], Any]) -> None:
+        super().__init__()
+        self.late, self.work = late, work
+
+    def done(self) -> bool:
+        self.late.do_until(self)
+        return super().done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        self.late.do_until(self)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self.late.do_until(self)
+        return super().exception(timeout)
+
+
+class Late(Executor):
+    """A background thread that does everything as late as it can be, in order."""
+
+    def __init__(self) -> None:
+        self._left: list[_Waited] = []
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **words: Any) -> Future[Any]:
+        self._left.append(_Waited(self, partial(work, *args, **words)))
+        return self._left[-1]
+
+    def do_until(self, wanted: _Waited) -> None:
+        while wanted in self._left:
+            one = self._left.pop(0)
+            try:
+                one.set_result(one.work())
+            except Exception as error:
+                one.set_exception(error)
+
+
 def worker(
     log: MemoryLog,
     store: StateStore,
@@ -121,8 +162,12 @@ def worker(
     flush_every_s: float | None = 0.0,
     stop: Callable[[], bool] = lambda: False,
     snapshots: Snapshots | None = None,
+    late: bool = False,
 ) -> Runner:
-    """Return a worker over a log and a store; it flushes after every step by default."""
+    """Return a worker over a log and a store; it flushes after every step by default.
+
+    With ``late`` it writes from the background, as late as can be.
+    """
     config = config or settings()
     spec = compile_features(config)
     stream = stream or MemoryStream(
@@ -130,7 +175,7 @@ def worker(
     )
     parts = Parts(
         config, spec, build_models(config, spec.names), stream, store, Telemetry(lambda: 0.0), slot,
-        snapshots,
+        snapshots, *((Late(), Late()) if late else ()),
     )  # fmt: skip
     return Runner(parts, stop, flush_every_s=flush_every_s, sleep=lambda s: None)
 

@@ -70,11 +70,12 @@ def acquire(
         Stream or store are away; try again.
     """
     partition = shard.partition
+    # R before C: an owner that goes on meanwhile moves C first, so what is read is never R > C.
+    meta = standing(store, space)
+    fault("acquire_standing")
     committed, stamps = committed_of(stream, topics, partition)
     shard.stamps |= {name: stamps[name] for name in (BEGINS,) if name in stamps}
-    meta = standing(store, space)
     start = start_of(stream, topics, partition, committed, stamps, meta, tick)
-    fault("acquire_standing")
     checkpoint = Checkpoint(store, space, meta, *ttls_ms, stream.partitions)
     if meta is not None:
         with checkpoint.guarding():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 FAULTS = (
-    "acquire_committed", "acquire_settled", "acquire_standing", "acquire_restored",
+    "acquire_standing", "acquire_committed", "acquire_settled", "acquire_restored",
     "acquire_folded", "acquire_sought", "polled", "learned", "processed", "committed", "noted",
     "flush_started", "flushed", "secondary_folded",
 )  # fmt: skip

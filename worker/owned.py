@@ -52,8 +52,11 @@ class Owned:
         space = updates_space_of(settings.name, spec, partition)
         self._where, self._state_hash = f"{topic}/{partition}", spec.state_hash
         self._patience = patience
-        meta, first = standing(store, space), stream.log_range(topic, partition)[0]
+        meta = standing(store, space)
         position = 0 if meta is None else meta.events_offset
+        # Asked after the position: another owner may have gone on beyond ``end`` meanwhile.
+        first, last = stream.log_range(topic, partition)
+        end = max(end, last)
         if not first <= position <= end:
             raise FatalError(self._where, f"a log that has the offset {position}",
                              f"one of [{first}, {end})", REBUILD)  # fmt: skip

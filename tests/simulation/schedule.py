@@ -25,7 +25,7 @@ from tests.simulation.faults import (
     Torn,
 )
 from tests.simulation.world import Item, config, items, spec
-from tests.worlds import new_log
+from tests.worlds import Late, new_log
 from worker.errors import FatalError
 from worker.faults import set_hook
 from worker.models.catalogue import build_models
@@ -137,6 +137,7 @@ class Schedule:
         self._alive: list[Process] = []
         self._started = 0
         self._given = 0
+        self._skipped_s = 0.0
 
     def run(self) -> Schedule:
         """Run to rest: faults while there is input, then calm.
@@ -214,6 +215,8 @@ class Schedule:
         while not self._is_at_rest():
             if not self._alive:
                 self._start("0")  # a zombie that found its slot taken has left
+            # A flush is due in every step: what the store lost last is noticed before they rest.
+            self._skipped_s += self.plan.flush_every
             for one in list(self._alive):
                 self._let(one)
             if self.steps > until:
@@ -295,15 +298,26 @@ class Schedule:
         telemetry = Telemetry(lambda: 0.0)
         telemetry.log = _QUIET
         runner = Runner(
-            Parts(settings, spec(), models, stream, store, telemetry, one.slot),
+            Parts(
+                settings,
+                spec(),
+                models,
+                stream,
+                store,
+                telemetry,
+                one.slot,
+                None,
+                *((Late(), Late()) if self.seed % 2 else ()),
+            ),
             lambda: False,
             flush_every_s=self.plan.flush_every,
-            clock_s=lambda: float(self.steps),
+            clock_s=lambda: self.steps + self._skipped_s,
             sleep=lambda s: gate("sleep"),
         )
         while True:
             done = runner.step()
-            one.idle_steps = 0 if done or runner._unflushed() else one.idle_steps + 1
+            busy = done or runner._committer.is_running or runner._unflushed()
+            one.idle_steps = 0 if busy else one.idle_steps + 1
 
     def _say(self, what: str) -> None:
         self.told.append(f"{self.steps:6} {what}")

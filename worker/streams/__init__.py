@@ -88,7 +88,7 @@ class Stream(Log, Protocol):
     """
 
     def poll(self, timeout_ms: int, records_max: int) -> Polled:
-        """Return new records of the owned partitions. Never called inside a transaction.
+        """Return new records of the owned partitions. A `commit` may be under way.
 
         Records of a partition that was newly assigned come only after `seek`.
         """

@@ -41,7 +41,9 @@ _SCAN_S = 15.0
 
 
 class KafkaStream:
-    """Input, output and positions of one worker on Kafka. Not safe for use by two threads.
+    """Input, output and positions of one worker on Kafka.
+
+    Not safe for use by two threads, but for `commit`: it may run beside all but `recover`.
 
     Parameters
     ----------
