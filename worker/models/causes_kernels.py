@@ -1,4 +1,4 @@
-"""Machine code of `worker.models.causes`, operation for operation."""
+"""Machine code of `worker.models.causes`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Callable
 
 from worker.contracts.records import Bool, Float64, Int64
 from worker.features.compiling import digest_of, kernel
-from worker.models import binned_kernels, causes
+from worker.models import binned_kernels
 from worker.models import compiled as compiling
 from worker.models.binned_kernels import place_bins
-from worker.models.causes import EPSILON, LOGIT_MAX
 from worker.models.compiled import compiled
 
-SOURCES = (compiling, binned_kernels, causes)
+SOURCES = (compiling, binned_kernels)
+
+LOGIT_MAX = 20.0
+"""Logits are cut there: no head is ever sure, so each can still be blamed."""
+
+EPSILON = 1e-8
 
 # Entries of `constants`.
 RATE, INTERCEPT_RATE, WEIGHT_POSITIVE = range(3)

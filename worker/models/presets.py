@@ -123,7 +123,7 @@ def causes(
     heads: Mapping[str, Sequence[str]],
     bins: int = 32,
     warm_up: int = 1000,
-    lr: float = 0.05,
+    lr: float = 0.2,
     intercept_lr: float = 0.01,
     intercept_init: float = -4.0,
     weight_positive: float = 1.0,
@@ -133,15 +133,18 @@ def causes(
     Good where a bad event has one of several causes, such as a stolen card or a tampered terminal:
     each head learns from the events that it explains, and is not taught what another one did. The
     heads' probabilities are scores of their own, called ``MODEL.HEAD``, which label features may
-    use. It has a compiled twin: about 1.5 µs to score and to learn two heads of 15 features each,
-    16 bytes a head and bin.
+    use. Bins grow with what comes: their edges are made anew whenever twice as many examples were
+    learned, half of them for the positive ones. Label features weighted by what the other head did
+    not explain (`1 - raw:MODEL.HEAD`) help it most. It has a compiled twin: about 1.5 µs to score
+    and to learn two heads of 15 features each, 16 bytes a head and bin, 33 kB a feature for the
+    edges.
 
     Parameters
     ----------
     heads
         Features of each head, such as ``{card: [amount, ...], terminal: [risk_7d, ...]}``.
     bins, warm_up
-        Bins of a feature, made from the first ``warm_up`` labelled examples.
+        Bins of a feature, about; and the labelled examples before there are any.
     lr, intercept_lr, intercept_init
         AdaGrad's rate of the weights; constant rate and start of each head's intercept. The start
         is low, as most events have no cause.

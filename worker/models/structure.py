@@ -35,6 +35,7 @@ _OWN = frozenset(
     {
         "worker.models.bins.LearnedBins", "worker.models.blend.Blend",
         "worker.models.causes.Causes", "worker.models.distance.RobustDistance",
+        "worker.models.grown_bins.GrownBins", "worker.models.grown_bins.Sample",
         "worker.models.sampled_scaler.SampledScaler", "worker.models.series.Series",
     }
 )  # fmt: skip
