@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -13,13 +14,14 @@ from worker.contracts.settings import Settings
 from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
-from worker.pending import EVENTS, PREFIX, QUEUE, TRUTHS
+from worker.pending import EVENTS, QUEUE, TRUTHS
 from worker.shard import SHARD_KEY
 from worker.stores import Meta, StateStore, Write
 
 _CRC_LENGTH = 4
 _CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _DAY_MS = 86_400_000
+_CRC = struct.Struct("<I")
 
 
 def space_of(group: str, spec: FeatureSpec, partition: int) -> str:
@@ -124,11 +126,7 @@ class Checkpoint:
         back within bounds by `evict`, which waits for no answer.
         """
         self._settle()
-        ttl_ms = self._entity_ttl_ms
-        writes = [
-            self._sealed(key, value) if _is_plain(key) else Write(key, value, ttl_ms)
-            for key, value in state.take_writes()
-        ]
+        writes = self._sealed(state.take_writes())
         positions = (state.events_next, state.labels_next, journal_next)
         meta = Meta(os.urandom(16), *positions, self._partitions)
         self._unsettled = (meta, writes)
@@ -147,15 +145,22 @@ class Checkpoint:
         if self.is_settled:
             state.evict()
 
-    def _sealed(self, key: str, value: bytes | None) -> Write:
+    def _sealed(self, taken: Sequence[tuple[str, bytes | None]]) -> list[Write]:
         """Add a checksum to what has none of its own, as blobs of entities do."""
-        if value is None:
-            return Write(key, None)
-        sealed = value + zlib.crc32(value).to_bytes(_CRC_LENGTH, "little")
-        return Write(key, sealed, self._ttl_ms[key.partition(":")[0]])
+        plain, ttl_ms, crc32, crc = self._ttl_ms, self._entity_ttl_ms, zlib.crc32, _CRC.pack
+        writes = []
+        for key, value in taken:
+            kind = key.partition(":")[0]
+            if kind not in plain:
+                writes.append(Write(key, value, ttl_ms))
+            elif value is None:
+                writes.append(Write(key, None))
+            else:
+                writes.append(Write(key, value + crc(crc32(value)), plain[kind]))
+        return writes
 
     def _opened(self, key: str, value: bytes | None) -> bytes | None:
-        if value is None or not _is_plain(key):
+        if value is None or key.partition(":")[0] not in self._ttl_ms:
             return value
         if zlib.crc32(value) != _CRC_RESIDUE:
             raise StateDamagedError(
@@ -181,8 +186,3 @@ class Checkpoint:
         fault("flush_started")
         self._store.flush(self._space, self._version, meta, writes)
         fault("flushed")
-
-
-def _is_plain(key: str, prefix: str = PREFIX) -> bool:
-    """Return whether a value has no checksum of its own: it is not the blob of an entity."""
-    return key.startswith(prefix) or key == SHARD_KEY

@@ -34,9 +34,9 @@ def decode_labels(records: Records) -> tuple[list[Label], list[int], list[Reject
     labels: list[Label] = []
     index: list[int] = []
     rejected: list[Rejected] = []
-    for i, value in enumerate(records.values):
+    for i, (value, time_ms) in enumerate(zip(records.values, records.timestamps_ms, strict=True)):
         try:
-            labels.append(_label(value, records.timestamps_ms[i]))
+            labels.append(_label(value, time_ms))
             index.append(i)
         except (msgspec.DecodeError, ValueError, RecursionError, OverflowError) as error:
             rejected.append(_rejection(records, i, error))
@@ -47,12 +47,16 @@ def _label(value: bytes | None, timestamp_ms: int) -> Label:
     if value is None:
         raise ValueError("tombstone")
     message = _DECODER.decode(value)
-    event_id = str(message.event_id)
-    if not 0 < len(event_id.encode()) <= _EVENT_ID_BYTES_MAX:
+    event_id, time_ms = str(message.event_id), timestamp_ms
+    # A character is at most four bytes.
+    if not 0 < len(event_id) <= _EVENT_ID_BYTES_MAX // 4 and not (
+        0 < len(event_id.encode()) <= _EVENT_ID_BYTES_MAX
+    ):
         raise ValueError("event_id: expected 1 to 256 bytes")
-    time_ms = timestamp_ms if message.time is None else _time_ms(message.time)
-    if message.time is not None and not 0 <= time_ms <= _TIME_MS_MAX:
-        raise ValueError("time: expected 1970 to 9999")
+    if message.time is not None:
+        time_ms = _time_ms(message.time)
+        if not 0 <= time_ms <= _TIME_MS_MAX:
+            raise ValueError("time: expected 1970 to 9999")
     return Label(event_id, message.label, time_ms, message.weight, message.source)
 
 

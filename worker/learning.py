@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import msgspec
 import numpy as np
 
 from worker.arrow import Examples
@@ -48,8 +49,7 @@ class Join:
         self.examples.score[here] = score[self.rows[here]]
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct):
     """One truth: of the event at ``row`` of the batch, or of one that waited as ``value``."""
 
     position: int
@@ -77,9 +77,9 @@ class Walk:
     def __init__(self, pending: Pending, time_ms: Int64) -> None:
         self.counts = dict.fromkeys(FATES, 0)
         self.clock_ms = np.maximum.accumulate(np.concatenate([[pending.clock_ms], time_ms]))
+        self._clock_ms, self._time_ms = self.clock_ms.tolist(), time_ms.tolist()
         self._pending = pending
         self._rules = pending.rules
-        self._time_ms = time_ms
         self._known: list[_Known] = []
         self._here: dict[str, int] = {}
         self._known_early: list[int] = []
@@ -151,7 +151,7 @@ class Walk:
     def finish(self) -> None:
         """Go on to the next batch."""
         number = self._pending.number + len(self._time_ms)
-        self._pending.advance(int(self.clock_ms[-1]), number)
+        self._pending.advance(self._clock_ms[-1], number)
 
     def _due(self) -> list[tuple[int, Item]]:
         """Return what matures in this batch; nothing when asked again."""
@@ -167,13 +167,13 @@ class Walk:
         label = self._pending.early.pop(event_id, None)
         if label is None:
             return
-        if self._pending.is_stale(label, int(self.clock_ms[row + 1])):
+        if self._pending.is_stale(label, self._clock_ms[row + 1]):
             self.counts["unknown"] += 1
         elif self._judge(row + 1, label, row, None):
             self._known_early.append(row)
 
     def _hear(self, position: int, label: Label) -> None:
-        clock_ms, number = int(self.clock_ms[position]), self._pending.number + position
+        clock_ms, number = self._clock_ms[position], self._pending.number + position
         row = self._here.get(label.event_id)
         if row is not None and self._is_there(row, clock_ms, number):
             self._judge(position, label, row, None)
@@ -191,14 +191,14 @@ class Walk:
 
     def _is_there(self, row: int, clock_ms: int, number: int) -> bool:
         """Return whether an event here can be found; as `Pending.waiting` for earlier ones."""
-        age_ms = clock_ms - int(self.clock_ms[row + 1])
+        age_ms = clock_ms - self._clock_ms[row + 1]
         came = self._pending.number + row
         return age_ms <= self._rules.keep_ms and number - came <= self._rules.waiting_max
 
     def _judge(self, position: int, label: Label, row: int, value: bytes | None) -> bool:
         """Take what a label says of an event; return whether anything was learned."""
         if value is None:
-            time_ms, clock_ms = int(self._time_ms[row]), int(self.clock_ms[row + 1])
+            time_ms, clock_ms = self._time_ms[row], self._clock_ms[row + 1]
             number = self._pending.number + row
         else:
             time_ms, clock_ms, number = self._pending.codec.place(value)
@@ -218,7 +218,7 @@ class Walk:
     def _mature(self, position: int, item: Item) -> None:
         """Let an event count as negative, unless something is known of it."""
         came_ms, number, event_id = item
-        clock_ms = int(self.clock_ms[position + 1])
+        clock_ms = self._clock_ms[position + 1]
         value = self._pending.waiting(event_id, clock_ms, self._pending.number + position)
         if value is None or self._pending.codec.place(value)[2] != number:
             return  # a later event has taken the id

@@ -79,8 +79,7 @@ def rules_of(labels: LabelSettings) -> Rules:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Truth:
+class Truth(msgspec.Struct, frozen=True, gc=False):
     """What is known of one event: ``learn_weight`` is 0.0 where it only counts in measures."""
 
     y: int
@@ -180,7 +179,8 @@ class Pending:
     def know(self, event_id: str, clock_ms: int, number: int, truth: Truth) -> None:
         """Note the truth about an event."""
         value = _TRUTH.pack(clock_ms, number, truth.y, 0, truth.weight, truth.learn_weight)
-        self._truths.put([event_id], [value])
+        self._truths.values[event_id] = value
+        self._truths.dirty[event_id] = None
 
     def add(self, part: Scored, clock_ms: Int64, number: Int64, unlabelled: Bool) -> None:
         """Make scored events wait; a later one of the same id takes the place of the earlier.

@@ -30,7 +30,7 @@ from worker.models.attribution import Attribution
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import FeatureStatistics, Measure, Snapshot
 from worker.models.series_table import series_tables
-from worker.pending import EVENTS, QUEUE, TRUTHS, Pending, PendingState, rules_of
+from worker.pending import Pending, PendingState, rules_of
 from worker.segments import Part, label_cuts, maturity_cuts, merged, parts_of, slice_of
 from worker.waiting import Layout, Scored, scored_events
 
@@ -164,28 +164,26 @@ class Shard:
         ``load`` is given keys, each once, and returns their values; it is called at most twice:
         which entities a label is about is known when its event is there.
         """
-        events, keys = batch.decoded.events, []
-        keys += [f"{entity}:{id_}" for entity, id_ in self.tables.missing(events)]
+        events = batch.decoded.events
+        states, waiting = self.tables.missing(events), []
         asked = [label.event_id for label in batch.labels]
         if self.pending is not None:
             clock_ms = int(events.time_ms.max(initial=-1))
-            keys += self.pending.missing(asked, clock_ms, len(events))
-        if keys:
-            self._load(keys, load(keys))
+            waiting = self.pending.missing(asked, clock_ms, len(events))
+        self._load(states, waiting, load)
         if self.pending is not None and self._layout.entities:
             ids = self.pending.entity_ids(asked, clock_ms, len(events))
-            keys = [f"{entity}:{id_}" for entity, id_ in self.tables.missing_labelled(ids)]
-            if keys:
-                self._load(keys, load(keys))
+            self._load(self.tables.missing_labelled(ids), [], load)
 
-    def _load(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:
-        split = [key.split(":", 1) for key in keys]
-        is_state = [kind not in (EVENTS, TRUTHS, QUEUE) for kind, _ in split]
-        states = [i for i, yes in enumerate(is_state) if yes]
-        others = [i for i, yes in enumerate(is_state) if not yes]
-        self.tables.load([(split[i][0], split[i][1]) for i in states], [values[i] for i in states])
+    def _load(
+        self, states: list[tuple[str, str]], waiting: list[str],
+        load: Callable[[list[str]], list[bytes | None]],
+    ) -> None:  # fmt: skip
+        keys = [*map(":".join, states), *waiting]
+        values = load(keys) if keys else []
+        self.tables.load(states, values[: len(states)])
         if self.pending is not None:
-            self.pending.load([keys[i] for i in others], [values[i] for i in others])
+            self.pending.load(waiting, values[len(states) :])
 
     def process(self, batch: Batch, version: int) -> Result:
         """Score a batch and update the shard; event i sees every update by what came before it."""

@@ -84,11 +84,13 @@ class Prequential:
 
     def _count(self, scores: Float64, y: Int64) -> None:
         places = (np.clip(scores, 0.0, 1.0) * BINS).astype(np.int64)
+        shape = self._bins[0].shape
+        counts = np.bincount(np.ravel_multi_index((y, places), shape), minlength=math.prod(shape))
         loss = log_losses(scores, y)
         for which in (0, 2):
-            np.add.at(self._bins[which], (y, places), 1)
-            for one in loss.tolist():  # one by one: the sum may not depend on how a batch is cut
-                self._loss[which] += one
+            self._bins[which] += counts.reshape(shape)
+            # One by one, as accumulate does: the sum may not depend on how a batch is cut.
+            self._loss[which] = np.add.accumulate(np.append(self._loss[which], loss))[-1]
 
 
 def log_losses(scores: Float64, y: Int64) -> Float64:
