@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test mutants bench lint clean
+.PHONY: help venv demo test mutants chaos bench lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ test: $(INSTALLED)  ## run all tests, real Kafka and Redis included (needs Java 
 
 mutants: $(INSTALLED)  ## break one protection at a time; the simulation must notice each
 	@$(BIN)/python -m tests.simulation.mutants
+
+chaos: $(INSTALLED)  ## faults on three Kafka nodes and a store; count what is lost, doubled or wrong
+	@$(BIN)/python -m tests.chaos
 
 bench: $(INSTALLED)  ## measure, print a table, write build/bench.json
 	@$(BIN)/python -m benchmarks

@@ -106,6 +106,11 @@ class KafkaServer:
         self._recorded: Path | None = None
         self._process: ServerProcess | None = None
 
+    @property
+    def running(self) -> bool:
+        """Return whether the broker's process lives."""
+        return self._process is not None and self._process.running
+
     def start(self) -> KafkaServer:
         """Start the broker on its data and wait until it answers (0.7 to 1.6 s); return itself."""
         config = self._write_config()

@@ -44,6 +44,17 @@ class ServerProcess:
         """Return whether the child lives."""
         return self._child is not None and self._child.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Return how the child ended, None while it lives; minus the signal where one ended it."""
+        return None if self._child is None else self._child.poll()
+
+    @property
+    def pid(self) -> int:
+        """Return the child's process id."""
+        assert self._child is not None
+        return self._child.pid
+
     def start(self, ready: Callable[[str], bool], timeout_s: float = 60) -> None:
         """Start the child and wait until ``ready(output of this start)``.
 

@@ -47,6 +47,10 @@ class Proxy:
         """Close every connection and stop listening."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Close every connection."""
         for each in list(self._open):
             _close(each)
 

@@ -1,0 +1,315 @@
+"""The faults: what is done to a stream that flows. Each returns when what it broke is whole again.
+
+A fault marks the moment from which the time to live again is counted: the death of a worker, or the
+end of an outage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from redis import Redis
+
+from tests.chaos.cluster import KafkaCluster, StorePair
+from tests.chaos.worker import INSIDE, POINTS
+from tests.chaos.world import World
+from tests.services.proxy import Action, Proxy, pass_all
+
+_PASSES = 3
+OUTAGE_S = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What faults can reach beside the workers."""
+
+    kafka: KafkaCluster
+    store: StorePair
+
+
+Fault = Callable[[World, Servers], None]
+
+
+def nothing(world: World, _: Servers) -> None:
+    """Do nothing: what the figures are without a fault."""
+    world.mark()
+    world.flow(2)
+
+
+def kill_at(point: str, world: World, _: Servers | None = None) -> None:
+    """Kill worker 0 at a fault point and start it again in its slot."""
+    worker = world.workers["0"]
+    if point.startswith("acquire_"):
+        worker.kill()
+        worker.order(point)
+        worker.start()
+    else:
+        worker.order(point, _PASSES)
+    world.wait_dead("0")
+    world.mark()
+    worker.start()
+    world.wait_ready("0")
+
+
+def kill_at_random(world: World, _: Servers) -> None:
+    """Kill a worker at any moment, five times, and start it again in its slot."""
+    for _ in range(5):
+        slot = world.random.choice(("0", "1"))
+        world.flow(world.random.uniform(0.0, 1.0))
+        world.workers[slot].kill()
+        world.mark()
+        world.workers[slot].start()
+        world.wait_ready(slot)
+
+
+def fail_over(point: str, world: World, _: Servers) -> None:
+    """Kill worker 0 at a point; the other one takes its partitions."""
+    world.workers["0"].order(point, _PASSES)
+    world.wait_dead("0")
+    world.mark()
+    world.wait("live stream", lambda: world.live_s() is not None, 90)
+
+
+def zombie(world: World, _: Servers | None = None) -> None:
+    """Stop worker 0 for longer than the session timeout; it goes on when others took over."""
+    world.workers["0"].freeze()
+    world.mark()
+    world.flow(world.session_s + 3)
+    world.workers["0"].thaw()
+    world.flow(2)
+    _revive(world, "0")
+
+
+def slow_consumer(world: World, _: Servers) -> None:
+    """Hold worker 0 in a batch for twice the session timeout, while another worker joins."""
+    world.workers["0"].order("processed", _PASSES, 2 * world.session_s)
+    world.wait("order obeyed", lambda: world.workers["0"].obeyed, 30)
+    world.mark()
+    world.worker("2").start()
+    world.wait_ready("2")
+    _revive(world, "0")
+
+
+def slower_than_the_poll_interval(world: World, _: Servers) -> None:
+    """Hold worker 0 in a batch for 310 s: longer than max.poll.interval (300 s)."""
+    world.workers["0"].order("processed", _PASSES, 310)
+    world.wait("order obeyed", lambda: world.workers["0"].obeyed, 30)
+    world.mark()
+    world.flow(315)
+    _revive(world, "0")
+
+
+def terminate(world: World, _: Servers) -> None:
+    """Stop worker 0 by SIGTERM and start it again."""
+    world.mark()
+    world.exits_s.append(world.workers["0"].stop())
+    world.workers["0"].start()
+    world.wait_ready("0")
+
+
+def storm(world: World, _: Servers) -> None:
+    """Let workers join and leave, in order and killed: 2, 4, 3, 2, 3, 2."""
+    two, three = world.worker("2"), world.worker("3")
+    two.start()
+    world.flow(2)
+    three.start()
+    world.flow(4)
+    two.kill()
+    world.flow(2)
+    world.exits_s.append(world.workers["1"].stop())
+    world.flow(2)
+    world.mark()
+    world.workers["1"].start()
+    world.wait_ready("0", "1")
+    world.exits_s.append(three.stop())
+
+
+def flush_store(world: World, servers: Servers) -> None:
+    """FLUSHALL."""
+    world.mark()
+    servers.store.client.flushall()
+    world.flow(2)
+
+
+def restart_store(world: World, servers: Servers, *, empty: bool) -> None:
+    """Kill the store and start it again, with its data or with none, after a while."""
+    servers.store.master.kill()
+    world.flow(1.5)
+    servers.store.master.restart(empty=empty)
+    world.mark()
+    world.flow(2)
+
+
+def promote(world: World, servers: Servers) -> None:
+    """Kill the store; its replica, which lacks the writes of two seconds, takes its place."""
+    with Redis.from_url(f"unix://{servers.store.replica.directory}/valkey.sock") as replica:
+        replica.replicaof("NO", "ONE")
+    world.flow(2)
+    servers.store.master.kill()
+    servers.store.serve(servers.store.replica)
+    world.mark()
+    world.flow(2)
+
+
+def stall_store(world: World, servers: Servers) -> None:
+    """Stop the store from running, for longer than the worker waits for an answer."""
+    servers.store.master.freeze()
+    world.flow(OUTAGE_S)
+    servers.store.master.thaw()
+    world.mark()
+    world.flow(2)
+
+
+def fill_store(world: World, servers: Servers) -> None:
+    """Let the store refuse writes for want of memory."""
+    client = servers.store.client
+    client.config_set("maxmemory", "1mb")
+    world.flow(OUTAGE_S)
+    client.config_set("maxmemory", "0")
+    world.mark()
+    world.flow(2)
+
+
+def freeze_writes(world: World, servers: Servers) -> None:
+    """Make the store a replica that takes no writes, then a master again."""
+    client = servers.store.client
+    client.replicaof("127.0.0.1", "1")  # nobody is there
+    world.flow(OUTAGE_S)
+    client.replicaof("NO", "ONE")
+    world.mark()
+    world.flow(2)
+
+
+def cut_store(world: World, servers: Servers) -> None:
+    """Close the workers' connections to the store, ten times."""
+    world.mark()
+    for _ in range(10):
+        servers.store.client.client_kill_filter(_type="normal")
+        world.flow(0.2)
+
+
+def kill_node(topic: str, world: World, servers: Servers) -> None:
+    """Kill the node that leads a partition of a topic; it comes back after a while."""
+    name = topic if topic.startswith("__") else world.prefix + topic
+    node = servers.kafka.leader(name)
+    servers.kafka.nodes[node].kill()
+    world.mark()
+    world.flow(OUTAGE_S)
+    servers.kafka.start(node)
+    world.flow(2)
+
+
+def freeze_node(world: World, servers: Servers) -> None:
+    """Half-open connections: the leader of a partition says nothing and closes nothing."""
+    node = servers.kafka.nodes[servers.kafka.leader(world.prefix + "journal")]
+    node.freeze()
+    world.mark()
+    world.flow(2 * OUTAGE_S)
+    node.thaw()
+    world.flow(2)
+
+
+def kill_two_nodes(world: World, servers: Servers) -> None:
+    """Kill two of three nodes: nothing can be written until they are back."""
+    servers.kafka.nodes[1].kill()
+    servers.kafka.nodes[2].kill()
+    world.flow(OUTAGE_S)
+    servers.kafka.start(1, 2)
+    world.mark()
+    world.flow(2)
+
+
+def restart_nodes(world: World, servers: Servers) -> None:
+    """Kill all nodes, one after the other."""
+    for node in (1, 2, 3):
+        world.mark()
+        servers.kafka.nodes[node].kill()
+        world.flow(1)
+        servers.kafka.start(node)
+        world.flow(6)
+
+
+def cut_kafka(world: World, servers: Servers) -> None:
+    """Close worker 0's connections to Kafka and take no new ones, for longer than its session."""
+    _partition(world, servers, "cut", refuse=True)
+
+
+def mute_kafka(world: World, servers: Servers) -> None:
+    """Half-open connections: what worker 0 sends to Kafka is lost, for longer than its session."""
+    _partition(world, servers, "swallow", refuse=False)
+
+
+def flap_kafka(world: World, servers: Servers) -> None:
+    """Close worker 0's connections to Kafka for half a second, six times."""
+    world.mark()
+    for _ in range(6):
+        _rule(servers, "cut", refuse=True)
+        world.flow(0.5)
+        _rule(servers, "pass", refuse=False)
+        world.flow(1)
+
+
+def _partition(world: World, servers: Servers, action: Action, *, refuse: bool) -> None:
+    _rule(servers, action, refuse=refuse)
+    world.mark()
+    world.flow(world.session_s + 4)
+    _rule(servers, "pass", refuse=False)
+    world.flow(2)
+    _revive(world, "0")
+
+
+def _rule(servers: Servers, action: Action, *, refuse: bool) -> None:
+    for proxy in servers.kafka.proxies.values():
+        _say(proxy, action, refuse=refuse)
+
+
+def _say(proxy: Proxy, action: Action, *, refuse: bool) -> None:
+    proxy.rule = pass_all if action == "pass" else lambda key: action
+    proxy.refuse = refuse
+    if action == "cut":
+        proxy.cut()
+
+
+def _revive(world: World, slot: str) -> None:
+    """Wait until a worker is live, or start it again where it left because its slot was taken."""
+    worker = world.workers[slot]
+    world.wait("end of a doubt", lambda: worker.ready or not worker.running, 120)
+    if not worker.running:
+        worker.start()
+        world.wait_ready(slot)
+
+
+FAULTS: dict[str, Fault] = {
+    "nothing": nothing,
+    **{f"kill -9 at {point}": partial(kill_at, point) for point in POINTS},
+    "kill -9 at random": kill_at_random,
+    "failover": partial(fail_over, "polled"),
+    **{f"failover, open at {point}": partial(fail_over, point) for point in INSIDE},
+    "zombie": zombie,
+    "slow consumer": slow_consumer,
+    "SIGTERM and restart": terminate,
+    "rebalance storm": storm,
+    "store: FLUSHALL": flush_store,
+    "store: restart empty": partial(restart_store, empty=True),
+    "store: restart": partial(restart_store, empty=False),
+    "store: promotion without last writes": promote,
+    "store: stall": stall_store,
+    "store: out of memory": fill_store,
+    "store: read-only": freeze_writes,
+    "store: connections cut": cut_store,
+    "kafka: leader killed": partial(kill_node, "journal"),
+    "kafka: group coordinator killed": partial(kill_node, "__consumer_offsets"),
+    "kafka: transaction coordinator killed": partial(kill_node, "__transaction_state"),
+    "kafka: two of three killed": kill_two_nodes,
+    "kafka: each node killed": restart_nodes,
+    "kafka: leader frozen": freeze_node,
+    "kafka: worker cut off": cut_kafka,
+    "kafka: worker's words lost": mute_kafka,
+    "kafka: connections flap": flap_kafka,
+}
+SLOW: dict[str, Fault] = {"slower than the poll interval": slower_than_the_poll_interval}
+"""Those that run only when they are named."""
+PROXIED = (cut_kafka, mute_kafka, flap_kafka)
+"""Those where worker 0 reaches Kafka through the proxies."""
