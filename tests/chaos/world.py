@@ -26,10 +26,20 @@ from worker.commands import run_topics
 PARTITIONS = 4
 TOPICS = ("transactions", "labels", "journal", "alerts", "dead-letters", "entity-updates",
           "training")  # fmt: skip
-EVENTS_A_SECOND = 60
-_STEP_MS = 29_000  # of event time from event to event: an entity has some in its windows
-_EVENTS_MAX = 20_000
-_EVENTS_PER_ENTITY = RING // 3
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent: events a second, how many at most, of so many cards and as many terminals.
+
+    ``step_ms`` is of event time, from event to event. By default no entity has more events than
+    its ring keeps, so that the oracle is exact, and each has some in its windows.
+    """
+
+    rate: int = 60
+    events_max: int = 20_000
+    entities: int = 20_000 * 3 // RING
+    step_ms: int = 29_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,11 @@ class Worker:
     def running(self) -> bool:
         """Return whether the process lives."""
         return self._process.running
+
+    @property
+    def pid(self) -> int:
+        """Return its process id."""
+        return self._process.pid
 
     @property
     def ready(self) -> bool:
@@ -109,12 +124,13 @@ class Worker:
 class Player(threading.Thread):
     """Sends events and their labels, early and late ones, at a pace, until it is told to end."""
 
-    def __init__(self, bootstrap: str, prefix: str, seed: int) -> None:
+    def __init__(self, bootstrap: str, prefix: str, seed: int, load: Load) -> None:
         super().__init__(daemon=True)
-        entities = _EVENTS_MAX // _EVENTS_PER_ENTITY
+        self._rate = load.rate
         self._items = items(
-            random.Random(seed), PARTITIONS, _EVENTS_MAX, entities, entities, _STEP_MS
-        )
+            random.Random(seed), PARTITIONS, load.events_max, load.entities, load.entities,
+            load.step_ms,
+        )  # fmt: skip
         self._producer = KafkaProducer(
             bootstrap_servers=bootstrap.split(","), linger_ms=5, reconnect_backoff_max_ms=500,
             metadata_max_age_ms=5_000, request_timeout_ms=15_000,
@@ -132,7 +148,7 @@ class Player(threading.Thread):
                 break
             with contextlib.suppress(KafkaError):
                 self._send(item)
-            next_s += item.is_event / EVENTS_A_SECOND
+            next_s += item.is_event / self._rate
 
     def close(self) -> None:
         """End, with everything sent that was begun."""
@@ -171,6 +187,7 @@ class World:
     seed: int = 0
     replicas: int = 1
     limits: Limits = field(default_factory=Limits)
+    load: Load = field(default_factory=Load)
     near: str | None = None
     workers: dict[str, Worker] = field(default_factory=dict)
     marked_s: float = 0.0
@@ -185,7 +202,7 @@ class World:
         with contextlib.redirect_stdout(io.StringIO()):
             run_topics(path, True, PARTITIONS, self.replicas)
         self.watch = Watch(self.bootstrap, self.prefix + "journal", PARTITIONS)
-        self.player = Player(self.bootstrap, self.prefix, self.seed)
+        self.player = Player(self.bootstrap, self.prefix, self.seed, self.load)
 
     @property
     def session_s(self) -> float:
@@ -193,13 +210,16 @@ class World:
         return self.limits.session_ms / 1000
 
     def begin(self, slots: tuple[str, ...] = ("0", "1")) -> None:
-        """Start workers and the stream; return once it has flowed for a while."""
+        """Start workers and the stream; return once it has flowed for a while.
+
+        A first start compiles kernels, which takes minutes on a busy machine.
+        """
         self.watch.start()
         self.player.start()
         for slot in slots:
             self.worker(slot).start()
         self.wait_ready(*slots)
-        self.wait("rows", lambda: all(self.watch.rows(p) > 20 for p in range(PARTITIONS)), 60)
+        self.wait("rows", lambda: all(self.watch.rows(p) > 20 for p in range(PARTITIONS)), 240)
         self.begun_s = time.monotonic()
         self.flow(1)
 

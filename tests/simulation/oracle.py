@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +45,10 @@ class Expected:
     outcomes: dict[int, str] = field(default_factory=dict)
     own: dict[int, dict[str, float]] = field(default_factory=dict)
     examples: Counter[tuple[str, int]] = field(default_factory=Counter)
-    scored: list[Event] = field(default_factory=list)
+    scored: dict[int, Event] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)
+    by_card: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    by_terminal: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
 
 
 def check(done: Schedule) -> None:
@@ -115,7 +118,7 @@ def _hear(
     label: dict[str, Any], expected: Expected, known: dict[str, int], early: dict[str, int]
 ) -> None:
     id_, y = label["event_id"], label["label"]
-    if all(e.id != id_ for e in expected.scored):
+    if id_ not in expected.ids:
         early[id_] = y
     elif known.get(id_) != y:
         known[id_] = y
@@ -134,13 +137,15 @@ def _meet(
         offset, fields["id"], fields["card"], fields["terminal"], fields["at"],
         round(fields["amount"] * 100),
     )  # fmt: skip
-    mine = [e for e in expected.scored if e.card == event.card]
+    mine = expected.by_card[event.card]
     assert len(mine) < RING, "the world is larger than the oracle thinks"
     if any(e.id == event.id for e in mine):
         expected.outcomes[offset] = "duplicate"
         return
     expected.outcomes[offset] = "scored"
-    expected.scored.append(event)
+    expected.scored[offset] = event
+    expected.ids.add(event.id)
+    expected.by_terminal[event.terminal].append(event)
     mine.append(event)
     now = max(e.at for e in mine)
     day = [e for e in mine if now - DAY_MS < e.at <= now]
@@ -161,35 +166,36 @@ def _wrong_rows(
     log: MemoryLog,
     rows: list[dict[str, Any]],
     expected: Expected,
-    updates: list[Row],
+    updates: dict[str, list[Row]],
     p: int,
 ) -> Iterator[Wrong]:
     """I5: outcomes, and every x, from the events and the labels that the row says it knew."""
     names, positions = spec().names, _positions(log, p)
-    events = {e.offset: e for e in expected.scored}
     for row in rows:
         at = row["source_offset"]
         if row["outcome"] != expected.outcomes[at]:
             yield "outcome", p, at, row["outcome"]
         elif row["outcome"] == "scored":
             x = dict(zip(names, row["x"], strict=True))
-            shared = _terminal_count(events[at], expected, updates, positions[at], p)
+            shared = _terminal_count(expected.scored[at], expected, updates, positions[at], p)
             for name, value in {**expected.own[at], "terminal_count_1d": shared}.items():
                 if not math.isclose(x[name], value, abs_tol=1e-9):
                     yield "I5", p, at, name, x[name], value
 
 
 def _terminal_count(
-    event: Event, expected: Expected, others: list[Row], positions: list[int], p: int
+    event: Event,
+    expected: Expected,
+    updates: dict[str, list[Row]],
+    positions: list[int],
+    p: int,
 ) -> int:
     """Count what a shared entity has seen: all of this partition, of others what the row states."""
-    own = [
-        e.at for e in expected.scored if e.offset <= event.offset and e.terminal == event.terminal
-    ]
+    own = [e.at for e in expected.by_terminal[event.terminal] if e.offset <= event.offset]
     seen = [
         row.at
-        for row in others
-        if row.terminal == event.terminal and row.source != p and row.offset < positions[row.target]
+        for row in updates.get(event.terminal, ())
+        if row.source != p and row.offset < positions[row.target]
     ]
     now = max(own + seen)
     return sum(now - DAY_MS < at <= now for at in own + seen)
@@ -206,13 +212,15 @@ class Row:
     source: int
 
 
-def _updates(log: MemoryLog) -> list[Row]:
-    return [
-        Row(target, offset, row["id"], row["time_ms"], row["source"])
-        for target in range(log.partitions["entity-updates"])
-        for offset, row in _rows(log, target)
-        if row["entity"] == "terminal"
-    ]
+def _updates(log: MemoryLog) -> dict[str, list[Row]]:
+    """Return the rows of terminals in `entity-updates`, by terminal."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for target in range(log.partitions["entity-updates"]):
+        for offset, row in _rows(log, target):
+            if row["entity"] == "terminal":
+                one = Row(target, offset, row["id"], row["time_ms"], row["source"])
+                found[one.terminal].append(one)
+    return found
 
 
 def _rows(log: MemoryLog, target: int) -> list[tuple[int, dict[str, Any]]]:
