@@ -17,6 +17,7 @@ import worker.acquire
 import worker.checkpoint
 from tests.simulation.faults import FaultyStore
 from worker.checkpoint import Checkpoint
+from worker.committing import Committer
 from worker.errors import TransientError
 from worker.exchange import Exchange
 from worker.flushing import Flusher
@@ -106,6 +107,22 @@ def _without_floors(acquire: Any) -> Any:
 
 
 @contextmanager
+def _hurry() -> Iterator[None]:
+    """The last transaction is asked after when the next one begins, and by nobody else."""
+    join = Committer.join
+
+    def started(start: Any) -> Any:
+        def begin(self: Any, generation: Any, done: Any) -> None:
+            join(self)
+            start(self, generation, done)
+
+        return begin
+
+    with _instead(Committer, "join", _always(None)), _instead(Committer, "start", started):
+        yield
+
+
+@contextmanager
 def _overlay_that_keeps_all() -> Iterator[None]:
     """Rows that the owner's state holds already are neither dropped nor left out."""
     with (
@@ -117,6 +134,7 @@ def _overlay_that_keeps_all() -> Iterator[None]:
 
 MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "store written before the commit": lambda: _instead(Runner, "_commit", _flush_first),
+    "a step goes on before the last commit is known": _hurry,
     "unguarded write": lambda: _instead(Checkpoint, "_write", _write_whatever),
     "versions are counted": lambda: _instead(worker.checkpoint, "Meta", _count_versions),
     "load without the version check": lambda: _instead(FaultyStore, "load", _load_whatever),
