@@ -1,11 +1,12 @@
 # Every target makes the virtual environment it needs. PYTHON chooses the interpreter (3.11 to 3.14).
 PYTHON ?= python3
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test mutants chaos bench lint clean
+.PHONY: help venv demo test mutants chaos soak bench lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
@@ -33,6 +34,9 @@ mutants: $(INSTALLED)  ## break one protection at a time; the simulation must no
 
 chaos: $(INSTALLED)  ## faults on three Kafka nodes and a store; count what is lost, doubled or wrong
 	@$(BIN)/python -m tests.chaos
+
+soak: $(INSTALLED)  ## MINUTES=10 of steady load; draw memory, descriptors, lag, the store's bytes
+	@$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
 
 bench: $(INSTALLED)  ## measure, print a table, write build/bench.json
 	@$(BIN)/python -m benchmarks
