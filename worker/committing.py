@@ -65,16 +65,16 @@ class Committer:
             Not known to be committed. So it is by `join`.
         """
         assert self._running is None, "one transaction at a time"
-        updates: list[Output] = []
+        encode = [outcome.outputs for _, outcome in done]
         if self._exchange is not None:
-            updates = self._exchange.outputs([(live.shard, o.result) for live, o in done])
+            encode.append(self._exchange.outputs([(live.shard, o.result) for live, o in done]))
         positions: dict[TopicPartition, int] = {}
         for live, _ in done:
             shard = live.shard
             positions[self._settings.events.topic, shard.partition] = shard.events_next
             if self._settings.labels is not None:
                 positions[self._settings.labels.topic, shard.partition] = shard.labels_next
-        write = partial(self._write, generation, [o for _, o in done], updates, positions)
+        write = partial(self._write, generation, encode, positions)
         if self._background is None:
             self._note(done, write())
         else:
@@ -95,12 +95,11 @@ class Committer:
     def _write(
         self,
         generation: object,
-        outcomes: Sequence[Outcome],
-        updates: Sequence[Output],
+        encode: Sequence[Callable[[], list[Output]]],
         positions: dict[TopicPartition, int],
     ) -> Written:
         started_s = self._clock_s()
-        outputs = [output for outcome in outcomes for output in outcome.outputs()] + [*updates]
+        outputs = [output for make in encode for output in make()]
         offsets = self._stream.commit(generation, outputs, positions)
         fault("committed")
         self._telemetry.commit_seconds.observe(self._clock_s() - started_s)

@@ -34,11 +34,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
 from worker.checkpoint import updates_space_of
-from worker.contracts.records import Events, Output
+from worker.contracts.records import EntityRows, Events, Output
 from worker.contracts.settings import KafkaSettings, Settings
 from worker.errors import StateDamagedError, StateLostError
 from worker.features.spec import FeatureSpec
@@ -205,14 +206,21 @@ class Exchange:
             shard.tables.recall(far, near, later)
             shard.stamps[_STAMP] = stamp
 
-    def outputs(self, done: Sequence[tuple[Shard, Result]]) -> list[Output]:
-        """Return the records of one commit, see step 1; `committed` or `release_all` follows."""
+    def outputs(self, done: Sequence[tuple[Shard, Result]]) -> Callable[[], list[Output]]:
+        """Return what makes the records of one commit, on whatever thread, see step 1.
+
+        `committed` or `release_all` follows.
+        """
         time_ms = max(max(0, shard.clock.now_ms) for shard, _ in done)
         parts = []
         for shard, result in done:
             events = result.batch.decoded.events
             rows = shard.tables.foreign_rows(events, result.duplicate)
             parts += [(shard.partition, name, part) for name, part in rows.items()]
+        return partial(self._encoded, parts, time_ms)
+
+    def _encoded(self, parts: Sequence[tuple[int, str, EntityRows]], time_ms: int) -> list[Output]:
+        outputs: list[Output]
         self._sent, self._sent_counts, outputs = Rekeyed(parts, self._targets, self._parts), [], []
         for q, updates in self._sent.updates():
             for count, value in update_records(updates, self._stamps, self._bytes_max):

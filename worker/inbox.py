@@ -20,6 +20,7 @@ class Buffer:
     timestamps_ms: list[int] = field(default_factory=list)
     keys: list[bytes | None] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
+    _newest_ms: int | None = None  # known of what is here
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -32,6 +33,8 @@ class Buffer:
         self.keys += records.keys
         self.values += records.values
         self.next_offset = records.next_offset
+        if self._newest_ms is not None:
+            self._newest_ms = max([self._newest_ms, *records.timestamps_ms])
 
     def take(self, count: int) -> Records:
         """Return and drop the first ``count`` records."""
@@ -48,7 +51,14 @@ class Buffer:
         )
         for column in (self.offsets, self.timestamps_ms, self.keys, self.values):
             del column[:count]
+        self._newest_ms = None
         return taken
+
+    def newest_ms(self) -> int:
+        """Return the largest timestamp of what is here, which is not nothing."""
+        if self._newest_ms is None:
+            self._newest_ms = max(self.timestamps_ms)
+        return self._newest_ms
 
     def _head(self) -> int:
         return self.offsets[0] if self.offsets else self.next_offset
@@ -78,6 +88,8 @@ class Inbox:
 
     def ready(self, records_max: int, *, labels_end: bool) -> int:
         """Return how many events `take` would return."""
+        if labels_end or not self._has_labels:
+            return min(len(self._events), records_max)
         return len(self._ready(records_max, labels_end))
 
     def add(self, records: Records) -> None:
@@ -128,7 +140,7 @@ class Inbox:
         """Return how many events are no younger than the last label that is here."""
         if not len(self._labels):
             return 0
-        return int(np.searchsorted(clock, max(self._labels.timestamps_ms), side="right"))
+        return int(np.searchsorted(clock, self._labels.newest_ms(), side="right"))
 
 
 def _prefix(times: Int64, limit: int) -> int:

@@ -189,6 +189,8 @@ class Runner:
     def _is_batch_ready(self) -> bool:
         """Return whether as many events as a transaction holds wait for nothing."""
         labels, most = self._topics.labels, self._bounds.batch_records_max
+        if sum(x.inbox.waiting(self._topics.events) for x in self._live.values()) < most:
+            return False
         ended = self._listening.has_ended
         ready = (x.inbox.ready(most, labels_end=ended(labels, p)) for p, x in self._live.items())
         return sum(ready) >= most
