@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -116,6 +117,23 @@ def test_the_size_of_batches_changes_no_score(quiet: MemoryLog) -> None:
     log = log_of()
     drain(worker(log, MemoryStore(), config=world(runner={"batch_records_max": 7})))
     assert scored(log) == scored(quiet)
+
+
+def test_a_planted_anomaly_is_among_the_first_three_reasons() -> None:
+    """Of a card that spends 50 times as much, once in a while."""
+    stream = [dict(event) for event in STREAM]
+    planted = {event["id"] for event in stream[120::9]}
+    for event in stream[120::9]:
+        event["amount"] *= 50
+    models = {**MODELS, "odd": {**OWN, "calibration": "none"}}
+    config = settings(models=models, decision={"model": "odd", "threshold": 1.0, "reasons_max": 3})
+    log = new_log()
+    fill(log, stream)
+    drain(worker(log, MemoryStore(), config=config))
+    alerts = [json.loads(value) for value in log.read("alerts", 0, 0, 10**6).values]
+    told = [{r["feature"] for r in a["reasons"]} for a in alerts if a["event_id"] in planted]
+    assert len(told) >= 15
+    assert sum("amount" in names for names in told) >= 0.95 * len(told)
 
 
 def test_memory_is_bounded_and_what_was_evicted_comes_back_as_it_was() -> None:

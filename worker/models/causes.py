@@ -119,6 +119,11 @@ class Causes(base.Classifier):
             self._move(origin)
             done, start, sampled = stop, until, rows.stop
 
+    def log_odds(self, X: Float64) -> Float64:
+        """Return the log odds (n,) that any cause is at work; X has the columns of `reads`."""
+        p = self._served(X)[:, 0]
+        return np.log(p) - np.log1p(-p)
+
     def copy(self) -> Causes:
         """Return one that learns on its own."""
         other = copy.copy(self)
@@ -151,9 +156,12 @@ class Causes(base.Classifier):
                 self.squares[h, there][: len(old)] = squares
 
     def _scores(self, x: dict[Any, Any]) -> list[float]:
-        row, nothing = self._row(x), np.empty(0)
+        return self._served(self._row(x))[0].tolist()  # type: ignore[no-any-return]  # numpy's Any
+
+    def _served(self, X: Float64) -> Float64:
+        nothing = np.empty(0)
         none = (nothing.astype(np.bool_), nothing, nothing.astype(np.int64))
-        return self.run(row, np.ones(1, np.bool_), row[:0], *none)[0].tolist()  # type: ignore[no-any-return]
+        return self.run(X, np.ones(len(X), np.bool_), X[:0], *none)
 
     def _row(self, x: dict[Any, Any]) -> Float64:
         return np.array([[x[name] for name in self.reads]], np.float64)

@@ -10,7 +10,9 @@ from worker.contracts.records import Float64
 from worker.models.batch import Batch
 from worker.models.causes import Causes
 from worker.models.compiled import ABSOLUTE_MAX
+from worker.models.contributions import differences
 from worker.models.plain import State
+from worker.models.reasons import Measure
 from worker.models.twin import CompiledTwin
 
 WEIGHTS_MAX = 1 << 24
@@ -30,6 +32,7 @@ class CausesTwin(CompiledTwin):
 
     kind = "causes_twin"
     learned = ("_model",)
+    measure: Measure = "log_odds"
 
     def __init__(self, model: Causes, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -50,6 +53,13 @@ class CausesTwin(CompiledTwin):
             batch.learn_y[chosen] == 1, batch.learn_weight[chosen], batch.learn_before[chosen],
         )  # fmt: skip
         return self.served(scores)
+
+    def contributions(self, x: Float64, usual: Float64) -> Float64:
+        """Return what each feature did to the log odds that any cause is at work."""
+        did = np.zeros(len(x))
+        some = x[self._columns], usual[self._columns]
+        did[self._columns] = differences(self._model.log_odds, *some)
+        return did
 
     def to_state(self) -> State:
         """Return what was learned."""

@@ -12,6 +12,7 @@ from worker.models import series_kernels as kernels
 from worker.models.batch import Batch
 from worker.models.canonical import state_hash
 from worker.models.plain import State, reading
+from worker.models.reasons import Measure
 from worker.models.versioned import Counts
 
 
@@ -67,10 +68,12 @@ class Series(base.AnomalyDetector):
 class EntityScore:
     """The model of `scope: entity`: its score came with x, from the state of the entity.
 
-    So it learns nothing from the log, and (version, x) gives the score back.
+    So it learns nothing from the log, and (version, x) gives the score back. Which features made
+    it is not in x: reasons are those with the largest distance from their usual values.
     """
 
     heads: tuple[str, ...] = ()
+    measure: Measure = "deviations"
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -84,6 +87,10 @@ class EntityScore:
         """Return the only feature."""
         self.counts.failed_scores += int((~batch.scorable).sum())
         return np.where(batch.scorable, batch.X[:, 0], 0.0)
+
+    def contributions(self, x: Float64, usual: Float64) -> Float64:
+        """Return nothing for the only feature, which is the score itself."""
+        return np.zeros(len(x))
 
     def state_hash(self) -> str:
         """Return the same hash always."""
