@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
-from worker.contracts.records import Output
+from worker.contracts.records import Output, Records
 from worker.errors import FatalError, StateLostError, TransientError
 from worker.features.spec import compile_features
 from worker.stores import Meta, Write
@@ -260,6 +260,35 @@ def test_a_store_that_is_ahead_of_the_log_is_refused() -> None:
     fill(other, events(20))
     with pytest.raises(FatalError, match="operations"):
         drain(worker(other, store))
+
+
+class HeldStream(MemoryStream):
+    """A stream whose worker is held once, after it has read what is committed."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def last_records(self, topic: str, partition: int, count: int) -> Records:
+        found = super().last_records(topic, partition, count)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return found
+
+
+def test_a_worker_held_while_it_acquires_does_not_refuse_what_another_wrote_meanwhile() -> None:
+    """R is beyond the C that it has read, and not beyond what is committed by now."""
+    log, store = full_log(), MemoryStore()
+    held = HeldStream(
+        log, group="world", slot="0", events_topic="transactions", labels_topic="labels"
+    )
+
+    def meanwhile() -> None:
+        log.evict("world", "0")
+        drain(worker(log, store, slot="1"))
+
+    held.meanwhile = meanwhile
+    drain(worker(log, store, stream=held))
+    assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
 
 
 def test_two_workers_share_the_partitions_and_survive_each_other() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 
-from tests.simulation.seeds import replay, trial
+from tests.simulation.seeds import replay, wrong_of
 
 
 def main() -> int:
@@ -22,11 +20,9 @@ def main() -> int:
         return replay(asked.replay)
     started_s, wrong = time.monotonic(), 0
     seeds = range(asked.first, asked.first + asked.count)
-    with ProcessPoolExecutor(asked.jobs) as pool:
-        for said in pool.map(partial(trial, mutant=None), seeds, chunksize=8):
-            if said is not None:
-                wrong += 1
-                print(said, flush=True)
+    for said in wrong_of(seeds, asked.jobs):
+        wrong += 1
+        print(said, flush=True)
     print(f"{asked.count} seeds, {wrong} wrong, {time.monotonic() - started_s:.0f} s")
     return 1 if wrong else 0
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker.contracts.records import Output, Records
@@ -54,22 +54,24 @@ class Server:
 
     def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
         """Apply a flush and remember what was before it."""
-        self.history = [*self.history[-HISTORY:], deepcopy(self.held._spaces)]
+        self.history = [*self.history[-HISTORY:], _copied(self.held)]
         self.held.flush(space, version, meta, writes)
-        self.flushes = [*self.flushes[-HISTORY:], (space, version, meta, list(writes))]
+        self.flushes = [*self.flushes[-2 * HISTORY :], (space, version, meta, list(writes))]
 
     def roll_back(self, count: int) -> None:
         """Lose the last flushes, as a promoted replica has; all of them when there are fewer."""
-        kept = self.history[-count] if count <= len(self.history) else {}
-        self.held._spaces = deepcopy(kept)
+        self.held._spaces = self.history[-count] if count <= len(self.history) else {}
         self.history.clear()
 
-    def repeat(self, which: int) -> None:
-        """Deliver a flush again that was delivered before, as a client does that had no answer."""
-        try:
-            self.held.flush(*self.flushes[which % len(self.flushes)])
-        except StateLostError:
-            return  # as it should be, unless it was the last one
+    def repeat(self) -> None:
+        """Deliver flushes again that were delivered before, as clients do that had no answer."""
+        for one in self.flushes:
+            with suppress(StateLostError):  # as it should be, unless it goes on from what is there
+                self.held.flush(*one)
+
+
+def _copied(store: MemoryStore) -> dict[str, Any]:
+    return {name: replace(one, values=dict(one.values)) for name, one in store._spaces.items()}
 
 
 class FaultyStore:

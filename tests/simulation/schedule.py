@@ -27,7 +27,7 @@ from tests.simulation.faults import (
 from tests.simulation.world import Item, config, items, spec
 from tests.worlds import Late, new_log
 from worker.errors import FatalError
-from worker.faults import set_hook
+from worker.faults import FAULTS, set_hook
 from worker.models.catalogue import build_models
 from worker.runner import Parts, Runner
 from worker.streams.memory import MemoryLog
@@ -52,15 +52,21 @@ class Process:
         self.slot, self.name = slot, f"worker {slot}.{number}"
         self.error: BaseException | None = None
         self.ended = False
-        self.killed = False
+        self.killed = self.is_held = False
         self.idle_steps = 0
+        self.doom: str | None = None
         self._body = body
-        self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
+        self.stops_left = 0
+        # Locks as signals: a semaphore of `threading` costs four times as much to hand over.
+        self._mine, self._theirs = threading.Lock(), threading.Lock()
+        self._mine.acquire()
+        self._theirs.acquire()
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
-    def go_on(self) -> None:
-        """Run until it reaches its next call of the world, or ends."""
+    def go_on(self, stops: int = 1) -> None:
+        """Run until it has reached so many calls of the world, or ends."""
+        self.stops_left = stops
         self._mine.release()
         self._theirs.acquire()
 
@@ -75,8 +81,9 @@ class Process:
         return threading.current_thread() is self._thread
 
     def stop_here(self) -> None:
-        """Let the scheduler decide; called by the process."""
-        if not self.killed:
+        """Let the scheduler decide, at the last of the stops; called by the process."""
+        self.stops_left -= 1
+        if self.stops_left <= 0 and not self.killed:
             self._theirs.release()
             self._mine.acquire()
         if self.killed:
@@ -105,7 +112,7 @@ class Plan:
     flush_every: float
     fails: float
     commit_fails: float
-    kills: float
+    trouble: float
 
     @classmethod
     def of(cls, draw: random.Random) -> Plan:
@@ -113,7 +120,7 @@ class Plan:
         return cls(
             draw.choice((1, 1, 2, 3)), draw.randrange(8, 45), draw.choice((3, 8, 20)),
             draw.choice((0.0, 0.0, 30.0, 600.0)), draw.choice((0.0, 0.01, 0.05)),
-            draw.choice((0.0, 0.1, 0.3)), draw.choice((0.0, 0.003, 0.01)),
+            draw.choice((0.0, 0.1, 0.3)), draw.choice((0.0, 0.02, 0.05)),
         )  # fmt: skip
 
 
@@ -151,7 +158,7 @@ class Schedule:
         """
         set_hook(self._at_fault)
         try:
-            while self._given < len(self.input) or self._draw.random() < 0.99:
+            while self._given < len(self.input) or self._draw.random() < 0.95:
                 self._tell_input()
                 self._act()
             self._calm()
@@ -164,6 +171,7 @@ class Schedule:
     def undisturbed(self) -> Schedule:
         """Return what one worker makes of the same input when nothing ever fails."""
         other = Schedule(self.seed)
+        other.plan.batch = len(other.input)
         for item in other.input:
             other._append(item)
         other._given = len(other.input)
@@ -175,50 +183,91 @@ class Schedule:
         return other
 
     def _act(self) -> None:
-        """Do one thing: mostly, let some worker go on to its next call."""
-        dice, kills, draw = self._draw.random(), self.plan.kills, self._draw
-        if not self._alive or dice < 0.002 * len(SLOTS):
-            self._start(draw.choice(SLOTS))
-        elif dice < 0.01 + kills:
-            self._kill(draw.choice(self._alive))
-        elif dice < 0.012 + kills:
-            self._evict()
-        elif dice < 0.012 + 1.5 * kills:
-            self._say(f"the store loses {(lost := draw.randrange(1, 6))} flushes")
-            self.server.roll_back(lost)
-        elif dice < 0.012 + 2 * kills and self.server.flushes:
-            self._say("an old flush comes again")
-            self.server.repeat(draw.randrange(5))
-        elif dice < 0.03 + 2 * kills and self._torn:
-            self._end_torn()
+        """Do one thing: mostly, let some worker go on to its next calls."""
+        often, draw = self.plan.trouble, self._draw
+        acts: list[tuple[float, Callable[[], None]]] = [
+            (1.0, self._go_on), (0.03, self._start_any), (0.02 + often, self._kill_any),
+            (often / 2, self._hold_any),
+            (often, self._doom_any), (0.05, self._wake_any), (0.01, self._evict_any),
+            (often, self._lose), (often, self._repeat), (0.05, self._end_torn),
+        ]  # fmt: skip
+        draw.choices([act for _, act in acts], [chance for chance, _ in acts])[0]()
+
+    def _go_on(self) -> None:
+        """One goes on for a while: the others stand still, as those that were stopped do."""
+        awake = [one for one in self._alive if not one.is_held]
+        if awake:
+            self._let(self._draw.choice(awake), self._draw.choice((1, 3, 30)))
         else:
-            # One goes on for a while: the others stand still, as those that were stopped do.
-            one = draw.choice(self._alive)
-            for _ in range(draw.choice((1, 3, 30))):
-                if not one.ended:
-                    self._let(one)
+            self._start_any()
+
+    def _doom_any(self) -> None:
+        """Have one be killed or held when it comes to a place of the shipped code, or at once."""
+        if self._alive:
+            one = self._draw.choice(self._alive)
+            one.doom = self._draw.choice(FAULTS)
+            self._say(f"{one.name} will not pass {one.doom}")
+
+    def _meet_doom(self, one: Process) -> None:
+        one.doom = None
+        if self._draw.random() < 0.3:
+            self._say(f"{one.name} is killed")
+            one.killed = True
+        else:
+            self._hold(one)
+        one.stops_left = 0
+
+    def _hold_any(self) -> None:
+        if self._alive:
+            self._hold(self._draw.choice(self._alive))
+
+    def _hold(self, one: Process) -> None:
+        """Hold one where it is; its group may give it up meanwhile, or the store lose writes."""
+        one.is_held = True
+        self._say(f"{one.name} is held")
+        if self._draw.random() < 0.7 and one.slot in self.log.group(GROUP).members:
+            self._evict(one.slot)
+        if self._draw.random() < 0.3:
+            self._lose()
+
+    def _wake_any(self) -> None:
+        held = [one for one in self._alive if one.is_held]
+        if held:
+            one = self._draw.choice(held)
+            one.is_held = False
+            self._say(f"{one.name} goes on")
+
+    def _lose(self) -> None:
+        lost = self._draw.choice((1, 2, 2, 3, 5))
+        self._say(f"the store loses {lost} flushes")
+        self.server.roll_back(lost)
+
+    def _repeat(self) -> None:
+        if self.server.flushes:
+            self._say("old flushes come again")
+            self.server.repeat()
 
     def _calm(self) -> None:
         """End all faults and let the workers that are left come to rest."""
         self._say("no more faults")
         self._chances.calm()
+        for one in self._alive:
+            one.is_held, one.doom = False, None
         while self._torn:
             self._end_torn()
-        alive = {one.slot for one in self._alive}
-        for slot in sorted(self.log.group(GROUP).members.keys() - alive):
-            self.log.evict(GROUP, slot)
-        if not self._alive:
-            self._start("0")
         for one in self._alive:
             one.idle_steps = 0
         until = self.steps + STEPS_MAX
         while not self._is_at_rest():
+            alive = {one.slot for one in self._alive}
+            for slot in sorted(self.log.group(GROUP).members.keys() - alive):
+                self._evict(slot)
             if not self._alive:
                 self._start("0")  # a zombie that found its slot taken has left
             # A flush is due in every step: what the store lost last is noticed before they rest.
             self._skipped_s += self.plan.flush_every
             for one in list(self._alive):
-                self._let(one)
+                self._let(one, self._draw.choice((1, 3, 30)))
             if self.steps > until:
                 raise StuckError(f"seed {self.seed}: not at rest after {STEPS_MAX} steps")
 
@@ -228,7 +277,7 @@ class Schedule:
 
     def _tell_input(self) -> None:
         """Append some of the input."""
-        count = 1 if self._draw.random() < 0.05 else 0
+        count = 1 if self._draw.random() < 0.2 else 0
         for item in self.input[self._given : self._given + count * self._draw.randrange(1, 9)]:
             self._append(item)
             self._given += 1
@@ -243,32 +292,41 @@ class Schedule:
         self._say(f"{one.name} starts")
         self._alive.append(one)
 
-    def _kill(self, one: Process) -> None:
-        self._say(f"{one.name} is killed")
-        one.kill()
-        self._alive.remove(one)
+    def _start_any(self) -> None:
+        self._start(self._draw.choice(SLOTS))
 
-    def _evict(self) -> None:
+    def _kill_any(self) -> None:
+        if self._alive:
+            one = self._draw.choice(self._alive)
+            self._say(f"{one.name} is killed")
+            one.kill()
+            self._alive.remove(one)
+
+    def _evict_any(self) -> None:
         members = sorted(self.log.group(GROUP).members)
         if members:
-            slot = self._draw.choice(members)
-            self._say(f"the group gives up slot {slot}")
-            self.log.evict(GROUP, slot)
+            self._evict(self._draw.choice(members))
+
+    def _evict(self, slot: str) -> None:
+        self._say(f"the group gives up slot {slot}")
+        self.log.evict(GROUP, slot)
 
     def _end_torn(self) -> None:
         """The positions of a transaction whose outputs are there arrive, or are lost for good."""
+        if not self._torn:
+            return
         one, offsets = self._torn.pop(0), self.log.group(GROUP).offsets
         if self._draw.random() < 0.5:
             self._say("positions of a torn transaction arrive")
             for place, at in one.positions.items():
                 offsets[place] = max(at, offsets.get(place, 0))
 
-    def _let(self, one: Process) -> None:
-        self.steps += 1
-        one.go_on()
+    def _let(self, one: Process, stops: int) -> None:
+        one.go_on(stops)
         if one.ended:
             self._alive.remove(one)
-            self._judge(one)
+            if not one.killed:
+                self._judge(one)
 
     def _judge(self, one: Process) -> None:
         """A worker may leave when its slot is taken; everything else is a fault of its own."""
@@ -278,17 +336,26 @@ class Schedule:
             return
         raise AssertionError(f"seed {self.seed}: {one.name} ended") from error
 
+    def _stop(self, one: Process) -> None:
+        self.steps += 1
+        one.stop_here()
+
     def _at_fault(self, name: str) -> None:
         """Stop the process that reached a fault point, as at a call of the world."""
         for one in self._alive:
             if one.is_here():
-                one.stop_here()
                 self._say(f"{one.name} is at {name}")
+                if one.doom == name:
+                    self._meet_doom(one)
+                self._stop(one)
                 return
 
     def _body(self, one: Process) -> None:
+        def is_busy(runner: Runner) -> bool:
+            return runner._committer.is_running or bool(runner._unflushed())
+
         def gate(what: str) -> None:
-            one.stop_here()
+            self._stop(one)
             self._say(f"{one.name}: {what}")
 
         settings = config(self.plan.batch)
@@ -315,9 +382,12 @@ class Schedule:
             sleep=lambda s: gate("sleep"),
         )
         while True:
+            was_busy = is_busy(runner)
             done = runner.step()
-            busy = done or runner._committer.is_running or runner._unflushed()
-            one.idle_steps = 0 if busy else one.idle_steps + 1
+            one.idle_steps += 1
+            if done or was_busy or is_busy(runner):  # others may have something to do with it
+                for each in self._alive:
+                    each.idle_steps = 0
 
     def _say(self, what: str) -> None:
         self.told.append(f"{self.steps:6} {what}")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from functools import partial
+from multiprocessing import get_context
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.oracle import check
@@ -19,6 +23,14 @@ def trial(seed: int, mutant: str | None) -> str | None:
         what = f"{type(error).__name__}: {error}{cause}"
         return f"seed {seed}: {what[:600]}\n  python -m tests.simulation --replay {seed}"
     return None
+
+
+def wrong_of(seeds: Sequence[int], jobs: int) -> Iterator[str]:
+    """Yield what is wrong with seeds, in their order; several processes run them."""
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        for said in pool.map(partial(trial, mutant=None), seeds, chunksize=8):
+            if said is not None:
+                yield said
 
 
 def replay(seed: int) -> int:
