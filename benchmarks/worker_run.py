@@ -10,6 +10,7 @@ import gc
 import json
 import resource
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -35,7 +36,8 @@ Seconds = dict[str, float]
 class Timed:
     """A part of the worker, with the seconds of some of its methods added to a stage each.
 
-    Elapsed time goes to the stage's name, CPU time of this thread to that name with ``_cpu``.
+    Elapsed time of the main thread goes to the stage's name, its CPU time to that name with
+    ``_cpu``. What other threads do beside it is no stage.
     """
 
     def __init__(self, part: Any, seconds: Seconds, **stages: str) -> None:
@@ -52,6 +54,8 @@ class Timed:
 
     def _timed(self, method: Callable[..., Any], stage: str) -> Callable[..., Any]:
         def call(*arguments: Any, **words: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                return method(*arguments, **words)
             started_s, cpu_s = time.perf_counter(), time.thread_time()
             try:
                 return method(*arguments, **words)

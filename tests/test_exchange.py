@@ -340,6 +340,18 @@ def test_a_worker_waits_for_owners_that_do_not_fold_its_rows() -> None:
     assert sum(len(journal(log, p)) for p in range(PARTITIONS)) == COUNT
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_workers_that_wait_for_each_others_states_go_on(late: bool) -> None:
+    """Nothing was flushed, so each must fold and flush what it owns before the other is live."""
+    log, store = full_log(), MemoryStore()
+    gone = start(log, store, flush_every_s=1e9)
+    for _ in range(8):
+        gone.step()
+    log.evict("world", "0")
+    drain(start(log, store, "1", late=late), start(log, store, "2", late=late))
+    assert sum(len(journal(log, p)) for p in range(PARTITIONS)) == COUNT
+
+
 def test_what_is_gauged_of_an_idle_or_released_shard_does_not_stay() -> None:
     """At rest no row is kept, and a partition that went to another worker has no lag here."""
     log, store = full_log(), MemoryStore()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 
 from worker.acquire import Live
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
+from worker.errors import TransientError
 from worker.exchange import Exchange
 from worker.faults import fault
 from worker.outputs import Outcome
@@ -56,8 +58,10 @@ class Committer:
         """Return whether it is not known yet what became of a transaction."""
         return self._running is not None
 
-    def start(self, generation: object, done: Done) -> None:
+    def start(self, generation: object, done: Done, fetch: Callable[[], None]) -> None:
         """Commit outcomes of shards with their positions; `join` tells what became of it.
+
+        In the background ``fetch`` is called after the commit of examples.
 
         Raises
         ------
@@ -78,7 +82,7 @@ class Committer:
         if self._background is None:
             self._note(done, write())
         else:
-            self._running = done, self._background.submit(write)
+            self._running = done, self._background.submit(self._ahead, write, fetch)
 
     def join(self) -> None:
         """Wait until what was started is known to be committed, and note it."""
@@ -103,6 +107,14 @@ class Committer:
         offsets = self._stream.commit(generation, outputs, positions)
         fault("committed")
         self._telemetry.commit_seconds.observe(self._clock_s() - started_s)
+        return outputs, offsets
+
+    def _ahead(self, write: Callable[[], Written], fetch: Callable[[], None]) -> Written:
+        """Write, and get what the next step learns."""
+        outputs, offsets = write()
+        if any(output.topic == self._settings.outputs.training for output in outputs):
+            with suppress(TransientError):  # who needs it asks again
+                fetch()
         return outputs, offsets
 
     def _note(self, done: Done, written: Written) -> None:

@@ -156,8 +156,8 @@ class Runner:
             done = self._batch(polled)
             self._has_more = done > 0 and not self.idle
             self._telemetry.dirty.set(self._dirty())
-            if self._parts.committing is None:
-                self._flush_due()
+            if self._parts.committing is None or not done:
+                self._flush_due()  # owners that wait for each other too
         except (TransientError, StateLostError) as error:
             # What was polled may not have reached a shard, and a shard may be ahead of the log.
             self._lose_all(error)
@@ -344,7 +344,8 @@ class Runner:
         return outcome
 
     def _commit(self, polled: Polled, done: list[tuple[int, Outcome]]) -> None:
-        self._committer.start(polled.generation, [(self._live[p], o) for p, o in done])
+        fetch = (lambda: None) if self._training is None else self._training.fetch
+        self._committer.start(polled.generation, [(self._live[p], o) for p, o in done], fetch)
 
     def _dirty(self) -> int:
         mine = 0 if self._exchange is None else self._exchange.dirty_count

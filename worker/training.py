@@ -17,6 +17,8 @@ from worker.models.snapshot import PROBES_MAX
 from worker.snapshots import Found, Snapshots
 from worker.streams import Log
 
+_FETCH_MS = 20
+
 
 class TrainingFollower:
     """Applies the training log to the models, in its order, from the newest snapshot on.
@@ -47,6 +49,7 @@ class TrainingFollower:
         self._snapshots = snapshots
         self._log = log
         self._probes: Float64 | None = None
+        self._fetched: list[tuple[int, bytes | None]] = []
         first, end = stream.log_range(topic, 0)
         self.version = self._restore(first, end)
         self._reader = stream.reader(topic, 0, self.version)
@@ -65,13 +68,22 @@ class TrainingFollower:
 
     def follow(self, timeout_ms: int = 0) -> int:
         """Apply the records that are there; return the number of examples."""
-        records = self._reader.poll(timeout_ms, 500)
-        if records is None:
-            return 0
+        if not self._fetched:
+            self.fetch(timeout_ms)
+        fetched, self._fetched = self._fetched, []
         before = self.learned
-        for offset, value in zip(records.offsets, records.values, strict=True):
+        for offset, value in fetched:
             self._apply(offset, value)
         return self.learned - before
+
+    def fetch(self, timeout_ms: int = _FETCH_MS) -> None:
+        """Get the next records, if any come in time; `follow` applies them.
+
+        On whatever thread, while nobody else uses this.
+        """
+        records = self._reader.poll(timeout_ms, 500)
+        if records is not None:
+            self._fetched += zip(records.offsets, records.values, strict=True)
 
     def close(self) -> None:
         """Give back the reader."""

@@ -112,9 +112,9 @@ def _hurry() -> Iterator[None]:
     join = Committer.join
 
     def started(start: Any) -> Any:
-        def begin(self: Any, generation: Any, done: Any) -> None:
+        def begin(self: Any, *arguments: Any) -> None:
             join(self)
-            start(self, generation, done)
+            start(self, *arguments)
 
         return begin
 
