@@ -182,6 +182,8 @@ class Runner:
         return polled
 
     def _poll(self, timeout_ms: int) -> Polled:
+        if self._parts.stream.is_rebalancing:
+            self._committer.join()
         polled = self._parts.stream.poll(timeout_ms, self._bounds.batch_records_max)
         self._own(polled)
         return polled
@@ -200,14 +202,11 @@ class Runner:
         if self._has_learned or self._parts.stream.learns_inline:
             return
         if self._training is None:
+            parts, topic = self._parts, self._settings.outputs.training
             self._training = TrainingFollower(
-                self._parts.stream,
-                self._settings.outputs.training,
-                self._parts.models,
-                self._parts.spec.spec_hash,
-                self._parts.snapshots,
+                parts.stream, topic, parts.models, parts.spec.spec_hash, parts.snapshots,
                 self._telemetry.log,
-            )
+            )  # fmt: skip
         self._training.catch_up(self._patience.tick)
         self._has_learned = True
         self._notices_told = self._parts.models.steward.said

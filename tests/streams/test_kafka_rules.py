@@ -19,7 +19,16 @@ from kafka.structs import OffsetAndMetadata
 from tests.services.kafka import KafkaServer
 from tests.services.process import free_port
 from tests.services.proxy import ADD_OFFSETS, END_TXN, FIND_COORDINATOR, PRODUCE, Action, Proxy
-from tests.streams.harness import KafkaHarness, join, journal, polls, read, start, visible
+from tests.streams.harness import (
+    KafkaHarness,
+    join,
+    journal,
+    polls,
+    read,
+    start,
+    together,
+    visible,
+)
 from worker.contracts.records import Output
 from worker.errors import FatalError, StateLostError
 from worker.streams import kafka_client
@@ -350,6 +359,24 @@ def test_a_transaction_that_a_dead_slot_left_open_is_ended_at_once(world: KafkaH
     assert stream.settle(world.outputs.journal, 0) == 2  # the record and the marker of its end
     assert time.monotonic() - began_s < 10
     assert visible(stream, world.outputs.journal) == []
+
+
+def test_a_member_knows_before_it_polls_that_the_group_is_rebalancing(world: KafkaHarness) -> None:
+    """So a commit under way can end under the membership that it was taken for."""
+    first, second = world.stream("0"), world.stream("1")
+    polled = start(first)
+    assert not first.is_rebalancing
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(second.poll, 0, 1)
+        until_s = time.monotonic() + 20
+        while not first.is_rebalancing:
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+        assert first.commit(polled.generation, [journal(world)], {}) == [0]
+        first.poll(0, 1)
+        joining.result()
+    together([first, second], lambda two: {len(p.assigned) for p in two} == {1})
+    assert not first.is_rebalancing
 
 
 def test_a_transaction_of_a_living_member_is_waited_for(world: KafkaHarness) -> None:

@@ -87,6 +87,13 @@ class Stream(Log, Protocol):
     read).
     """
 
+    @property
+    def is_rebalancing(self) -> bool:
+        """Return whether the next `poll` ends the membership: a commit under way is to end before.
+
+        A hint; a commit that comes too late is refused.
+        """
+
     def poll(self, timeout_ms: int, records_max: int) -> Polled:
         """Return new records of the owned partitions. A `commit` may be under way.
 

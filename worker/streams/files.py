@@ -65,6 +65,7 @@ class FileStream:
     """
 
     learns_inline = True
+    is_rebalancing = False
 
     def __init__(
         self,

@@ -103,6 +103,11 @@ class KafkaStream:
         """Return P, the number of partition pairs."""
         return self._topics[self._events].partitions
 
+    @property
+    def is_rebalancing(self) -> bool:
+        """Return whether the next `poll` ends the membership under which commits are taken."""
+        return self._member.is_rebalancing
+
     def poll(self, timeout_ms: int, records_max: int) -> Polled:
         """Return new records of the owned partitions; see `worker.streams.Stream.poll`.
 

@@ -76,6 +76,11 @@ class Member:
         self._polled_s = self._checked_s = clock_s()
         self._epoch = 0
 
+    @property
+    def is_rebalancing(self) -> bool:
+        """Return whether the next `poll` joins the group anew."""
+        return needs_rejoin(self._consumer)
+
     def poll(self, timeout_ms: int, records_max: int) -> list[Records]:
         """Return new records of live partitions; `membership` then says what they belong to.
 

@@ -55,6 +55,7 @@ class MemoryStream:
     """
 
     learns_inline = False
+    is_rebalancing = False
 
     def __init__(
         self, log: MemoryLog, *, group: str, slot: str, events_topic: str, labels_topic: str | None
