@@ -22,7 +22,11 @@ def config() -> Settings:
     windows = {"windows": ["6h", "1d"]}
     of_labels: dict[str, Any] = {
         "fraud_rate": windows, "genuine_count": windows, "time_since_last_fraud": {},
-        "fraud_run": {}, "clean_run": {}, "frauds": windows | {"weight": "1 - raw:fraud"},
+        "fraud_run": {}, "clean_run": [{}, {"where": "$amount < 800"}],
+        "frauds": [
+            windows | {"weight": "1 - raw:fraud"}, windows, windows | {"where": "$amount < 800"},
+            windows | {"where": "$amount >= 800"},
+        ],
     }  # fmt: skip
     return settings(
         features={
@@ -61,6 +65,16 @@ def test_labels_reach_the_features_of_later_events() -> None:
     for name in quiet()[0]:
         if name != "amount":
             assert len({row[name] for row in quiet()}) > 2, name
+
+
+def test_a_condition_parts_the_frauds_of_a_card() -> None:
+    """Those for which it held and those for which it did not are all; there are some of both."""
+    names = [f"card_frauds_1d{of}" for of in ("", "_where_amount_below_800",
+                                              "_where_amount_from_800")]  # fmt: skip
+    found = [[row[name] for name in names] for row in quiet()]
+    assert all(every == pytest.approx(some + rest, rel=1e-12) for every, some, rest in found)
+    assert max(some for _, some, _ in found) > 1
+    assert max(rest for *_, rest in found) > 1
 
 
 @pytest.mark.parametrize("after", [False, True])

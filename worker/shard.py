@@ -131,7 +131,7 @@ class Shard:
         self.statistics = FeatureStatistics(len(spec.names))
         self._layout = Layout(
             spec.spec_hash, len(spec.names), models.names,
-            spec.label_entities, spec.label_fields, spec.label_scores,
+            spec.label_entities, spec.label_fields, spec.label_scores, spec.filters,
         )  # fmt: skip
         self.pending = None
         if settings.labels is not None:

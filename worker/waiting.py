@@ -7,7 +7,7 @@ hours and sums of few digits. On the card stream an event with 90 features takes
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from worker.contracts.records import MISSING, Bool, Events, Float64, Int64, LabelUpdates, UInt64
+from worker.features.expressions import Expression
 
 _ID_BYTES = struct.Struct("<H")
 _MICRO = 1e6  # recorded scores are fixed point, as everything that is folded
@@ -25,7 +26,8 @@ class Layout:
     """What an event records: ``models`` have raw scores; the rest is what label features ask for.
 
     ``spec_hash`` names the features of x; ``entities``, ``fields`` and ``scores`` are those of
-    `worker.features.spec.FeatureSpec`.
+    `worker.features.spec.FeatureSpec`, and so are ``filters``, which say of some fields that they
+    are the outcome of a condition.
     """
 
     spec_hash: str
@@ -34,6 +36,7 @@ class Layout:
     entities: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
+    filters: Mapping[str, Expression] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -71,7 +74,9 @@ def scored_events(layout: Layout, events: Events, rows: NDArray[np.intp], X: Flo
     fields = np.empty((n, len(layout.fields)), np.int64)
     raw = np.full((n, len(layout.models)), np.nan)
     for f, name in enumerate(layout.fields):
-        fields[:, f] = np.asarray(events.columns[name])[rows]
+        passes = layout.filters.get(name)
+        column = np.asarray(events.columns[name]) if passes is None else passes.mask(events)
+        fields[:, f] = column[rows]
     return Scored(
         rows, taken(events.ids), events.id_hash[rows], events.time_ms[rows],
         {name: taken(events.entity_ids[name]) for name in layout.entities},

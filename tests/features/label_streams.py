@@ -64,6 +64,10 @@ def score_of(row: Row) -> int | None:
     return None if row.amount is None or row.items == 3 else row.amount * 7_919 % 1_000_001
 
 
+PASSES = {"$items > 0": lambda row: row.items is not None and row.items > 0}
+"""Conditions of label features, as plain Python has them."""
+
+
 def units(values: Sequence[int | None]) -> np.ndarray:
     return np.array([MISSING if v is None else v for v in values], np.int64)
 
@@ -94,6 +98,7 @@ def updates_of(
             "amount": units([row.amount for row in of]),
             "items": units([row.items for row in of]),
             "score": units([score_of(row) for row in of]),
+            **{text: units([int(passes(row)) for row in of]) for text, passes in PASSES.items()},
         },
     )
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.features.label_streams import (
+    PASSES,
     Stream,
     Told,
     fresh,
@@ -44,6 +45,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "plain": declared(["10s", "1m", "1d"]),
     "delayed": declared(["10s", "1m"], delay="5s", prior=0.01, strength=20),
     "late": declared(["1d"], delay="1d", include_current=False),
+    "filtered": declared(["10s", "1d"], where="$items > 0"),
+    "both": declared(["1m", "1d"], where="$items > 0", weight="$amount", strength=2),
     **{weight: declared(["1m", "1d"], weight=weight, strength=2) for weight in WEIGHTS},
 }
 SPECS: dict[tuple[str, int], FeatureSpec] = {
@@ -64,12 +67,12 @@ class Seen:
 
     def known(self, feature: Feature, keep: Callable[[int], bool]) -> Known:
         """Return the part of it whose times ``keep`` takes."""
-        weigh = weight_of(feature.name)
+        weigh, passes = weight_of(feature.name), PASSES.get(feature.options.where, lambda row: True)
         here = [r for r in self.events if feature.include_current or r is not self.current]
         return Known(
-            [Truth(t, y, weigh(row)) for t, _, y, row in self.truths if keep(t)],
+            [Truth(t, y, weigh(row)) for t, _, y, row in self.truths if keep(t) and passes(row)],
             self.now_ms,
-            sum(keep(row.time_ms) for row in here),
+            sum(keep(row.time_ms) and passes(row) for row in here),
             *((0.01, 20.0) if "delay_5s" in feature.name else (0.0, strength_of(feature.name))),
         )
 

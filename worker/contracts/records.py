@@ -160,7 +160,8 @@ class LabelUpdates:
     earlier one. ``time_ms`` is the event's time, ``entity_ids`` its ids per entity type with label
     features. ``y`` is 0 or 1; ``y_before`` the truth that it takes the place of, -1 for none, and
     ``weight_before`` that one's weight, 0.0 for none: nothing new is ever repeated here. ``values``
-    holds what the event recorded: its fields in units, its scores in 1e-6 (`MISSING` for none).
+    holds what the event recorded: its fields in units, its scores in 1e-6 (`MISSING` for none), and
+    by the text of a condition 1 where it held, else 0.
     """
 
     before: Int64

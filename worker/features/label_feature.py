@@ -39,15 +39,20 @@ def label_feature(
     fields = [Field(slug, "decimal")] if weight else []
     feature = history_feature(entity, kind, fields, options, resolution)
     words = feature.words.replace(f" {slug}", f", each by {weight.replace('$', '')},")
-    source = Source("genuine" if kind.truth == "genuine" else "fraud", weight)
+    truth, where = "genuine" if kind.truth == "genuine" else "fraud", options.where
+    source = Source(truth, weight, where, optional=bool(where))
     return replace(feature, field=None, words=words.replace("  ", " "), sources=(source,))
 
 
 def recorded(source: Source, updates: LabelUpdates, y: Int64) -> Int64:
     """Return the values of a recorded column of the L-part under the truths ``y``, shape (m,).
 
-    A weight that an event does not have counts 0.
+    A weight that an event does not have counts 0. What a condition leaves out is `MISSING`.
     """
+    if source.where:
+        of_all = recorded(replace(source, where=""), updates, y)
+        passing: Int64 = np.where(updates.values[source.where] == 1, of_all, MISSING)
+        return passing
     if source.kind == GENUINE_VALUE:
         found: Int64 = np.where(y == 0, updates.values[source.field], MISSING)
         return found

@@ -10,9 +10,10 @@ from worker.contracts.records import Bool, Int64
 class LabelPlan(NamedTuple):
     """What is read of an L-part besides the sums of its windows."""
 
-    truth: Int64  # (1,): the recorded column that is 1 for a fraud, 0 for a genuine event
-    runs: Int64  # (K, 2): code, column of X
-    times: Int64  # (T, 5): 1 for the first fraud, size_ms, delay_ms, tile set, column of X
+    runs: Int64  # (K, 3): the recorded column that is 1 for a fraud, 0 for a genuine event and
+    # missing for one that is left out; code, column of X
+    times: Int64  # (T, 6): that column, 1 for the first fraud, size_ms, delay_ms, tile set,
+    # column of X
 
 
 class Truths(NamedTuple):

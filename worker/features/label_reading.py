@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from worker.contracts.records import Float64, Int64
-from worker.features.codes import CLEAN_RUN, FRAUD_RUN, FRAUD_RUN_AGE, FRAUD_RUN_GAP, PLACE_SUM
+from worker.features.codes import (
+    CLEAN_RUN,
+    FRAUD_RUN,
+    FRAUD_RUN_AGE,
+    FRAUD_RUN_GAP,
+    MISSING,
+    PLACE_SUM,
+)
 from worker.features.compiling import helper
 from worker.features.label_plan import LabelPlan
 from worker.features.plan import FORGET_MS, TILES_ROW, Plan
@@ -17,25 +26,42 @@ def read_runs(
     """Write what the trailing labelled events of the ring say; what is as old as what an entity
     forgets is out of reach.
     """
-    ring, runs, y_row = rows.ring, labels.runs, 1 + labels.truth[0]
-    start, oldest = rows.meta[slot, SIZE] - 1, now - plan.limits[FORGET_MS]
-    if len(runs) == 0 or ring[slot, 0, start] <= oldest:
-        return
-    y, length = ring[slot, y_row, start], 1
-    while start > 0 and ring[slot, y_row, start - 1] == y and ring[slot, 0, start - 1] > oldest:
-        start -= 1
-        length += 1
-    began = ring[slot, 0, start]
+    runs, oldest = labels.runs, now - plan.limits[FORGET_MS]
+    read, y, length, began, before = -1, np.int64(MISSING), 0, np.int64(0), np.int64(-1)
     for r in range(len(runs)):
-        code, column = runs[r, 0], runs[r, 1]
+        if runs[r, 0] != read:
+            read = runs[r, 0]
+            y, length, began, before = _run(rows, slot, 1 + read, oldest)
+        code, column = runs[r, 1], runs[r, 2]
         if code == CLEAN_RUN:
-            X[e, column] = length * (1 - y)
+            X[e, column] = length if y == 0 else 0.0
         elif code == FRAUD_RUN:
-            X[e, column] = length * y
+            X[e, column] = length if y == 1 else 0.0
         elif code == FRAUD_RUN_AGE and y == 1:
             X[e, column] = (now - began) / 1000.0
-        elif code == FRAUD_RUN_GAP and y == 1 and start > 0 and ring[slot, 0, start - 1] > oldest:
-            X[e, column] = (began - ring[slot, 0, start - 1]) / 1000.0
+        elif code == FRAUD_RUN_GAP and y == 1 and before >= 0:
+            X[e, column] = (began - before) / 1000.0
+
+
+@helper
+def _run(
+    rows: Rows, slot: int, y_row: int, oldest: int
+) -> tuple[np.int64, int, np.int64, np.int64]:
+    """Return the truth of the newest known events, how many have it, the first one's time, and the
+    time of the one before, -1 for none; without any the truth is `MISSING`.
+    """
+    ring, size, length = rows.ring, rows.meta[slot, SIZE], 0
+    y, began = np.int64(MISSING), np.int64(0)
+    for k in range(size):
+        t, known = ring[slot, 0, size - 1 - k], ring[slot, y_row, size - 1 - k]
+        if t <= oldest:
+            break
+        if known == MISSING:
+            continue
+        if length > 0 and known != y:
+            return y, length, began, t
+        y, length, began = known, length + 1, t
+    return y, length, began, np.int64(-1)
 
 
 @helper
@@ -48,19 +74,15 @@ def read_times(
     """
     meta, times = rows.meta, labels.times
     for r in range(len(times)):
-        is_first, column = times[r, 0], times[r, 4]
+        truth, is_first, column = times[r, 0], times[r, 1], times[r, 5]
         if X[e, column] <= 0.0:
             X[e, column] = -1.0
             continue
-        end = now - times[r, 2]
-        start = end - times[r, 1]
-        found = _in_ring(
-            rows.ring, slot, meta[slot, SIZE], 1 + labels.truth[0], start, end, is_first
-        )
+        end = now - times[r, 3]
+        start = end - times[r, 2]
+        found = _in_ring(rows.ring, slot, meta[slot, SIZE], 1 + truth, start, end, is_first)
         if meta[slot, TILED_MAX] > start and (is_first or found < 0):
-            in_tiles = _in_tiles(
-                plan, labels.truth[0], rows, slot, times[r, 3], start, end, is_first
-            )
+            in_tiles = _in_tiles(plan, truth, rows, slot, times[r, 4], start, end, is_first)
             found = in_tiles if in_tiles >= 0 else found
         X[e, column] = (now - found) / 1000.0
 

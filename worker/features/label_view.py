@@ -78,7 +78,8 @@ def parts_of(
     """Return the L-part of every entity type that has one."""
     view = label_view(features)
     of = [f.entity for f in features if is_of_labels(f)]
-    return tuple(_part(name, entity, view) for name, entity in entities.items() if name in of)
+    runs = [f for f in features if _truth(f) == "run"]
+    return tuple(_part(name, entity, view, runs) for name, entity in entities.items() if name in of)
 
 
 def label_plan(part: EntitySpec, features: Sequence[Feature]) -> LabelPlan:
@@ -90,13 +91,15 @@ def label_plan(part: EntitySpec, features: Sequence[Feature]) -> LabelPlan:
             continue
         kind = LABEL_AGGREGATIONS[feature.aggregation]
         if kind.truth == "run":
-            runs.append((kind.code, column))
+            runs.append((part.place(feature.sources[0]), kind.code, column))
         elif kind.truth in ("first", "last"):
             window = Window(True, feature.delay_ms, feature.window_ms or 0)
             tile_set = lengths.index(window.tile_ms)
             is_first = int(kind.truth == "first")
-            times.append((is_first, window.size_ms, window.delay_ms, tile_set, column))
-    return LabelPlan(np.array([part.place(TRUTH)]), _matrix(runs, 2), _matrix(times, 5))
+            size_ms, delay_ms = window.size_ms, window.delay_ms
+            truth = part.place(feature.sources[0])
+            times.append((truth, is_first, size_ms, delay_ms, tile_set, column))
+    return LabelPlan(_matrix(sorted(runs), 3), _matrix(times, 6))
 
 
 def empties(features: Sequence[Feature]) -> tuple[tuple[int, float], ...]:
@@ -118,13 +121,20 @@ def weights_of(features: Sequence[Feature]) -> list[str]:
     return sorted(weights - {""})
 
 
-def _part(name: str, entity: EntitySettings, view: Sequence[Feature]) -> EntitySpec:
+def conditions_of(features: Sequence[Feature]) -> list[str]:
+    """Return the conditions whose outcome is recorded with labels, each once."""
+    return sorted({f.options.where for f in features if is_of_labels(f)} - {""})
+
+
+def _part(
+    name: str, entity: EntitySettings, view: Sequence[Feature], runs: Sequence[Feature]
+) -> EntitySpec:
     # As of a primary entity: its ring keeps ids, by which a revision finds its event.
     part = replace(entity_spec(name + LABELS_SUFFIX, entity, "", view), primary=True)
-    if any(column.source == TRUTH for column in part.recorded):
-        return part
-    truth = Recorded(TRUTH, tiled=False, squares=False, extremes=False, bits=False)
-    return replace(part, recorded=(*part.recorded, truth))
+    wanted = {TRUTH, *[f.sources[0] for f in runs if f.entity == name]}
+    rest = sorted(wanted - {column.source for column in part.recorded})
+    only = [Recorded(s, tiled=False, squares=False, extremes=False, bits=False) for s in rest]
+    return replace(part, recorded=(*part.recorded, *only))
 
 
 def _hidden(feature: Feature) -> Feature:

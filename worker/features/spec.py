@@ -17,6 +17,7 @@ from worker.features.feature import Feature
 from worker.features.grammar import Grammar
 from worker.features.label_view import (
     Rate,
+    conditions_of,
     entity_of,
     event_view,
     label_view,
@@ -41,9 +42,10 @@ class FeatureSpec:
     share it read one state. It is in the names of spaces and in blobs.
 
     ``label_entities`` are the entity types with label features. Of each event that waits for its
-    label the shard keeps their ids, the values of ``label_fields`` (fields held as int64) and
-    ``label_scores``: ``score`` as served, ``raw_NAME`` of the model NAME. A `LabelUpdates` carries
-    them under these names. ``filters`` are the conditions of `Source.where`, by their text.
+    label the shard keeps their ids, the values of ``label_fields`` (fields held as int64, and 1 or
+    0 for a condition of ``filters``) and ``label_scores``: ``score`` as served, ``raw_NAME`` of the
+    model NAME. A `LabelUpdates` carries them under these names. ``filters`` are the conditions of
+    `Source.where`, by their text.
     """
 
     features: tuple[Feature, ...]
@@ -140,7 +142,10 @@ def compile_features(settings: Settings) -> FeatureSpec:
         entities,
         _hash(settings, features, filters),
         label_entities=labelled,
-        label_fields=tuple(weight[1:] for weight in weights if weight.startswith("$")),
+        label_fields=(
+            *[weight[1:] for weight in weights if weight.startswith("$")],
+            *conditions_of(features),
+        ),
         label_scores=tuple(weight for weight in weights if not weight.startswith("$")),
         label_parts=parts,
         filters=filters,

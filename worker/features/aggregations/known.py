@@ -58,7 +58,7 @@ class LabelAggregation(Aggregation):
     windows_ms: ClassVar[tuple[int, ...]] = ()
     types = ()
     field_count = 0
-    options: ClassVar[tuple[str, ...]] = ("delay",)
+    options: ClassVar[tuple[str, ...]] = ("delay", "where")
     in_units = True
 
     @staticmethod

@@ -33,7 +33,7 @@ class Frauds(LabelAggregation):
 
     name = "frauds"
     truth = "fraud"
-    options = ("delay", "weight")
+    options = ("delay", "where", "weight")
     words = "known frauds of this {entity} {field} in {window}"
 
     @staticmethod
@@ -60,7 +60,7 @@ class GenuineCount(LabelAggregation):
 
     name = "genuine_count"
     truth = "genuine"
-    options = ("delay", "weight")
+    options = ("delay", "where", "weight")
     words = "events of this {entity} {field} known to be genuine in {window}"
 
     @staticmethod
@@ -94,7 +94,7 @@ class FraudRate(LabelAggregation):
 
     name = "fraud_rate"
     truth = "rate"
-    options = ("delay", "include_current", "weight", "prior", "strength")
+    options = ("delay", "include_current", "where", "weight", "prior", "strength")
     words = "share of known frauds {field} among events of this {entity} in {window}"
 
     @staticmethod
@@ -192,7 +192,7 @@ class FraudRun(LabelAggregation):
     truth = "run"
     code = codes.FRAUD_RUN
     each = "nothing"
-    options = ()
+    options = ("where",)
     words = "known frauds of this {entity} in a row, up to the newest labelled event"
 
     @staticmethod
@@ -214,7 +214,7 @@ class FraudRunAge(LabelAggregation):
     truth = "run"
     code = codes.FRAUD_RUN_AGE
     each = "nothing"
-    options = ()
+    options = ("where",)
     empty = -1.0
     words = "time since the run of known frauds of this {entity} began"
 
@@ -239,7 +239,7 @@ class FraudRunGap(LabelAggregation):
     truth = "run"
     code = codes.FRAUD_RUN_GAP
     each = "nothing"
-    options = ()
+    options = ("where",)
     empty = -1.0
     words = "time between the last genuine event of this {entity} and its run of known frauds"
 
@@ -267,7 +267,7 @@ class CleanRun(LabelAggregation):
     truth = "run"
     code = codes.CLEAN_RUN
     each = "nothing"
-    options = ()
+    options = ("where",)
     words = "genuine events of this {entity} in a row, up to the newest labelled event"
 
     @staticmethod
