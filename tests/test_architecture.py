@@ -22,7 +22,8 @@ SHELL = tuple(
         "acquire", "backfill", "checkpoint", "cli", "commands", "commands_data", "commands_models",
         "commands_repair", "committing", "config", "config_lists", "dataset", "describe",
         "exchange", "features.reader", "flushing", "listening", "owned", "patience", "positions",
-        "progress", "repair", "replay", "runner", "snapshots", "telemetry", "testing", "training",
+        "progress", "repair", "replay", "runner", "snapshots", "stopping", "telemetry", "testing",
+        "training",
     )
 )  # fmt: skip
 SHARED = ("worker.contracts", "worker.errors")

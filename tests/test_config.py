@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.config import load_settings, render_problems
@@ -172,6 +172,12 @@ ONE_MISTAKE = [
     (("kind: kafka", "kind: kafka\nrunner: {dirty_max: 2000}"),
      "31 runner.dirty_max: expected more than batch_records_max, 5000, got 2000"),
     (("redis://localhost", "http://localhost"), "31 store.url: expected one of redis://"),
+    *[(("redis://localhost", url),
+       "31 store.url: expected a host, and a port from 1 to 65535, got another (for example redis:")
+      for url in ("redis://host:abc", "redis://host:65536", "redis://host:0/1", "redis://[::1")],
+    *[(("kind: kafka", f"kind: kafka\noutputs: {{scores: {{publish: {wrong}}}}}"),
+       "31 outputs.scores.publish: expected all, none, or from which score on, as in {above: 0.5}")
+      for wrong in ("{above: x}", "{above: true}", "{above: .nan}", "{over: 1}", "{}", "some")],
     (("  card_id: string", "  card_id: string\n    card_id: integer"),
      "10 events.fields.card_id: expected each key once, got it again (first in line 9)"),
     (("amount: $amount", "amount: $amoun"), "20 features.amount: expected "),
@@ -394,6 +400,7 @@ PLACES = [(key,) for key in RAW] + [
 ]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.sampled_from(PLACES), TREES, min_size=1, max_size=3))
 def test_any_tree_at_any_place_ends_as_settings_or_problems(
     changes: dict[tuple[str, ...], object],
@@ -408,6 +415,7 @@ def test_any_tree_at_any_place_ends_as_settings_or_problems(
     outcome(yaml.safe_dump(raw, allow_unicode=True))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD)), st.integers(0, 9), st.text("ab: [{}]$,x1\n-&*!", max_size=9))
 def test_any_damaged_file_ends_as_settings_or_problems(at: int, cut: int, text: str) -> None:
     """Some characters are replaced, inserted or deleted anywhere."""

@@ -95,9 +95,13 @@ def run(
     ),
 ) -> None:
     """Run one worker on Kafka and Redis until SIGTERM or Ctrl-C; a second signal leaves at once."""
+    from worker.stopping import stop_on_signals
+
+    stop = stop_on_signals()  # before all that takes long to import
+
     from worker.commands import run_worker
 
-    _exit(lambda: run_worker(config, slot, log_level.value))
+    _exit(lambda: run_worker(config, slot, log_level.value, stop))
 
 
 @app.command(
@@ -107,7 +111,7 @@ def run(
 def replay(
     config: ConfigFile,
     events: Annotated[Path, typer.Option(help="JSONL, CSV or Parquet; plain, .gz or .zst")],
-    out: Annotated[Path, typer.Option(help="a new directory, or an earlier replay's")],
+    out: Annotated[Path, typer.Option(help="a new directory")],
     labels: Annotated[Path | None, typer.Option(help="a file of labels")] = None,
     label_column: Annotated[
         str | None, typer.Option(help="the column of the events file with the truth")
@@ -121,11 +125,16 @@ def replay(
     top: Annotated[
         int, typer.Option(min=1, help="of a day's highest scores, so many count in precision@k")
     ] = 100,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="overwrite an earlier replay in --out")
+    ] = False,
 ) -> None:
     """Run the whole worker over recorded files and write scores, alerts, journal and metrics."""
     from worker.commands import run_replay
 
-    _exit(lambda: run_replay(config, events, out, labels, label_column, label_delay, by, top))
+    _exit(
+        lambda: run_replay(config, events, out, labels, label_column, label_delay, by, top, replace)
+    )
 
 
 @app.command(epilog="Example: riverwatch features card c00302 -c cards.yaml --at 2025-03-03T10:00")

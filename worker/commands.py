@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -35,9 +33,6 @@ from worker.telemetry import HealthServer, Telemetry
 
 if TYPE_CHECKING:
     from worker.snapshots import Snapshots
-
-_EXIT_KILLED = 130
-_WARMED_UP_STEPS = 50
 
 
 def load(path: Path) -> Settings:
@@ -99,8 +94,8 @@ def snapshots_of(settings: Settings, spec: FeatureSpec) -> Snapshots | None:
     )
 
 
-def run_worker(path: Path, slot: str, log_level: str) -> int:
-    """Run one worker until a signal."""
+def run_worker(path: Path, slot: str, log_level: str, stop: Callable[[], bool]) -> int:
+    """Run one worker until ``stop`` says so."""
     from worker.models.catalogue import build_models
     from worker.runner import Parts, Runner
     from worker.secondary import secondary_entities
@@ -112,7 +107,6 @@ def run_worker(path: Path, slot: str, log_level: str) -> int:
     settings = load(path)
     redis = redis_of(path, settings)
     spec = compile_features(settings)
-    stop = _stop_on_signals()
     relax_collector()
     telemetry = Telemetry(time.time)
     with ExitStack() as stack:
@@ -152,12 +146,16 @@ def run_replay(
     label_delay: str | None,
     days: int,
     top: int,
+    replace: bool,
 ) -> int:
     """Replay recorded files with a progress bar, or plain lines where there is no terminal."""
     from worker.periods import table_of
-    from worker.replay import By, Recording
+    from worker.replay import By, Recording, has_result
 
     settings = load(path)
+    if has_result(out) and not replace:
+        raise ConfigError(f"--out {out}", expected="a new directory", got="an earlier replay's",
+                          hint="--replace overwrites it")  # fmt: skip
     declared = settings.labels or LabelSettings()
     column = label_column or (None if labels else declared.column)
     delay_ms = delay_ms_of(label_delay) if label_delay else declared.delay
@@ -299,27 +297,3 @@ def relax_collector() -> None:
     (700, 10, 10) looking at them takes 12 to 20 of 105 µs an event on a broker, with 50,000 3.4.
     """
     gc.set_threshold(300_000, 20, 50)
-
-
-def _stop_on_signals() -> Callable[[], bool]:
-    """Return a question that is true after SIGTERM or SIGINT; a second signal leaves at once."""
-    seen: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if seen:
-            os._exit(_EXIT_KILLED)
-        seen.append(number)
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    steps = 0
-
-    def stop() -> bool:
-        nonlocal steps
-        steps += 1
-        if steps == _WARMED_UP_STEPS:
-            gc.collect()
-            gc.freeze()
-        return bool(seen)
-
-    return stop

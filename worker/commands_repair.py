@@ -9,9 +9,10 @@ from pathlib import Path
 from worker.checkpoint import space_of
 from worker.commands import kafka_of, load, redis_of
 from worker.commands_data import view_of
+from worker.contracts.settings import Settings
 from worker.errors import ConfigError
-from worker.features.spec import compile_features
-from worker.repair import Reset, Space, plan_reset, spaces
+from worker.features.spec import FeatureSpec, compile_features
+from worker.repair import PARTITIONS_MAX, Reset, Space, plan_reset, spaces
 from worker.stores import StateStore
 
 _DRY = "nothing was done: add --yes to do it"
@@ -24,7 +25,11 @@ def run_rebuild(path: Path, partitions: Sequence[int] | None, yes: bool) -> int:
     settings = load(path)
     store = RedisStore(redis_of(path, settings))
     try:
-        _drop(store, list(spaces(store, settings, compile_features(settings), partitions)), yes)
+        spec = compile_features(settings)
+        found = list(spaces(store, settings, spec, partitions))
+        _drop(store, found, yes)
+        if partitions and not found:
+            print(elsewhere(store, settings, spec))
     finally:
         store.close()
     print("done" if yes else _DRY)
@@ -60,6 +65,17 @@ def run_reset(
         _drop(store, [one for one in found if one.name == mine], yes)
     print("done" if yes else _DRY)
     return 0
+
+
+def elsewhere(store: StateStore, settings: Settings, spec: FeatureSpec) -> str:
+    """Return which partitions have what was asked for, for somebody who mistook one."""
+    own = {space_of(settings.name, spec, p): p for p in range(PARTITIONS_MAX)}
+    there = [own[one.name] for one in spaces(store, settings, spec, None) if one.name in own]
+    return (
+        f"there is state of partitions {', '.join(map(str, there))}"
+        if there
+        else ("there is state of no partition with these features")
+    )
 
 
 def _words(partition: int, reset: Reset) -> str:

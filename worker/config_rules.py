@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from worker.config_decision import decision_problems
 from worker.config_problems import near, shown
@@ -300,8 +301,20 @@ def _store(settings: Settings) -> Iterator[Problem]:
     store = settings.store
     if not isinstance(store, RedisSettings):
         return
-    if not store.url.get_secret_value().startswith(_URL_SCHEMES):
+    url = store.url.get_secret_value()
+    if not url.startswith(_URL_SCHEMES):
         yield Problem(("store", "url"), f"one of {', '.join(_URL_SCHEMES)}", "another URL")
+    elif not _has_port(url):
+        hint = "for example redis://localhost:6379/0"
+        yield Problem(("store", "url"), "a host, and a port from 1 to 65535", "another", hint)
+
+
+def _has_port(url: str) -> bool:
+    """Return whether host and port of a URL can be read; a URL without a port has the usual one."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _snapshots(settings: Settings) -> Iterator[Problem]:

@@ -54,6 +54,10 @@ class TransientError(RiverwatchError):
     """The outside world failed for now: retry with a wait and a bound."""
 
 
+class StoreAwayError(TransientError):
+    """The store failed for now, not the stream."""
+
+
 class FatalError(RiverwatchError):
     """State is threatened, or another process holds this slot: stop loudly, guess nothing."""
 

@@ -29,7 +29,7 @@ from worker.stores import Meta, StateStore
 from worker.streams import Log
 
 REASON_MAX = 500
-_PARTITIONS_MAX = 1_024
+PARTITIONS_MAX = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def spaces(
     store: StateStore, settings: Settings, spec: FeatureSpec, partitions: Sequence[int] | None
 ) -> Iterator[Space]:
     """Yield what is stored with the state of a file, of these partitions or of all there can be."""
-    for partition in range(_PARTITIONS_MAX) if partitions is None else partitions:
+    for partition in range(PARTITIONS_MAX) if partitions is None else partitions:
         for name_of in (space_of, updates_space_of):
             name = name_of(settings.name, spec, partition)
             try:

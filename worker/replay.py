@@ -235,6 +235,11 @@ class Recording:
     label_delay_ms: int | None = None
 
 
+def has_result(out: Path) -> bool:
+    """Return whether an earlier replay, or a part of one, is in a directory."""
+    return any((out / name).exists() for name in OUTPUTS)
+
+
 def prepare_directory(out: Path) -> None:
     """Make an empty output directory, replacing what an earlier replay wrote there.
 

@@ -26,7 +26,7 @@ from worker.acquire import Live, acquire
 from worker.checkpoint import Checkpoint, Folded, space_of, ttls_ms_of
 from worker.committing import Committer
 from worker.contracts.settings import Settings
-from worker.errors import RiverwatchError, StateLostError, TransientError
+from worker.errors import RiverwatchError, StateLostError, StoreAwayError, TransientError
 from worker.exchange import exchange_for
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
@@ -162,7 +162,8 @@ class Runner:
             # What was polled may not have reached a shard, and a shard may be ahead of the log.
             self._lose_all(error)
             if isinstance(error, TransientError):
-                self._patience.wait("stream", error)
+                is_store = isinstance(error, StoreAwayError)
+                self._patience.wait("store" if is_store else "stream", error)
             return 0
         self._patience.reset()
         return done
@@ -388,7 +389,8 @@ class Runner:
 
     def _lose_all(self, error: RiverwatchError) -> None:
         """Forget everything that may not be committed; the next step acquires it again."""
-        self._telemetry.log.warning("state_lost", error=str(error))
+        if self._live:
+            self._telemetry.log.warning("state_lost", error=str(error))
         self._telemetry.ready, self._telemetry.reason = False, str(error)
         self._committer.drain()
         self._flusher.drain()

@@ -201,6 +201,15 @@ def test_a_factory_that_gives_no_estimator_is_refused(factories: str, name: str)
     assert only(factory=f"{factories}:{name}").path == ("models", "m", "factory")
 
 
+@pytest.mark.parametrize("name", ["os", "os:", ":make"])
+def test_a_factory_that_names_no_function_says_how_to(name: str) -> None:
+    """Not that a module has no attribute of an empty name."""
+    assert only(factory=name) == Problem(
+        ("models", "m", "factory"), "module:function", repr(name),
+        "for example detectors.cards:make",
+    )  # fmt: skip
+
+
 def test_a_module_that_is_not_there_is_refused() -> None:
     """The error of the import is in the hint."""
     assert "no_such_module" in only(factory="no_such_module:make").hint

@@ -5,9 +5,10 @@ Durations are written as ``10m`` or ``7d`` and held as milliseconds. Unknown key
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from worker.contracts.decision_settings import (
     DecisionSettings,
@@ -178,6 +179,17 @@ class ScoreSettings(Section):
     publish: Literal["all", "none"] | dict[Literal["above"], float] = Field(
         default="none", description="which ones; {above: 0.5} includes 0.5"
     )
+
+    @field_validator("publish", mode="before")
+    @classmethod
+    def _is_publish(cls, value: object) -> object:
+        """Say of all that is wrong what is right: of a union pydantic names each part."""
+        least = value.get("above") if isinstance(value, dict) and len(value) == 1 else None
+        is_flag = isinstance(least, bool)
+        is_score = isinstance(least, int | float) and not is_flag and isfinite(least)
+        if is_score or value in ("all", "none"):
+            return value
+        raise ValueError("all, none, or from which score on, as in {above: 0.5}")
 
 
 class OutputSettings(Section):

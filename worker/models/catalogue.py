@@ -198,6 +198,10 @@ def _preset(settings: ModelSettings, builder: Builder, path: Path) -> Any | None
 
 def _factory(settings: ModelSettings, builder: Builder, path: Path) -> Any | None:
     module, _, name = str(settings.factory).partition(":")
+    if not module or not name:
+        hint = "for example detectors.cards:make"
+        builder.note(path, "module:function", repr(settings.factory), hint)
+        return None
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -39,6 +39,7 @@ from worker.errors import (
     RiverwatchError,
     StateDamagedError,
     StateLostError,
+    StoreAwayError,
     TransientError,
 )
 from worker.stores import Meta, Write
@@ -387,7 +388,7 @@ def _translate(where: str, error: redis_errors.RedisError) -> RiverwatchError:
             "check user and password in store.url, and the user's ACL",
         )  # fmt: skip
     if isinstance(error, _WAITS) or _NOT_NOW.search(text):
-        return TransientError(where, "an answer", _reason(error))
+        return StoreAwayError(where, "an answer", _reason(error))
     return FatalError(where, "an answer", _reason(error), "is this one Redis or Valkey >= 6 server")
 
 

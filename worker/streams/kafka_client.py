@@ -30,6 +30,7 @@ coordinator then costs a rebuild of the producer (K) and much CPU while it is do
 
 _RETRY_BACKOFF_MS = 10  # slept between transactions: p50 16 ms against 118 ms with the default 100
 _METADATA_AGE_MS = 15_000
+_ADMIN_WAIT_MS = 4_000
 _BATCH_BYTES = 262_144
 _LOOKUP_PAUSE_S = 0.1
 _RECONNECT_PAUSE_S = 0.05
@@ -76,7 +77,9 @@ class ClientLog(logging.Handler):
             if len(self._said_s) > 1_000:
                 self._said_s.clear()
             self._said_s[key] = now_s
-            logging.getLogger().handle(record)
+            root = logging.getLogger()
+            if root.handlers:  # else nobody wanted a log: an error says what is wrong
+                root.handle(record)
 
 
 _LOG = ClientLog()
@@ -148,8 +151,14 @@ def make_producer(settings: KafkaSettings, transactional_id: str) -> Any:
 
 
 def make_admin(settings: KafkaSettings) -> Any:
-    """Return an admin client."""
-    return _build(KafkaAdminClient, settings, request_timeout_ms=_request_timeout_ms(settings))
+    """Return an admin client: for people, who wait no longer than a few seconds for a broker."""
+    request_timeout_ms = _request_timeout_ms(settings)
+    return _build(
+        KafkaAdminClient,
+        settings,
+        request_timeout_ms=request_timeout_ms,
+        bootstrap_timeout_ms=min(request_timeout_ms, _ADMIN_WAIT_MS),
+    )
 
 
 def wait_limit_s(settings: KafkaSettings) -> float:
@@ -206,8 +215,7 @@ def _build(kind: Any, settings: KafkaSettings, **options: Any) -> Any:
     try:
         return kind(
             **_connection(settings),
-            **options,
-            bootstrap_timeout_ms=_request_timeout_ms(settings),
+            **{"bootstrap_timeout_ms": _request_timeout_ms(settings), **options},
             metadata_max_age_ms=_METADATA_AGE_MS,
         )
     except (KafkaTimeoutError, KafkaConnectionError) as error:

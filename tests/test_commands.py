@@ -1,0 +1,104 @@
+"""What commands say of mistakes, and that a worker heeds a signal from its first moment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.test_config import GOOD
+from tests.worlds import drain, events, fill, new_log, settings, worker
+from worker.cli import app
+from worker.commands_repair import elsewhere
+from worker.errors import StoreAwayError
+from worker.features.spec import compile_features
+from worker.stores import Meta
+from worker.stores.memory import MemoryStore
+
+RUN = CliRunner()
+# A signal comes while the worker's modules are being loaded, which takes a second or two.
+EARLY = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+import worker.cli
+
+class Signal(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "worker.commands":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Signal())
+sys.argv = ["riverwatch", "run", "-c", "no-such-file.yaml"]
+worker.cli.main()
+"""
+
+
+def test_a_signal_before_the_worker_is_up_does_not_kill_it() -> None:
+    """It comes to its own end, here that of a missing file, and not to exit code -15."""
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
+    assert (done.returncode, "no-such-file.yaml" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "scores.parquet", "journal"])
+def test_an_earlier_replay_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    """Any part of one; the hint says how to."""
+    (tmp_path / name).touch()
+    config = Path(__file__).parents[1] / "examples" / "cards" / "cards.yaml"
+    command = ["replay", "-c", str(config), "--events", "e.jsonl", "--out", str(tmp_path)]
+    done = RUN.invoke(app, command)
+    assert done.exit_code == 2
+    assert "expected a new directory, got an earlier replay's (--replace" in done.stderr
+    assert (tmp_path / name).exists()
+    assert "--replace" not in RUN.invoke(app, [*command, "--replace"]).stderr
+
+
+def test_topics_without_a_broker_are_one_line(tmp_path: Path) -> None:
+    """No word of the client library, whatever it logs, and no long wait."""
+    config = tmp_path / "cards.yaml"
+    stream = "kind: kafka\n  bootstrap_servers: 127.0.0.1:1\n  transaction_timeout: 3s"
+    config.write_text(GOOD.replace("kind: kafka", stream))
+    command = [sys.executable, "-m", "worker.cli", "topics", "-c", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "riverwatch: kafka 127.0.0.1:1: connection refused: is the broker running?"
+    ]
+
+
+def test_a_partition_that_holds_nothing_is_told_from_those_that_do() -> None:
+    """Whoever mistook the number sees which there are."""
+    config, store = settings(), MemoryStore()
+    spec = compile_features(config)
+    assert elsewhere(store, config, spec) == "there is state of no partition with these features"
+    log = new_log()
+    fill(log, events(50))
+    drain(worker(log, store))
+    assert elsewhere(store, config, spec) == "there is state of partitions 0"
+
+
+class AwayStore(MemoryStore):
+    """A store that cannot be reached at first."""
+
+    left = 2
+
+    def meta(self, space: str) -> Meta | None:
+        self.left -= 1
+        if self.left >= 0:
+            raise StoreAwayError("redis://host:6379", "an answer", "ConnectionError")
+        return super().meta(space)
+
+
+def test_a_store_that_is_away_at_the_start_is_waited_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The log says so: no state was lost, and it is not the stream that is waited for."""
+    log = new_log()
+    fill(log, events(50))
+    drain(worker(log, AwayStore()))
+    said = capsys.readouterr().out
+    assert "state_lost" not in said
+    assert said.count("waited") == 2
+    assert said.count("part=store") == 2
