@@ -253,6 +253,16 @@ def test_a_shard_is_not_live_before_the_owners_have_folded_what_was_there() -> N
     assert again.parts.telemetry.ready
 
 
+def test_workers_that_wait_for_each_other_write_how_far_they_are() -> None:
+    """The log ends with an aborted transaction: no row comes, and yet positions must move."""
+    log, store = full_log(2), MemoryStore()
+    for q in range(2):
+        log.skip(TOPIC, q, 2)
+    drain(start(log, store, "0", late=True), start(log, store, "1", late=True))
+    for p in range(2):
+        assert len(journal(log, p)) == log.end("transactions", p)
+
+
 class Forgetful(MemoryStore):
     """A store that can go back to an older copy of a space, as a promoted replica does."""
 

@@ -285,6 +285,7 @@ class Runner:
         """Process what every shard has ready and commit it as one transaction."""
         x = self._exchange
         if self._is_full() or not (x is None or x.catch_up(self._is_full)):
+            self._flush_due()  # else workers that wait for each other's positions wait for ever
             self._patience.pause()
             return 0  # nothing is taken on; full inboxes pause the input
         for state, checkpoint in self._states():

@@ -42,7 +42,7 @@ class Watch(threading.Thread):
         """Read until `close`."""
         while not self._ended.is_set():
             with suppress(KafkaError):
-                for place, records in self._consumer.poll(50).items():
+                for place, records in self._consumer.poll(250).items():
                     now_s = time.monotonic()
                     found = [_seen(now_s, record) for record in records]
                     self.seen[place.partition].extend(found)
@@ -117,7 +117,7 @@ def _consumer(bootstrap: str, topic: str, partitions: int) -> KafkaConsumer:
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_wait_ms=50,
+        fetch_max_wait_ms=250,
         reconnect_backoff_max_ms=500,
         request_timeout_ms=15_000,
         metadata_max_age_ms=5_000,

@@ -250,7 +250,7 @@ class World:
         while not done():
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{self.name}: no {what} in {limit_s:g} s")
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def wait_ready(self, *slots: str) -> None:
         """Return once these workers are live: what is killed before that proves nothing."""
