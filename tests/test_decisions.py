@@ -16,6 +16,7 @@ from tests import worlds
 from worker.contracts.decisions import DECISIONS
 from worker.contracts.records import Events
 from worker.decisions import Decided, Decider, Scores, check_decisions
+from worker.decisions.decider import share_of
 from worker.decisions.incidents import ENTITIES_MAX, Incidents, Suppression
 from worker.errors import ConfigError
 
@@ -91,6 +92,32 @@ def test_the_share_is_held_while_scores_drift() -> None:
     scores = rng.normal(level + np.linspace(0, 4, 160_000), 1 + level)
     decided = decider(alert_rate=0.02).decide(of(scores).scores())
     assert math.isclose(decided.alert.mean(), 0.02, rel_tol=0.2)
+
+
+@pytest.mark.parametrize("budget", [20, 42])
+def test_a_budget_holds_for_all_partitions_together(budget: int) -> None:
+    """Four partitions with traffic of their own: never more in any day, in the mean at least 80 %.
+
+    The first days are left out: there is no threshold yet.
+    """
+    total = np.zeros(60, np.int64)
+    for partition in range(4):
+        stream = busy(60, partition)
+        config = worlds.settings(decision={"model": "fraud", "alerts_per_day": budget})
+        decided = Decider(config, NAMES, partition, 4).decide(stream.scores())
+        total += np.bincount((stream.time_ms // DAY_MS)[decided.alert], minlength=60)
+    assert total.max() <= budget
+    assert 0.8 * budget <= total[5:].mean()
+
+
+@given(budget=st.integers(1, 99), day=st.integers(0, 99), partitions=st.integers(1, 12))
+def test_the_shares_of_a_day_are_the_budget(budget: int, day: int, partitions: int) -> None:
+    """Exactly, differing by one at most, and over as many days all partitions have the same."""
+    shares = [share_of(budget, day, p, partitions) for p in range(partitions)]
+    assert sum(shares) == budget
+    assert max(shares) - min(shares) <= 1
+    turns = [share_of(budget, day + d, 0, partitions) for d in range(partitions)]
+    assert sum(turns) == budget
 
 
 def test_a_constant_score_never_alerts() -> None:

@@ -99,6 +99,7 @@ class Backfill:
         shard = Shard(
             self._settings, self._spec, self._models, partition, learns_inline=False,
             foreign=secondary_entities(self._spec) if self._log.partitions > 1 else (),
+            partitions=self._log.partitions,
         )  # fmt: skip
         live: Live = acquire(
             cast(Stream, _Beside(self._log)),

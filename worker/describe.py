@@ -215,7 +215,7 @@ def _decision(settings: Settings) -> Iterator[str]:
     if decision.threshold is not None:
         yield f"  alert when {decision.model} scores {decision.threshold:g} or more"
     elif decision.alerts_per_day is not None:
-        yield f"  at most {decision.alerts_per_day} alerts a day and partition, by {decision.model}"
+        yield f"  at most {decision.alerts_per_day} alerts a day, by {decision.model}"
     else:
         yield f"  alert on {100 * (decision.alert_rate or 0):g} % of events, by {decision.model}"
     yield from _conditions(decision)

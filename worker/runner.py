@@ -247,20 +247,16 @@ class Runner:
         started_s = self._clock_s()
         foreign = () if self._exchange is None else self._exchange.names
         shard = Shard(
-            settings, parts.spec, parts.models, partition, parts.stream.learns_inline, foreign
-        )
+            settings, parts.spec, parts.models, partition, parts.stream.learns_inline, foreign,
+            parts.stream.partitions,
+        )  # fmt: skip
         live = acquire(
-            parts.stream,
-            parts.store,
-            self._topics,
-            shard,
-            space_of(settings.name, parts.spec, partition),
-            parts.spec.spec_hash,
-            self._ttls_ms,
+            parts.stream, parts.store, self._topics, shard,
+            space_of(settings.name, parts.spec, partition), parts.spec.spec_hash, self._ttls_ms,
             self._bounds.dirty_max,
             lambda done, total: self._telemetry.log.debug("shard_folding", done=done, total=total),
             self._patience.tick,
-        )
+        )  # fmt: skip
         self._telemetry.acquired.inc()
         self._telemetry.log.info(
             "shard_acquired",

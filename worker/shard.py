@@ -116,6 +116,7 @@ class Shard:
         partition: int,
         learns_inline: bool,
         foreign: Collection[str] = (),
+        partitions: int = 1,
     ) -> None:
         self.partition = partition
         self.stamps: dict[str, str] = {}
@@ -123,7 +124,7 @@ class Shard:
         self.labels_next = 0
         self.notices_next = 0  # partition 0 publishes what befell models, each notice once
         self.clock = EventClock(settings.events.ahead_max)
-        self.decider = Decider(settings, spec.names)
+        self.decider = Decider(settings, spec.names, partition, partitions)
         self.tables = FeatureTables(
             spec, settings.primary_entity, settings.runner.entities_max, foreign,
             series_tables(settings, spec),

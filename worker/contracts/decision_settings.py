@@ -56,7 +56,9 @@ class DecisionSettings(Section):
     threshold: float | None = Field(default=None, description="alert at this score or above")
     alert_rate: float | None = Field(default=None, gt=0, le=0.5, description="share of events")
     alerts_per_day: int | None = Field(
-        default=None, ge=1, description="alerts a day of event time and partition, at most"
+        default=None,
+        ge=1,
+        description="alerts a day of event time, at most; each partition has an even share",
     )
     severity: dict[Literal["low", "medium", "high", "critical"], float] = Field(
         default_factory=dict, description="the score from which on an alert has this severity"

@@ -76,13 +76,20 @@ class Decider:
     4. ``over_budget`` if as many alerts as a day may have were published (unless blocked);
     5. else an alert: ``blocked`` or ``alert``.
 
-    Days are UTC, of the latest event time so far.
+    Days are UTC, of the latest event time so far. Of a daily budget every partition has its share.
     """
 
-    def __init__(self, settings: Settings, feature_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        feature_names: Sequence[str],
+        partition: int = 0,
+        partitions: int = 1,
+    ) -> None:
         decision = settings.decision
         self._settings, self._primary = decision, settings.primary_entity
-        self._threshold = Threshold(decision)
+        self._place = partition, partitions
+        self._threshold = Threshold(decision, partitions)
         self._allow = Lists(decision.allow, settings)
         self._block = Lists(decision.block, settings)
         evidence = decision.evidence
@@ -185,8 +192,9 @@ class Decider:
             self._day, self._today = now_ms // DAY_MS, 0
         if is_blocked:
             return Decision.BLOCKED
-        most = self._settings.alerts_per_day
-        return Decision.OVER_BUDGET if most is not None and self._today >= most else Decision.ALERT
+        budget = self._settings.alerts_per_day
+        is_spent = budget is not None and self._today >= share_of(budget, self._day, *self._place)
+        return Decision.OVER_BUDGET if is_spent else Decision.ALERT
 
     def _is_cold(self, scores: Scores, row: int) -> bool:
         evidence = self._settings.evidence
@@ -226,6 +234,18 @@ class Decider:
     def _entity(self, scores: Scores, row: int, entity: str) -> tuple[str, int]:
         i = int(scores.rows[row])
         return scores.events.entity_ids[entity][i], int(scores.events.time_ms[i])
+
+
+def share_of(budget: int, day: int, partition: int, partitions: int) -> int:
+    """Return how many of a day's alerts a partition may publish: in sum exactly the budget.
+
+    What does not divide evenly goes to other partitions every day.
+
+    >>> [share_of(6, day=0, partition=p, partitions=4) for p in range(4)]
+    [2, 2, 1, 1]
+    """
+    whole, rest = divmod(budget, partitions)
+    return whole + ((partition + day) % partitions < rest)
 
 
 def check_decisions(settings: Settings) -> None:

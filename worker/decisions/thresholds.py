@@ -29,12 +29,15 @@ class Threshold:
     50 / r scores (2,000 to 100,000), taken anew every 256 scores and corrected by how many did
     exceed it; a score must be above it, so a constant never is. Until 1,024 scores, and 5 / r, have
     been seen the threshold is infinite, and anew when another model begins to decide. N a day is
-    the share N / (events a day), by event time over about a week.
+    the share N / (events a day), by event time over about a week. Where it is one of several
+    partitions, with a small share n of the day's alerts, n + sqrt(n) / 2 are aimed at: days that
+    have fewer are not made up for by days that would have more.
     """
 
-    def __init__(self, settings: DecisionSettings) -> None:
+    def __init__(self, settings: DecisionSettings, partitions: int = 1) -> None:
         self._fixed = settings.threshold
-        self._per_day = float(settings.alerts_per_day or 0)
+        mine = (settings.alerts_per_day or 0) / partitions
+        self._per_day = mine if partitions == 1 else mine + math.sqrt(mine) / 2.0
         share = settings.alert_rate or 1e-6  # of a daily budget: until the pace is known
         window = min(_WINDOW_MAX, max(_WINDOW_MIN, math.ceil(_ABOVE / share)))
         self._begin = (window, (1.0 - share,))
