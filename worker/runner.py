@@ -157,7 +157,7 @@ class Runner:
             self._has_more = done > 0 and not self.idle
             self._telemetry.dirty.set(self._dirty())
             if self._parts.committing is None or not done:
-                self._flush_due()  # owners that wait for each other too
+                self._flush_due()  # else workers that wait for each other's positions wait for ever
         except (TransientError, StateLostError) as error:
             # What was polled may not have reached a shard, and a shard may be ahead of the log.
             self._lose_all(error)
@@ -281,7 +281,6 @@ class Runner:
         """Process what every shard has ready and commit it as one transaction."""
         x = self._exchange
         if self._is_full() or not (x is None or x.catch_up(self._is_full)):
-            self._flush_due()  # else workers that wait for each other's positions wait for ever
             self._patience.pause()
             return 0  # nothing is taken on; full inboxes pause the input
         for state, checkpoint in self._states():
