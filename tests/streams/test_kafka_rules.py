@@ -200,6 +200,21 @@ def test_rule_e_committed_waits_for_an_open_transaction(world: KafkaHarness) -> 
         assert answer.result(timeout=10) == (42, 0)
 
 
+def test_rule_e_committed_ends_what_a_dead_member_left_open(world: KafkaHarness) -> None:
+    """Not after the transaction's timeout of 12 s: its slot has no member any more."""
+    stream = world.stream()
+    start(stream)
+    dead = world.producer(f"{world.group}-dead")
+    dead.begin_transaction()
+    dead.send(world.outputs.journal, b"row", partition=0)
+    places = {TopicPartition(world.events, 0): OffsetAndMetadata(42, "", -1)}
+    dead.send_offsets_to_transaction(places, world.group)
+    dead.flush()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(stream.committed, 0).result(timeout=6) is None
+    assert visible(stream, world.outputs.journal) == []
+
+
 def test_rule_e_records_of_an_open_transaction_are_not_polled(world: KafkaHarness) -> None:
     """They come when it is committed, and those of an aborted one never."""
     stream = world.stream()

@@ -51,7 +51,7 @@ class KafkaStream:
         Consumer group; with ``slot`` it names the transactions, ``{group}-{slot}``.
     slot
         Static member id. A restart in the same slot is live in under a second; another slot waits
-        until the dead one's transaction and session time out.
+        until the dead one's session times out.
     labels_topic
         None where no labels are declared; label offsets are 0 then.
     outputs
@@ -83,6 +83,7 @@ class KafkaStream:
         self._settings = settings
         self._events = events_topic
         self._labels = labels_topic
+        self._journal = outputs.journal
         self._contracts = stream_contracts(events_topic, labels_topic, outputs, shared)
         inputs = [events_topic] if labels_topic is None else [events_topic, labels_topic]
         with ExitStack() as opened:
@@ -222,7 +223,11 @@ class KafkaStream:
         self._opened.close()
 
     def _committed(self, topic: str, partition: int) -> int | None:
-        """Ask in short waits, so that the group sees this member alive."""
+        """Ask in short waits, so that the group sees this member alive.
+
+        What a dead member left open is ended meanwhile: every transaction with positions of a
+        partition has a record in its journal.
+        """
         deadline_s = time.monotonic() + self._settings.transaction_timeout / 1000 + _SCAN_S
         while True:
             try:
@@ -230,6 +235,7 @@ class KafkaStream:
             except TransientError as error:
                 if time.monotonic() > deadline_s or not _pending(error):
                     raise
+                self._log.end_abandoned(self._journal, partition)
             self._member.keep_alive()
 
     def _slots(self) -> set[str] | None:

@@ -100,7 +100,7 @@ class KafkaLog:
             ask_owner_s = time.monotonic() + 0.2
             while (end := self.ends([place])[place]) < wanted:
                 if time.monotonic() > ask_owner_s:
-                    self._end_abandoned(place)
+                    self.end_abandoned(topic, partition)
                     ask_owner_s = time.monotonic() + 1.0
                 if time.monotonic() > deadline_s:
                     raise TransientError(f"{topic}/{partition}", "no open transaction",
@@ -109,6 +109,24 @@ class KafkaLog:
         except errors.KafkaError as error:
             raise _unanswered(f"{topic}/{partition}", error) from error
         return int(end)
+
+    def end_abandoned(self, topic: str, partition: int) -> None:
+        """End open transactions of slots of this group that no member has any more.
+
+        Initialising their transactional id aborts them at once (30 ms); else they last until
+        their timeout. An owner that still lives is only waited for.
+        """
+        with suppress(errors.KafkaError):  # not permitted or not answered: the timeout does it
+            open_transactions, slots = (
+                self._open_transactions(KafkaPartition(topic, partition)),
+                self._members(),
+            )
+            if slots is None:
+                return  # who is alive is not known: a living owner must not be fenced
+            for name in open_transactions:
+                slot = name.removeprefix(self._prefix)
+                if name.startswith(self._prefix) and slot not in slots:
+                    self._initialise(name)
 
     def last(self, topic: str, partition: int, count: int) -> Records:
         """Return the last ``count`` committed records; aborted ones and markers are passed over."""
@@ -149,21 +167,6 @@ class KafkaLog:
             {place: OffsetSpec.LATEST}, isolation_level=IsolationLevel.READ_UNCOMMITTED
         )
         return int(answer[place].offset)
-
-    def _end_abandoned(self, place: KafkaPartition) -> None:
-        """End open transactions of slots of this group that no member has any more.
-
-        Initialising their transactional id aborts them at once (30 ms); else they last until
-        their timeout. An owner that still lives is only waited for.
-        """
-        with suppress(errors.KafkaError):  # not permitted or not answered: the timeout does it
-            open_transactions, slots = self._open_transactions(place), self._members()
-            if slots is None:
-                return  # who is alive is not known: a living owner must not be fenced
-            for name in open_transactions:
-                slot = name.removeprefix(self._prefix)
-                if name.startswith(self._prefix) and slot not in slots:
-                    self._initialise(name)
 
     def _open_transactions(self, place: KafkaPartition) -> list[str]:
         producers = self._admin.describe_producers([place])[place].active_producers
