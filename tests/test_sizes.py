@@ -107,7 +107,7 @@ def test_the_estimate_of_an_entity_that_fills_its_tiles_is_near(name: str) -> No
 @pytest.mark.redis
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_estimate_is_an_upper_bound_and_near(path: Path) -> None:
-    """MEMORY USAGE, key included, of 20,000 events: the estimate is at most 1.4 times as high."""
+    """MEMORY USAGE, key included, of 20,000 events: the estimate is at most 1.5 times as high."""
     settings = load_settings(path, {})
     spec = compile_features(settings)
     taken = blobs_of(settings, spec.forget_ms)
@@ -122,5 +122,5 @@ def test_the_estimate_is_an_upper_bound_and_near(path: Path) -> None:
             size = client.memory_usage(f"fs:{{{space}}}:{entity}:{id_}", samples=0)
             estimate = spec.bytes_estimate(entity)
             assert size is not None
-            assert size <= estimate <= 1.4 * size, (entity, size, estimate)
+            assert size <= estimate <= 1.5 * size, (entity, size, estimate)
         store.close()
