@@ -88,6 +88,8 @@ def create_topics(bootstrap: str, names: Sequence[str], partitions: int = PARTIT
     made = admin.create_topics([NewTopic(n, partitions, 1, config=config) for n in names])
     for future in made.values():
         future.result(30)
+    while not set(names) <= admin.list_topics(timeout=30).topics.keys():
+        time.sleep(0.05)  # the controller knows them, the broker not yet
 
 
 def delete_topics(bootstrap: str, names: Sequence[str]) -> None:
