@@ -20,10 +20,10 @@ SHELL = tuple(
     f"worker.{name}"
     for name in (
         "acquire", "backfill", "checkpoint", "cli", "commands", "commands_data", "commands_models",
-        "commands_repair", "committing", "config", "config_lists", "dataset", "describe",
-        "exchange", "features.reader", "flushing", "listening", "owned", "patience", "positions",
-        "progress", "repair", "replay", "runner", "snapshots", "stopping", "telemetry", "testing",
-        "training",
+        "commands_repair", "committing", "config", "config_lists", "dataset", "degrading",
+        "describe", "exchange", "features.reader", "flushing", "listening", "owned", "patience",
+        "positions", "progress", "repair", "replay", "runner", "snapshots", "stopping",
+        "telemetry", "testing", "training",
     )
 )  # fmt: skip
 SHARED = ("worker.contracts", "worker.errors")

@@ -38,6 +38,7 @@ def rows(n: int, features: int = 3) -> JournalRows:
         threshold=np.full(n, 0.5),
         model_version=np.arange(n),
         labels_offset=np.arange(n),
+        degraded=np.arange(n) % 2,
         raw=np.stack([np.arange(n) / 8, -np.arange(n) / 8], axis=1),
         calibrated=np.stack([np.arange(n) / 4, -np.arange(n) / 4], axis=1),
         X=np.arange(n * features, dtype=np.float64).reshape(n, features),
@@ -56,7 +57,8 @@ def test_rows_come_back_and_what_has_no_meaning_is_null() -> None:
     assert table[1] == {
         "source_offset": 1, "outcome": "scored", "reason": None, "event_id": "e1",
         "entity": "e1", "time_ms": 10, "score": 0.125, "decision": "alert", "threshold": 0.5,
-        "model_version": 1, "labels_offset": 1, "raw_a": 0.125, "raw_b": -0.125,
+        "model_version": 1, "labels_offset": 1, "degraded": "learning", "raw_a": 0.125,
+        "raw_b": -0.125,
         "score_a": 0.25, "score_b": -0.25,
         "x": [3.0, 4.0, 5.0],
     }  # fmt: skip

@@ -110,6 +110,7 @@ def test_every_section_of_the_file_has_a_table() -> None:
         "snapshots",
         "drift",
         "guard",
+        "degrade",
     ]
 
 

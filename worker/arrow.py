@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from worker.contracts.decisions import DECISIONS
+from worker.contracts.decisions import DECISIONS, DEGRADED
 from worker.contracts.records import Bool, Float64, Int64
 from worker.errors import FatalError
 
@@ -31,7 +31,8 @@ _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 class JournalRows:
     """Rows of one shard in source order, as columns of length n.
 
-    ``outcome`` indexes `OUTCOMES`, ``decision`` `DECISIONS`. Columns after ``entity_ids`` are
+    ``outcome`` indexes `OUTCOMES`, ``decision`` `DECISIONS`,
+    ``degraded`` `DEGRADED` from 1 on. Columns after ``entity_ids`` are
     meaningful only where the outcome is ``scored``; they become null elsewhere. ``raw`` and
     ``calibrated`` have shape (n, n_models), ``X`` (n, n_features).
     """
@@ -47,6 +48,7 @@ class JournalRows:
     threshold: Float64
     model_version: Int64
     labels_offset: Int64
+    degraded: Int64
     raw: Float64
     calibrated: Float64
     X: Float64
@@ -76,6 +78,7 @@ def journal_schema(feature_count: int, models: Sequence[str]) -> pa.Schema:
             ("threshold", pa.float64()),
             ("model_version", pa.int64()),
             ("labels_offset", pa.int64()),
+            ("degraded", coded),
             *score_fields(models),
             ("x", pa.list_(pa.float64(), feature_count)),
         ]
@@ -88,9 +91,9 @@ def score_fields(models: Sequence[str]) -> list[tuple[str, pa.DataType]]:
 
 
 def score_arrays(rows: JournalRows, mask: Bool) -> list[pa.Array]:
-    """Return the arrays of `score_fields`, null where masked."""
-    columns = [*rows.raw.T, *rows.calibrated.T]
-    return [pa.array(np.ascontiguousarray(column), mask=mask) for column in columns]
+    """Return the arrays of `score_fields`, null where masked or NaN."""
+    columns = map(np.ascontiguousarray, [*rows.raw.T, *rows.calibrated.T])
+    return [pa.array(column, mask=mask | np.isnan(column)) for column in columns]
 
 
 def journal_records(
@@ -136,6 +139,7 @@ def _journal_bytes(rows: JournalRows, models: Sequence[str], stamps: Mapping[str
         pa.array(rows.threshold, mask=not_scored),
         pa.array(rows.model_version, mask=not_scored),
         pa.array(rows.labels_offset),
+        _coded(rows.degraded - 1, DEGRADED, not_scored | (rows.degraded == 0)),
         *score_arrays(rows, not_scored),
         _vectors(rows.X, not_scored),
     ]

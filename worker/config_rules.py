@@ -280,6 +280,10 @@ def _runner(settings: Settings) -> Iterator[Problem]:
     if runner.dirty_max <= runner.batch_records_max:
         expected = f"more than batch_records_max, {runner.batch_records_max}"
         yield Problem(("runner", "dirty_max"), expected, str(runner.dirty_max))
+    degrade = settings.degrade
+    if degrade is not None and degrade.challengers < degrade.learning:
+        expected = f"at least learning, {format_duration(degrade.learning)}"
+        yield Problem(("degrade", "challengers"), expected, format_duration(degrade.challengers))
 
 
 def _stream(settings: Settings) -> Iterator[Problem]:

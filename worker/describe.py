@@ -251,6 +251,9 @@ def _places(settings: Settings) -> Iterator[str]:
     yield "  store redis" if isinstance(store, RedisSettings) else "  store memory"
     yield f"  at most {runner.batch_records_max} events a transaction"
     yield f"  state to the store every {format_duration(runner.flush)}"
+    if (degrade := settings.degrade) is not None:
+        yield f"  behind for {format_duration(degrade.learning)}: no learning"
+        yield f"  behind for {format_duration(degrade.challengers)}: no challengers either"
     if settings.labels is not None:
         yield f"  an event waits {format_duration(settings.labels.horizon)} for its label"
 

@@ -33,6 +33,11 @@ class Listening:
         self._silence = {x: 0 if x in heard else before.get(x, 0) + more for x in places}
         self._caught_up = polled.caught_up
 
+    @property
+    def stalled(self) -> int:
+        """Return how many inputs are not waited for although their log has more."""
+        return sum(self.has_ended(*x) for x in self._silence.keys() - self._caught_up)
+
     def has_ended(self, topic: str | None, partition: int) -> bool:
         """Return whether a topic is not to be waited for; one that is not declared never is."""
         if topic is None or (topic, partition) in self._caught_up:

@@ -112,6 +112,7 @@ class Emitter:
         rows.threshold[scored] = result.decided.threshold
         rows.model_version[scored] = result.versions
         rows.labels_offset[:] = _labels_known(batch, n)
+        rows.degraded[:] = shard.degraded
         rows.raw[scored] = result.raw
         rows.calibrated[scored] = result.calibrated
         if n == len(events):
@@ -300,6 +301,7 @@ def _blank_rows(n: int, result: Result) -> JournalRows:
         threshold=np.zeros(n),
         model_version=np.zeros(n, np.int64),
         labels_offset=np.zeros(n, np.int64),
+        degraded=np.zeros(n, np.int64),
         raw=np.zeros((n, result.raw.shape[1])),
         calibrated=np.zeros((n, result.raw.shape[1])),
         X=np.zeros((n, result.X.shape[1])),

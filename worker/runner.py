@@ -26,6 +26,7 @@ from worker.acquire import Live, acquire
 from worker.checkpoint import Checkpoint, Folded, space_of, ttls_ms_of
 from worker.committing import Committer
 from worker.contracts.settings import Settings
+from worker.degrading import Degrading
 from worker.errors import RiverwatchError, StateLostError, StoreAwayError, TransientError
 from worker.exchange import exchange_for
 from worker.faults import fault
@@ -112,6 +113,8 @@ class Runner:
             parts.stream, self._settings, self._exchange, self._telemetry, clock_s, on_commit,
             parts.committing,
         )  # fmt: skip
+        declared = None if inline else self._settings.degrade
+        self._degrading = Degrading(declared, self._topics.events, parts.telemetry, clock_s)
         self._listening = Listening(parts.settings.events.topic, self._topics.labels)
         self._has_more = False
 
@@ -211,9 +214,9 @@ class Runner:
         self._training.catch_up(self._patience.tick)
         self._has_learned = True
         self._notices_told = self._parts.models.steward.said
-        learned, version = self._training.learned, self._training.version
+        learned, self._version = self._training.learned, self._training.version
         self._telemetry.learned.inc(learned)
-        self._telemetry.log.info("training_log_learned", examples=learned, version=version)
+        self._telemetry.log.info("training_log_learned", examples=learned, version=self._version)
 
     def _own(self, polled: Polled) -> None:
         """Make the live shards those that are assigned, and hand each its records."""
@@ -237,6 +240,7 @@ class Runner:
             self._exchange.acquire(new)
         self._telemetry.lagging({p: len(live.inbox) for p, live in self._live.items()})
         self._listening.hear(polled, {p: live.inbox for p, live in self._live.items()})
+        self._telemetry.stalled.set(self._listening.stalled)
         self._pause_full()
         self._telemetry.ready = bool(self._live)
         self._telemetry.reason = "live" if self._live else "no partition is assigned"
@@ -259,13 +263,10 @@ class Runner:
         )  # fmt: skip
         self._telemetry.acquired.inc()
         self._telemetry.log.info(
-            "shard_acquired",
-            partition=partition,
-            events_offset=shard.events_next,
-            labels_offset=shard.labels_next,
-            folded=live.folded,
+            "shard_acquired", partition=partition, events_offset=shard.events_next,
+            labels_offset=shard.labels_next, folded=live.folded,
             seconds=round(self._clock_s() - started_s, 3),
-        )
+        )  # fmt: skip
         return live
 
     def _pause_full(self) -> None:
@@ -280,6 +281,7 @@ class Runner:
     def _batch(self, polled: Polled) -> int:
         """Process what every shard has ready and commit it as one transaction."""
         x = self._exchange
+        self._degrading.hear(polled)
         if self._is_full() or not (x is None or x.catch_up(self._is_full)):
             self._patience.pause()
             return 0  # nothing is taken on; full inboxes pause the input
@@ -300,7 +302,7 @@ class Runner:
 
     def _learn(self) -> None:
         """Apply the training records that are there."""
-        if self._training is None:
+        if self._training is None or self._degrading.level:
             return
         self._telemetry.learned.inc(self._training.follow())
         self._version = self._training.version
@@ -332,6 +334,7 @@ class Runner:
 
     def _process(self, partition: int, batch: Batch) -> Outcome:
         live, started_s = self._live[partition], self._clock_s()
+        live.shard.degraded = self._degrading.level
         result = live.shard.process(batch, self._version)
         if self._parts.stream.learns_inline:
             self._version += len(result.join.examples)

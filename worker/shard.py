@@ -120,6 +120,7 @@ class Shard:
     ) -> None:
         self.partition = partition
         self.stamps: dict[str, str] = {}
+        self.degraded = 0  # what to leave out, see `worker.degrading`
         self.events_next = 0
         self.labels_next = 0
         self.notices_next = 0  # partition 0 publishes what befell models, each notice once
@@ -376,9 +377,9 @@ class Shard:
                 self._models, scored.X, join.examples, join.rows
             )
         else:
-            scored.raw = self._models.score(scored.X)
+            left_out = self._models.challengers(self._layout.scores) if self.degraded > 1 else ()
+            scored.raw, scored.calibrated = self._models.serve(scored.X, left_out)
             join.fill_raw(scored.raw)
-            scored.calibrated = self._models.calibrate(scored.raw)
         scored.score = np.ascontiguousarray(scored.calibrated[:, self._models.champion])
         join.fill_score(scored.score)
 

@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from worker.contracts.decisions import DECISIONS
+from worker.contracts.decisions import DECISIONS, DEGRADED
 from worker.contracts.records import Float64
 from worker.models.steward import Notice
 from worker.outputs import Outcome
@@ -116,6 +116,7 @@ class Telemetry:
             "riverwatch_lag_records", "polled and not processed", ["partition"], registry=registry
         )
         self._lagging: set[int] = set()
+        self._count_degraded(registry)
         self._count_exchange(registry)
         self.dirty = Gauge("riverwatch_dirty_keys", "keys not in the store yet", registry=registry)
         self.model_version = Gauge(
@@ -125,6 +126,24 @@ class Telemetry:
             "riverwatch_scores_total",
             "scores of the deciding model by the smallest bound they do not exceed",
             ["at_most"],
+            registry=registry,
+        )
+
+    def _count_degraded(self, registry: CollectorRegistry) -> None:
+        self.stalled = Gauge(
+            "riverwatch_inputs_stalled",
+            "partitions of events or labels that have more and give nothing; nobody waits for them",
+            registry=registry,
+        )
+        self.degraded = Gauge(
+            "riverwatch_degraded",
+            "what is left out under overload: 0 nothing, 1 learning, 2 challengers too",
+            registry=registry,
+        )
+        self.degraded_scores = Counter(
+            "riverwatch_degraded_scores_total",
+            "scores made while something was left out",
+            ["degraded"],
             registry=registry,
         )
 
@@ -181,6 +200,8 @@ class Telemetry:
         scored, duplicate = len(outcome.result.scored), int(outcome.result.duplicate.sum())
         batch = outcome.result.batch
         self.outcomes.labels("scored").inc(scored)
+        if level := int(outcome.rows.degraded.max(initial=0)):
+            self.degraded_scores.labels(DEGRADED[level - 1]).inc(scored)
         self.outcomes.labels("duplicate").inc(duplicate)
         self.outcomes.labels("rejected").inc(len(batch.decoded.rejected))
         for rejected in (*batch.decoded.rejected, *batch.rejected_labels):

@@ -77,13 +77,15 @@ class TrainingFollower:
         return self.learned - before
 
     def fetch(self, timeout_ms: int = _FETCH_MS) -> None:
-        """Get the next records, if any come in time; `follow` applies them.
+        """Get the next records, if any come in time and none wait; `follow` applies them.
 
         On whatever thread, while nobody else uses this.
         """
+        if self._fetched:
+            return
         records = self._reader.poll(timeout_ms, 500)
         if records is not None:
-            self._fetched += zip(records.offsets, records.values, strict=True)
+            self._fetched = list(zip(records.offsets, records.values, strict=True))
 
     def close(self) -> None:
         """Give back the reader."""

@@ -94,6 +94,15 @@ def _forget_failures(settle: Any) -> Any:
     return settled
 
 
+def _state_the_newest(learn: Any) -> Any:
+    def learned(self: Any) -> None:
+        learn(self)
+        if self._degrading.level:
+            self._version = self._parts.stream.log_range("training", 0)[1]
+
+    return learned
+
+
 def _always(answer: Any) -> Callable[[Any], Any]:
     return lambda _: lambda *args: answer
 
@@ -161,6 +170,9 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "live before secondary entities": lambda: _instead(Exchange, "acquire", _without_floors),
     "secondary state goes back unnoticed": lambda: _instead(
         Exchange, "_advance", lambda _: lambda self, q, at: self._positions.__setitem__(q, at)
+    ),
+    "version goes on while learning stands still": lambda: _instead(
+        Runner, "_learn", _state_the_newest
     ),
 }
 """By name: breaks it for as long as the context lasts."""

@@ -358,7 +358,7 @@ class Schedule:
             self._stop(one)
             self._say(f"{one.name}: {what}")
 
-        settings = config(self.plan.batch)
+        settings = config(self.plan.batch, degrades=self.seed % 3 == 0)
         stream = FaultyStream(self.log, one.slot, self._chances, gate, self._torn)
         store = FaultyStore(self.server, self._chances, gate)
         models = build_models(settings, spec().names)

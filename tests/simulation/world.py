@@ -34,7 +34,7 @@ class Item:
 
 
 @cache
-def config(batch: int) -> Settings:
+def config(batch: int, *, degrades: bool = False) -> Settings:
     """Return the configuration, with so many events a transaction."""
     return settings(
         entities={
@@ -44,6 +44,7 @@ def config(batch: int) -> Settings:
         features=FEATURES,
         models={"fraud": {"preset": "logistic", "calibration": "none"}},
         decision={"model": "fraud", "threshold": 0.55},
+        degrade={"learning": "30s", "challengers": "60s", "recover": "10s"} if degrades else None,
         runner={"batch_records_max": batch, "dirty_max": batch + 25},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 
 class Decision(StrEnum):
@@ -19,6 +20,10 @@ class Decision(StrEnum):
 
 DECISIONS = tuple(Decision)
 """The decisions in the order of their codes."""
+
+Degraded = Literal["learning", "challengers"]
+DEGRADED: tuple[Degraded, ...] = ("learning", "challengers")
+"""What a worker leaves out under overload, the first at level 1."""
 
 MEANINGS: dict[Decision, str] = {
     Decision.PASS: "the score is below the threshold in force",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.contracts.decisions import Decision
+from worker.contracts.decisions import Decision, Degraded
 
 Outcome = Literal["scored", "duplicate", "rejected"]
 
@@ -138,6 +138,11 @@ class JournalRow(Message):
         description="v: the model had learned the training log before it"
     )
     labels_offset: int | None = Field(description="l: labels before it were known")
+    degraded: Degraded | None = Field(
+        default=None,
+        description="what the worker left out under overload, with all that comes before it: "
+        "learning, then challengers, whose scores are null",
+    )
     raw: dict[str, float] | None = Field(description="raw score per model (a column raw_NAME each)")
     calibrated: dict[str, float] | None = Field(
         description="calibrated score per model (a column score_NAME each)"

@@ -315,6 +315,20 @@ class GuardSettings(Section):
     )
 
 
+class DegradeSettings(Section):
+    """What a worker leaves out that does not keep up, step by step; every score says so."""
+
+    learning: Duration = Field(
+        default=30_000, description="behind for so long, models learn nothing; later they catch up"
+    )
+    challengers: Duration = Field(
+        default=60_000, description="behind for so long, only the deciding model scores"
+    )
+    recover: Duration = Field(
+        default=10_000, description="not behind for so long, one step is taken back"
+    )
+
+
 class SnapshotSettings(Section):
     """Signed snapshots of the learned models, so that a start learns only what is newer."""
 
@@ -348,6 +362,7 @@ class Settings(Section):
     snapshots: SnapshotSettings | None = None
     drift: tuple[DriftSettings, ...] = ()
     guard: GuardSettings = GuardSettings()
+    degrade: DegradeSettings | None = None
 
     @model_validator(mode="after")
     def _declare_targets(self) -> Settings:

@@ -5,7 +5,7 @@ one calibrates the scores.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
@@ -262,9 +262,22 @@ class ModelSet:
             entry.model.counts.failed_scores = count
         return np.array(after, np.int64) - np.array(before, np.int64)
 
-    def score(self, X: Float64) -> Float64:
-        """Return the scores (n, models) of events; nothing is learned."""
-        return self.score_learn(X, *_no_examples(self._feature_names))
+    def score(self, X: Float64, left_out: Collection[int] = ()) -> Float64:
+        """Return the scores (n, models) of events, NaN of models left out; nothing is learned."""
+        return self.score_learn(X, *_no_examples(self._feature_names), left_out=left_out)
+
+    def serve(self, X: Float64, left_out: Collection[int]) -> tuple[Float64, Float64]:
+        """Return raw and calibrated scores of events, NaN of models left out."""
+        raw = self.score(X, left_out)
+        calibrated = self.calibrate(raw)
+        calibrated[:, list(left_out)] = np.nan
+        return raw, calibrated
+
+    def challengers(self, remembered: Collection[str]) -> tuple[int, ...]:
+        """Return the models that do not decide, but for those whose scores features remember."""
+        kept = {name.removeprefix("raw_").partition(".")[0] for name in remembered}
+        names = enumerate(self.model_names)
+        return tuple(i for i, name in names if i != self.champion and name not in kept)
 
     def learn(self, learn_X: Float64, learn_y: Int8, learn_weight: Float64) -> None:
         """Learn examples in order, as `score_learn` with no event to score."""
@@ -279,6 +292,7 @@ class ModelSet:
         learn_weight: Float64,
         learn_before: Int64,
         draws: Float64 | None = None,
+        left_out: Collection[int] = (),
     ) -> Float64:
         """Return the scores (n, names) of events, learning examples in between, in order.
 
@@ -305,17 +319,20 @@ class ModelSet:
         scores = np.zeros((len(X), len(self.names)))
         place = len(self._entries)  # of the next head
         for i, entry in enumerate(self._entries):
+            heads = len(entry.model.heads)
+            place += heads
+            if i in left_out:
+                scores[:, i] = scores[:, place - heads : place] = np.nan
+                continue
             if entry.columns not in batches:
                 batches[entry.columns] = _narrow(full, entry)
             batch = batches[entry.columns]
             if draws is not None and entry.negative_rate < 1.0:
                 batch = sampled(batch, draws, entry.negative_rate)
             batch = at_rate(batch, float(self.rates[i]))
-            found = entry.model.score_learn(batch).reshape(len(X), 1 + len(entry.model.heads))
+            found = entry.model.score_learn(batch).reshape(len(X), 1 + heads)
             scores[:, i] = found[:, 0]
-            heads = found.shape[1] - 1
-            scores[:, place : place + heads] = found[:, 1:]
-            place += heads
+            scores[:, place - heads : place] = found[:, 1:]
         return scores
 
     def calibrate(self, raw: Float64) -> Float64:
