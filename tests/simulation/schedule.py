@@ -36,6 +36,9 @@ from worker.telemetry import Telemetry
 STEPS_MAX = 30_000
 IDLE_STEPS = 8  # steps without work after which nothing more will come
 SLOTS = ("0", "1", "2")
+KINDS = ("fails", "commit_fails", "start", "kill", "hold", "doom", "evict", "lose", "repeat")
+"""Kinds of faults that a schedule can do without."""
+
 _QUIET = structlog.wrap_logger(
     None, wrapper_class=structlog.make_filtering_bound_logger("critical")
 )
@@ -124,11 +127,20 @@ class Plan:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What of a seed's schedule is left out: kinds of faults, and the input after so many items."""
+
+    without: frozenset[str] = frozenset()
+    items_max: int | None = None
+
+
 @dataclass
 class Schedule:
     """A world under way, and what is left of it in the end: the log and the store."""
 
     seed: int
+    cut: Cut = Cut()
     log: MemoryLog = field(init=False)
     server: Server = field(default_factory=Server)
     told: list[str] = field(default_factory=list)
@@ -138,8 +150,12 @@ class Schedule:
         self._draw = random.Random(self.seed)
         self.plan = Plan.of(self._draw)
         self.log = new_log(self.plan.partitions)
-        self.input: list[Item] = items(self._draw, self.plan.partitions, self.plan.events)
-        self._chances = Chances(self._draw, self.plan.fails, self.plan.commit_fails)
+        whole = items(self._draw, self.plan.partitions, self.plan.events)
+        self.input: list[Item] = whole[: self.cut.items_max]
+        cut = self.cut.without
+        fails = 0.0 if "fails" in cut else self.plan.fails
+        commit_fails = 0.0 if "commit_fails" in cut else self.plan.commit_fails
+        self._chances = Chances(self._draw, fails, commit_fails)
         self._torn: list[Torn] = []
         self._alive: list[Process] = []
         self._started = 0
@@ -170,7 +186,7 @@ class Schedule:
 
     def undisturbed(self) -> Schedule:
         """Return what one worker makes of the same input when nothing ever fails."""
-        other = Schedule(self.seed)
+        other = Schedule(self.seed, self.cut)
         other.plan.batch = len(other.input)
         for item in other.input:
             other._append(item)
@@ -185,13 +201,15 @@ class Schedule:
     def _act(self) -> None:
         """Do one thing: mostly, let some worker go on to its next calls."""
         often, draw = self.plan.trouble, self._draw
-        acts: list[tuple[float, Callable[[], None]]] = [
-            (1.0, self._go_on), (0.03, self._start_any), (0.02 + often, self._kill_any),
-            (often / 2, self._hold_any),
-            (often, self._doom_any), (0.05, self._wake_any), (0.01, self._evict_any),
-            (often, self._lose), (often, self._repeat), (0.05, self._end_torn),
-        ]  # fmt: skip
-        draw.choices([act for _, act in acts], [chance for chance, _ in acts])[0]()
+        acts: dict[str, tuple[float, Callable[[], None]]] = {
+            "go_on": (1.0, self._go_on), "start": (0.03, self._start_any),
+            "kill": (0.02 + often, self._kill_any), "hold": (often / 2, self._hold_any),
+            "doom": (often, self._doom_any), "wake": (0.05, self._wake_any),
+            "evict": (0.01, self._evict_any), "lose": (often, self._lose),
+            "repeat": (often, self._repeat), "torn": (0.05, self._end_torn),
+        }  # fmt: skip
+        chances = [0.0 if name in self.cut.without else acts[name][0] for name in acts]
+        draw.choices([act for _, act in acts.values()], chances)[0]()
 
     def _go_on(self) -> None:
         """One goes on for a while: the others stand still, as those that were stopped do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import Schedule
-from tests.simulation.seeds import trial, wrong_of
+from tests.simulation.seeds import command, shrunk, trial, wrong_of
 from worker.faults import FAULTS
 
 SEEDS = 400
@@ -25,6 +25,18 @@ def test_a_worker_that_writes_before_the_commit_is_caught() -> None:
     name = "store written before the commit"
     assert name in MUTANTS
     assert any(trial(seed, name) for seed in range(40))
+
+
+def test_a_wrong_seed_shrinks_to_less_that_is_still_wrong() -> None:
+    """Fewer kinds of faults and fewer records, and the command says which."""
+    name = "store written before the commit"
+    seed = next(seed for seed in range(40) if trial(seed, name))
+    cut = shrunk(seed, name)
+    said = trial(seed, name, cut)
+    assert said is not None
+    assert cut.without
+    assert said.endswith(command(seed, cut))
+    assert (cut.items_max or 0) < len(Schedule(seed).input)
 
 
 def test_schedules_stop_at_every_fault_point() -> None:
