@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -112,10 +113,14 @@ def main() -> int:
     if arguments.only:
         every = FAULTS | SLOW
         chosen = {n: f for n, f in every.items() if any(w in n for w in arguments.only)}
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what it says of dead nodes is expected
     rows = _run_all(chosen, arguments.minutes, arguments.seed, arguments.keep)
     _OUT.parent.mkdir(exist_ok=True)
     _OUT.write_text(json.dumps([_as_dict(row) for row in rows], indent=1) + "\n")
     Console(width=120).print(table(rows))
+    for row in rows:
+        for said in row.says:
+            print(f"{row.fault}: {said}")
     return 0 if all(row.good for row in rows) and len(rows) == len(chosen) else 1
 
 

@@ -2,8 +2,9 @@
 
 Samples memory, open descriptors, records waiting and the store's bytes, writes build/soak.json and
 build/soak.png, and ends with 1 when one of them is not flat or rows are missing. Event time is
-paced so that all windows and the label horizon (30 days) pass in the first third of the run: that
-is the warm-up, and only what comes after it is judged.
+paced so that what is kept longest (events that wait for labels: 61 days) is forgotten within the
+first third of the run: that is the warm-up, and only what comes after it is judged. The store
+forgets by its own clock, so its times to live are shortened alike.
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ GROWTH_MAX = 0.05
 FEW = {"rss_mb": 4.0, "descriptors": 3.0, "waiting": 200.0, "store_mb": 0.2}
 """Growth below this counts as none, in the unit of the series: waiting for two seconds' events."""
 _BUILD = Path(__file__).parents[2] / "build"
-_HORIZON_MS = 30 * 86_400_000
+_KEPT_MS = 61 * 86_400_000
+_KEPT_SHARE = 2 / 7  # of the run
+_AGE = """
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if redis.call('PTTL', key) > 0 then redis.call('PEXPIRE', key, ARGV[1], 'LT') end
+end
+"""
 _EVERY_S = 1.0
+_AGE_EVERY = 5  # samples
 _TITLES = {"rss_mb": "memory of the workers, MB", "descriptors": "open descriptors of the workers",
            "waiting": "events without a row", "store_mb": "memory of the store, MB"}  # fmt: skip
 
@@ -131,7 +139,8 @@ def main() -> int:
 def _run(minutes: float, rate: int) -> tuple[int, int, list[Sample]]:
     seconds = 60 * minutes
     # Twenty cards have their rings full early; the tail is for a start that takes its time.
-    load = Load(rate, int((seconds + 300) * rate), 20, int(_HORIZON_MS / (rate * seconds / 3.5)))
+    step_ms = int(_KEPT_MS / (rate * seconds * _KEPT_SHARE))
+    load = Load(rate, int((seconds + 300) * rate), 20, step_ms, cached_max=1_000)
     samples: list[Sample] = []
     with KafkaServer() as kafka, ValkeyServer() as server, Redis.from_url(server.url) as store:
         directory = Path(tempfile.mkdtemp(prefix="soak-"))
@@ -141,6 +150,8 @@ def _run(minutes: float, rate: int) -> tuple[int, int, list[Sample]]:
             begun_s = time.monotonic()
             while time.monotonic() < begun_s + seconds:
                 samples.append(sample(world, store, begun_s))
+                if len(samples) % _AGE_EVERY == 0:
+                    store.eval(_AGE, 0, int(seconds * _KEPT_SHARE * 1000))
                 world.flow(_EVERY_S)
             world.end()
         finally:

@@ -34,12 +34,14 @@ class Load:
 
     ``step_ms`` is of event time, from event to event. By default no entity has more events than
     its ring keeps, so that the oracle is exact, and each has some in its windows.
+    ``cached_max`` is that of the section ``labels``.
     """
 
     rate: int = 60
     events_max: int = 20_000
     entities: int = 20_000 * 3 // RING
     step_ms: int = 29_000
+    cached_max: int = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,9 @@ class World:
                     "amount": {"type": "decimal", "resolution": 0.01},
                 },
             },
-            "labels": {"topic": of["labels"], "horizon": "30d"},
+            "labels": {
+                "topic": of["labels"], "horizon": "30d", "cached_max": self.load.cached_max,
+            },
             "entities": {
                 "card": {"key": "card", "ring": RING},
                 "terminal": {"key": "terminal", "ring": RING},
@@ -332,5 +336,5 @@ class World:
                 "transaction_timeout": f"{self.limits.transaction_ms}ms",
             },
             "store": {"kind": "redis", "url": self.store_url},
-            "runner": {"batch_records_max": 200, "flush": "500ms"},
+            "runner": {"batch_records_max": 1_000, "flush": "500ms"},
         }  # fmt: skip
