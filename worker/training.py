@@ -68,8 +68,7 @@ class TrainingFollower:
 
     def follow(self, timeout_ms: int = 0) -> int:
         """Apply the records that are there; return the number of examples."""
-        if not self._fetched:
-            self.fetch(timeout_ms)
+        self.fetch(timeout_ms)
         fetched, self._fetched = self._fetched, []
         before = self.learned
         for offset, value in fetched:
