@@ -61,11 +61,16 @@ CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (
         },
     ),
     ("mahalanobis_15", 15, {"preset": "mahalanobis"}),
-    ("half_space_trees_10x8", FEATURES, {"preset": "half_space_trees"}),
+    (
+        "half_space_trees_10x8",
+        FEATURES,
+        {"preset": "half_space_trees", "params": {"scaling": "range"}},
+    ),
+    ("half_space_trees_sampled", FEATURES, {"preset": "half_space_trees"}),
     (
         "half_space_trees_25x15",
         FEATURES,
-        {"preset": "half_space_trees", "params": {"n_trees": 25, "height": 15}},
+        {"preset": "half_space_trees", "params": {"scaling": "range", "n_trees": 25, "height": 15}},
     ),
 )
 
@@ -110,7 +115,10 @@ def _measure(models: ModelSet, names: tuple[str, ...], events: int) -> float:
 def _snapshot() -> list[dict[str, Any]]:
     """Measure the state of 25 trees of height 15 to bytes and back; both with a warm process."""
     names = tuple(f"f{i}" for i in range(FEATURES))
-    words = {"preset": "half_space_trees", "params": {"n_trees": 25, "height": 15}}
+    words = {
+        "preset": "half_space_trees",
+        "params": {"scaling": "range", "n_trees": 25, "height": 15},
+    }
     models, other = _built(words, names, True), _built(words, names, True)
     X, _ = _stream(FEATURES, 2_000)
     models.learn(X, np.full(len(X), -1, np.int8), np.ones(len(X)))

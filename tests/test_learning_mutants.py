@@ -19,14 +19,17 @@ from worker.models.forest_twin import ForestTwin
 from worker.models.versioned import ModelSet
 from worker.shard import Result
 
+RANGE = {"preset": "half_space_trees", "params": {"scaling": "range"}}
 LATE = 10
 """A label comes so many events after its own, as `inline` has it."""
 
 
 def compare_with_plain_loops() -> None:
     """Run a stream through a shard; AssertionError where plain loops of River say another thing."""
+    models = {"fraud": {"preset": "logistic"}, "odd": RANGE}
+    config = worlds.settings(models=models, decision={"model": "odd", "threshold": 0.9})
     stream = [{**event, "id": f"e{i}"} for i, event in enumerate(worlds.events(600))]
-    [result] = inline([], stream)
+    [result] = inline([], stream, config)
     assert result.raw.tolist() == river_scores(result, [e["amount"] > 700 for e in stream])
     for column, calibrator in enumerate((Probability(10_000), Tail(10_000))):
         assert one_by_one(calibrator, result, column) == result.calibrated[:, column].tolist()

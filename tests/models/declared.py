@@ -30,7 +30,7 @@ def declared(preset: str, **words: Any) -> ModelSettings:
 def every_preset() -> dict[str, ModelSettings]:
     """Return all presets by name, each compiled where it can be, and once more as River runs it."""
     found = {name: declared(name) for name in PRESETS}
-    found["half_space_trees, sampled"] = ModelSettings(
-        preset="half_space_trees", params={**PARAMS["half_space_trees"], "scaling": "sampled"}
+    found["half_space_trees, range"] = ModelSettings(
+        preset="half_space_trees", params={**PARAMS["half_space_trees"], "scaling": "range"}
     )
     return found | {f"{name}, River": declared(name, compiled=False) for name in PRESETS}

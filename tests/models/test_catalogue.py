@@ -75,8 +75,8 @@ def test_every_preset_can_be_declared() -> None:
 
 def test_the_seed_reaches_every_estimator_that_takes_one() -> None:
     """A preset and a path get the configured seed, deep inside too; a given one is kept."""
-    assert build(5, preset="half_space_trees").to_river()[1].seed == 5
-    assert build(5, preset="half_space_trees", params={"seed": 8}).to_river()[1].seed == 8
+    assert build(5, preset="half_space_trees").to_river()[2].seed == 5
+    assert build(5, preset="half_space_trees", params={"seed": 8}).to_river()[2].seed == 8
     nested = {
         "ensemble.BaggingClassifier": {"model": {"forest.ARFClassifier": {"n_models": 2}}},
     }

@@ -85,7 +85,7 @@ CLASSIFIERS: dict[str, Declared] = {
 }
 DETECTORS: dict[str, Declared] = {
     "half-space trees": (
-        {"preset": "half_space_trees", "params": {"window_size": 50}},
+        {"preset": "half_space_trees", "params": {"window_size": 50, "scaling": "range"}},
         lambda: preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(window_size=50, seed=11),
     ),
     "one-class svm": (

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river import anomaly, linear_model, optim, preprocessing
+from river import anomaly, compose, linear_model, optim, preprocessing
 from river.tree.padded import PaddedBranch
 
 from worker.models.batch import Batch
 from worker.models.bins import LearnedBins
 from worker.models.forest_twin import ForestTwin
-from worker.models.presets import binned_logistic
+from worker.models.presets import binned_logistic, half_space_trees
+from worker.models.sampled_scaler import SampledScaler
 from worker.models.twins import twin_of
 
 NAMES = ("f10", "f9", "a", "Z", "m")  # sorted otherwise than they stand
@@ -56,6 +57,12 @@ FORESTS: dict[str, Callable[[], Any]] = {
     "defaults": scaled_forest,
     "small window": lambda: scaled_forest(n_trees=3, height=3, window_size=7),
     "one tree of one split": lambda: scaled_forest(n_trees=1, height=1, window_size=30, seed=9),
+    "sampled": lambda: half_space_trees(scaling="sampled", n_trees=4, height=4, window_size=30),
+    "sampled, many": lambda: compose.Pipeline(
+        SampledScaler(size=16, horizon=100, seed=-3),
+        preprocessing.MinMaxScaler(),
+        anomaly.HalfSpaceTrees(n_trees=3, height=5, window_size=50, seed=2),
+    ),
     "limits": lambda: scaled_forest(
         n_trees=4, height=6, window_size=40, limits={"a": (-0.5, 2.5), "m": (0, 0.125)}
     ),
@@ -106,7 +113,10 @@ def twin_loop(twin: Any, X: np.ndarray, y: np.ndarray) -> list[float]:
 
 def learned(pipeline: Any) -> Any:
     """All that a pipeline has learned, as plain values read from River's own attributes."""
-    scaler, model = pipeline.steps.values()
+    *first, scaler, model = pipeline.steps.values()
+    if first:
+        [sampled], rest = first, compose.Pipeline(scaler, model)
+        return sampled.kept, sampled.scale, sampled.count, sampled.next, learned(rest)
     if isinstance(scaler, LearnedBins):
         weights = (list(model.weights.items()), list(model.optimizer.g2.items()))
         return scaler.edges, scaler.kept, weights, model.intercept, model.optimizer.n_iterations

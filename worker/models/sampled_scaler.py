@@ -83,7 +83,7 @@ def _scale(ordered: list[float]) -> tuple[float, float]:
         (at(95) - at(5)) / 3.3,
         (ordered[-1] - ordered[0]) / 6.0,
     )
-    return at(50), next((s for s in spreads if s > 0.0), 1.0)
+    return at(50) + 0.0, next((s for s in spreads if s > 0.0), 1.0)
 
 
 def _mixed(value: int) -> int:

@@ -9,6 +9,7 @@ from worker.models.causes_twin import causes_twin_of
 from worker.models.distance import distance_twin_of
 from worker.models.forest_twin import forest_twin_of
 from worker.models.linear_twin import linear_twin_of
+from worker.models.sampled_twin import sampled_twin_of
 from worker.models.versioned import Model
 
 
@@ -23,10 +24,10 @@ def twin_of(estimator: Any, feature_names: tuple[str, ...]) -> Twin | None:
     """Return the compiled twin of a River estimator, or None where there is none.
 
     There is one for ``StandardScaler | LogisticRegression`` (SGD, AdaGrad or Adam, constant rates,
-    log loss, no L1 penalty), for ``MinMaxScaler | HalfSpaceTrees``, for ``LearnedBins |
-    LogisticRegression`` (AdaGrad, no penalty), and for the estimators of our own: `Causes` and
-    `RobustDistance`. What the
-    estimator has learned goes along; the estimator itself stays as it is.
+    log loss, no L1 penalty), for ``MinMaxScaler | HalfSpaceTrees``, behind a `SampledScaler` too,
+    for ``LearnedBins | LogisticRegression`` (AdaGrad, no penalty), and for the estimators of our
+    own: `Causes` and `RobustDistance`. What the estimator has learned goes along; the estimator
+    itself stays as it is.
 
     Examples
     --------
@@ -39,7 +40,8 @@ def twin_of(estimator: Any, feature_names: tuple[str, ...]) -> Twin | None:
     True
     """
     makers = (
-        linear_twin_of, forest_twin_of, binned_twin_of, causes_twin_of, distance_twin_of,
+        linear_twin_of, forest_twin_of, sampled_twin_of, binned_twin_of, causes_twin_of,
+        distance_twin_of,
     )  # fmt: skip
     made = (maker(estimator, feature_names) for maker in makers)
     return next((twin for twin in made if twin is not None), None)
