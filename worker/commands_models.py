@@ -89,8 +89,12 @@ def _learned(settings: Settings) -> ModelSet:
     return models
 
 
+_FIGURES = ("log_loss", "brier", "calibration_error", "roc_auc", "average_precision")
+
+
 def _print_models(models: ModelSet) -> None:
-    table = Table("model", "role", "status", "labelled", "log loss", "roc auc", "average precision")
+    names = [name.replace("_", " ") for name in _FIGURES]
+    table = Table("model", "role", "status", "labelled", *names)
     for one in models.steward.reports():
         table.add_row(one.name, one.role, one.status, *_figures(one.total, one.recent))
     console = Console(highlight=False)
@@ -101,8 +105,7 @@ def _print_models(models: ModelSet) -> None:
 
 
 def _figures(total: Figures, recent: Figures) -> tuple[str, ...]:
-    names = ("log_loss", "roc_auc", "average_precision")
-    both = [(getattr(total, name), getattr(recent, name)) for name in names]
+    both = [(getattr(total, name), getattr(recent, name)) for name in _FIGURES]
     labelled = f"{total.labelled} ({total.positives} positive)"
     return (labelled, *(" / ".join("-" if v is None else f"{v:.3f}" for v in b) for b in both))
 

@@ -101,7 +101,6 @@ class Runner:
         self._flusher = Flusher(parts.telemetry, clock_s, flush_every_s, parts.background)
         self._training: TrainingFollower | None = None
         self._has_learned = False
-        self._notices_told = 0
         self._version = 0
         self._live: dict[int, Live] = {}
         self._ttls_ms = ttls_ms_of(parts.settings, parts.spec)
@@ -213,7 +212,7 @@ class Runner:
             )  # fmt: skip
         self._training.catch_up(self._patience.tick)
         self._has_learned = True
-        self._notices_told = self._parts.models.steward.said
+        self._telemetry.notices_told = self._parts.models.steward.said
         learned, self._version = self._training.learned, self._training.version
         self._telemetry.learned.inc(learned)
         self._telemetry.log.info("training_log_learned", examples=learned, version=self._version)
@@ -307,9 +306,7 @@ class Runner:
         self._telemetry.learned.inc(self._training.follow())
         self._version = self._training.version
         self._telemetry.model_version.set(self._version)
-        steward = self._parts.models.steward
-        self._telemetry.noticed(n for n in steward.notices if n.number >= self._notices_told)
-        self._notices_told = steward.said
+        self._telemetry.reviewed(self._parts.models.steward)
         fault("learned")
 
     def _is_full(self) -> bool:

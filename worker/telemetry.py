@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import nan
 
 import numpy as np
 import structlog
@@ -16,11 +17,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from worker.contracts.decisions import DECISIONS, DEGRADED
 from worker.contracts.records import Float64
-from worker.models.steward import Notice
+from worker.models.steward import Steward
 from worker.outputs import Outcome
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _SCORES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_FIGURES_EVERY = 1_000  # examples learned
 _BOUNDS = (*(str(bound) for bound in _SCORES), "+Inf")
 
 
@@ -119,9 +121,7 @@ class Telemetry:
         self._count_degraded(registry)
         self._count_exchange(registry)
         self.dirty = Gauge("riverwatch_dirty_keys", "keys not in the store yet", registry=registry)
-        self.model_version = Gauge(
-            "riverwatch_model_version", "training offset learned", registry=registry
-        )
+        self._count_models(registry)
         self.scores = Counter(
             "riverwatch_scores_total",
             "scores of the deciding model by the smallest bound they do not exceed",
@@ -146,6 +146,19 @@ class Telemetry:
             ["degraded"],
             registry=registry,
         )
+
+    def _count_models(self, registry: CollectorRegistry) -> None:
+        self.model_version = Gauge(
+            "riverwatch_model_version", "training offset learned", registry=registry
+        )
+        self.model_figures = Gauge(
+            "riverwatch_model_figures",
+            "prequential figures of the last whole 10,000 labelled examples",
+            ["model", "figure"],
+            registry=registry,
+        )
+        self.notices_told = 0
+        self._figured = 0
 
     def _count_exchange(self, registry: CollectorRegistry) -> None:
         self.updates = Counter(
@@ -173,11 +186,19 @@ class Telemetry:
             self.lag.labels(str(partition)).set(count)
         self._lagging = set(records)
 
-    def noticed(self, notices: Iterable[Notice]) -> None:
-        """Log and count what befell models."""
-        for notice in notices:
-            self.notices.labels(notice.kind, notice.action).inc()
-            self.log.warning("model_notice", **asdict(notice))
+    def reviewed(self, steward: Steward) -> None:
+        """Log and count what befell models; now and then tell what they are worth."""
+        for notice in steward.notices:
+            if notice.number >= self.notices_told:
+                self.notices.labels(notice.kind, notice.action).inc()
+                self.log.warning("model_notice", **asdict(notice))
+        self.notices_told = steward.said
+        if steward.learned - self._figured < _FIGURES_EVERY:
+            return
+        self._figured = steward.learned
+        for report in steward.reports():
+            for figure, value in asdict(report.recent).items():
+                self.model_figures.labels(report.name, figure).set(nan if value is None else value)
 
     def committed(self, outcome: Outcome) -> None:
         """Count one committed batch of one shard."""

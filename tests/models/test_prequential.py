@@ -33,6 +33,10 @@ def test_figures_equal_plain_formulas_over_all_examples(pairs: list[tuple[int, b
         loss.update(truth, p)
     assert (figures.labelled, figures.positives) == (len(y), int(y.sum()))
     assert figures.log_loss == pytest.approx(loss.get(), rel=1e-9)
+    assert figures.brier == pytest.approx(np.mean((scores - y) ** 2), abs=1e-3)
+    bins = [(scores * 10).round(6).astype(int).clip(0, 9) == b for b in range(10)]
+    distances = [abs(np.sum(scores[one] - y[one])) for one in bins]
+    assert figures.calibration_error == pytest.approx(sum(distances) / len(y), abs=5e-4 + 1e-9)
     if 0 < y.sum() < len(y):
         assert figures.roc_auc == pytest.approx(roc_auc(y, scores))
         assert figures.average_precision == pytest.approx(average_precision(y, scores))

@@ -23,11 +23,20 @@ _CLIP = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a model was worth over some labelled examples; None where one class is missing."""
+    """What a model was worth over some labelled examples; None without any, and where one class is
+    missing.
+
+    ``brier`` (mean squared error of the probability) and ``calibration_error`` (mean distance
+    between probability and share of positives, in ten bins of equal width, weighted by their
+    examples) take a score as the middle of its thousandth: they are right to 0.001 and 0.0005.
+    Sources: Brier, Monthly Weather Review 78 (1950); Naeini, Cooper, Hauskrecht, AAAI (2015).
+    """
 
     labelled: int
     positives: int
     log_loss: float | None
+    brier: float | None
+    calibration_error: float | None
     roc_auc: float | None
     average_precision: float | None
 
@@ -107,12 +116,24 @@ def _figures(bins: Int64, loss: float) -> Figures:
     negatives, positives = bins.astype(np.float64)
     n, p = float(negatives.sum()), float(positives.sum())
     count = int(n + p)
-    mean_loss = loss / count if count else None
+    if not count:
+        return Figures(0, 0, None, None, None, None, None)
+    errors = loss / count, *_errors(negatives, positives)
     if n == 0 or p == 0:
-        return Figures(count, int(p), mean_loss, None, None)
+        return Figures(count, int(p), *errors, None, None)
     below = np.concatenate([[0.0], np.cumsum(negatives)[:-1]])
     roc_auc = float((positives * (below + negatives / 2)).sum() / (n * p))
     hits, all_ = np.cumsum(positives[::-1]), np.cumsum((positives + negatives)[::-1])
     precision = np.divide(hits, all_, out=np.zeros_like(hits), where=all_ > 0)
     average_precision = math.fsum((precision * positives[::-1] / p).tolist())
-    return Figures(count, int(p), mean_loss, roc_auc, average_precision)
+    return Figures(count, int(p), *errors, roc_auc, average_precision)
+
+
+def _errors(negatives: Float64, positives: Float64) -> tuple[float, float]:
+    """Return Brier score and calibration error of counts per bin."""
+    score = np.minimum((np.arange(BINS + 1) + 0.5) / BINS, 1.0)
+    count = negatives + positives
+    squares = negatives * score**2 + positives * (1 - score) ** 2
+    tenth = np.minimum(np.arange(BINS + 1) * 10 // BINS, 9)
+    distance = np.abs(np.bincount(tenth, score * count) - np.bincount(tenth, positives))
+    return float(squares.sum() / count.sum()), float(distance.sum() / count.sum())
