@@ -16,6 +16,7 @@ from worker.stores import Meta, Write
 from worker.stores.memory import MemoryStore
 from worker.streams import Polled, TopicPartition
 from worker.streams.memory import MemoryLog, MemoryStream
+from worker.telemetry import Telemetry
 
 COUNT = 400
 
@@ -175,6 +176,25 @@ def test_models_learn_through_the_training_log_only() -> None:
     second = worker(log, MemoryStore(), slot="1")
     drain(first, second)
     assert first.parts.models.state_hash() == second.parts.models.state_hash()
+
+
+def test_what_models_are_worth_is_gauged() -> None:
+    """The figures in Prometheus are those of the models' own report, per model."""
+    log = new_log()
+    fill(log, events(800))
+    runner = worker(log, MemoryStore())
+    drain(runner)
+    steward, telemetry = runner.parts.models.steward, Telemetry(lambda: 0.0)
+    assert runner.parts.telemetry.registry.get_sample_value(
+        "riverwatch_model_figures", {"model": "odd", "figure": "labelled"}
+    )  # told by the worker itself, some examples ago
+    telemetry.reviewed(steward)
+    for report in steward.reports():
+        for figure in ("labelled", "brier", "roc_auc"):
+            labels = {"model": report.name, "figure": figure}
+            told = telemetry.registry.get_sample_value("riverwatch_model_figures", labels)
+            assert told == getattr(report.recent, figure), labels
+    assert steward.reports()[0].recent.labelled > 500
 
 
 def test_labels_of_a_backlog_are_known_when_they_were_however_records_arrive() -> None:
