@@ -12,10 +12,11 @@ from tests.worlds import drain, events, fill, journal, new_log, settings, worker
 from worker.contracts.records import Output, Records
 from worker.errors import FatalError, StateLostError, TransientError
 from worker.features.spec import compile_features
+from worker.runner import Runner
 from worker.stores import Meta, Write
 from worker.stores.memory import MemoryStore
 from worker.streams import Polled, TopicPartition
-from worker.streams.memory import MemoryLog, MemoryStream
+from worker.streams.memory import MemoryLog, MemoryReader, MemoryStream
 from worker.telemetry import Telemetry
 
 COUNT = 400
@@ -333,6 +334,77 @@ def test_what_is_written_from_the_background_changes_nothing(partitions: int) ->
     drain(worker(log, store, late=True))  # it goes on from the store
     for p, quiet in enumerate(map(without_terminals, rows_of_a_quiet_run(partitions))):
         assert what_is_certain(without_terminals(journal(log, p))) == what_is_certain(quiet)
+
+
+class AwayStream(FragileStream):
+    """It does not answer one poll, after a transaction was begun in the background."""
+
+    def poll(self, timeout_ms: int, records_max: int) -> Polled:
+        is_away, self.is_away = self.is_away, False
+        if is_away:
+            raise TransientError("input", "an answer", "none")
+        return super().poll(timeout_ms, records_max)
+
+    is_away = False
+
+
+def in_doubt(error: Callable[[], BaseException], fail_at: int) -> Runner:
+    """Return a worker with a transaction under way whose next poll fails."""
+    log = full_log()
+    stream = AwayStream(log, fail_at, after=False, error=error)
+    one = worker(log, MemoryStore(), stream=stream, late=True)
+    assert any(one.step() for _ in range(9))
+    stream.is_away = True
+    return one
+
+
+def test_a_slot_that_another_has_is_left_even_when_all_is_forgotten_for_another_reason() -> None:
+    """To recover would take the slot back from the one that lives in it."""
+    one = in_doubt(lambda: FatalError("slot 0", "this worker", "another"), 1)
+    with pytest.raises(FatalError):
+        one.step()
+
+
+def test_what_was_committed_is_counted_even_when_all_is_forgotten() -> None:
+    """Its transaction has succeeded; what failed is another thing."""
+    one = in_doubt(Killed, 0)
+    drain(one)
+    scored = sum(row["outcome"] == "scored" for row in rows_of_a_quiet_run()[0])
+    assert one.parts.telemetry.outcomes.labels("scored")._value.get() == scored
+
+
+class Closed(MemoryReader):
+    """A reader that knows whether it was read after it was closed, as no client may be."""
+
+    polled_closed = is_closed = False
+
+    def poll(self, timeout_ms: int, records_max: int) -> Records | None:
+        type(self).polled_closed |= self.is_closed
+        return super().poll(timeout_ms, records_max)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class ClosedStream(MemoryStream):
+    """A stream with such readers."""
+
+    def reader(self, topic: str, partition: int, offset: int) -> MemoryReader:
+        return Closed(self._log, topic, partition, offset)
+
+
+def test_the_training_log_is_not_closed_while_it_is_read_in_the_background() -> None:
+    """The worker is asked to stop while its last transaction is under way."""
+    log, steps = full_log(), iter(range(9))
+    names = {"events_topic": "transactions", "labels_topic": "labels"}
+    stream = ClosedStream(log, group="world", slot="0", **names)
+    one = worker(
+        log, MemoryStore(), stream=stream, late=True, flush_every_s=None,
+        stop=lambda: next(steps) > 4,
+    )  # fmt: skip
+    one.run()
+    assert log.end("training", 0)
+    assert not Closed.polled_closed
 
 
 @pytest.mark.parametrize("late", [False, True])

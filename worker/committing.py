@@ -16,7 +16,7 @@ from functools import partial
 from worker.acquire import Live
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
-from worker.errors import TransientError
+from worker.errors import StateLostError, TransientError
 from worker.exchange import Exchange
 from worker.faults import fault
 from worker.outputs import Outcome
@@ -91,10 +91,9 @@ class Committer:
             self._note(done, writing.result())
 
     def drain(self) -> None:
-        """Wait until nothing is being written any more, whatever came of it."""
-        if self._running is not None:
-            self._running[1].exception()
-            self._running = None
+        """Wait until nothing is being written any more; a doubt is no news to who forgets all."""
+        with suppress(StateLostError, TransientError):
+            self.join()
 
     def _write(
         self,

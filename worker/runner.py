@@ -143,9 +143,9 @@ class Runner:
             self._telemetry.log.info("wait_interrupted")
         finally:
             self._telemetry.ready = False
+            self._committer.drain()  # it reads the training log, too
             if self._training is not None:
                 self._training.close()
-            self._committer.drain()
             if self._exchange is not None:
                 self._exchange.release_all()
 
