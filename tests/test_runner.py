@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from typing import Any
 
@@ -405,6 +406,13 @@ def test_the_training_log_is_not_closed_while_it_is_read_in_the_background() -> 
     one.run()
     assert log.end("training", 0)
     assert not Closed.polled_closed
+
+
+def test_commits_from_the_background_need_flushes_from_there_too() -> None:
+    """Else memory would be freed between what a batch loads and its processing."""
+    parts = worker(full_log(), MemoryStore(), late=True).parts
+    with pytest.raises(AssertionError):
+        Runner(replace(parts, background=None), lambda: False, flush_every_s=0.0)
 
 
 @pytest.mark.parametrize("late", [False, True])

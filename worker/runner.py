@@ -86,6 +86,8 @@ class Runner:
         clock_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        # A flush that waits for its answer frees what a batch has loaded.
+        assert parts.committing is None or parts.background is not None
         self._parts = parts
         self._settings = parts.settings
         self._topics = topics_of(parts.settings)
