@@ -13,11 +13,12 @@ from hypothesis import settings as checked
 from hypothesis import strategies as st
 
 from tests import worlds
-from worker.contracts.decisions import DECISIONS
+from worker.contracts.decisions import DECISIONS, UNTAUGHT
 from worker.contracts.records import Events
 from worker.decisions import Decided, Decider, Scores, check_decisions
 from worker.decisions.decider import share_of
 from worker.decisions.incidents import ENTITIES_MAX, Incidents, Suppression
+from worker.decisions.thresholds import Threshold
 from worker.errors import ConfigError
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -398,3 +399,16 @@ def test_evidence_that_is_no_feature_is_a_problem_with_its_place() -> None:
     [problem] = caught.value.problems
     assert problem.path == ("decision", "evidence", "feature")
     assert "card_count_1h" in problem.hint
+
+
+@pytest.mark.parametrize("budget", [{"alert_rate": 0.005}, {"alerts_per_day": 50}])
+def test_a_budget_begins_with_the_first_scores_that_mean_something(budget: dict[str, Any]) -> None:
+    """What an untaught model says is no past to compare with: else all that follows is high."""
+    rng = np.random.default_rng(5)
+    scores = np.concatenate([np.full(5_000, UNTAUGHT), rng.random(20_000) * 0.01])
+    decision = worlds.settings(decision={"model": "fraud", **budget}).decision
+    time_ms = worlds.START_MS + 8_640 * np.arange(len(scores))  # 10,000 a day
+    above, thresholds = Threshold(decision).reached(scores, time_ms)
+    assert not above[:6_000].any()
+    assert np.isinf(thresholds[:5_000]).all()
+    assert 50 < above.sum() < 130  # of 100

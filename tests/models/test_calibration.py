@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.contracts.decisions import UNTAUGHT
 from worker.contracts.settings import ModelSettings
 from worker.errors import ConfigError, StateLostError
 from worker.models.calibration import Calibrator, Identity, Probability, Tail
@@ -209,33 +210,16 @@ def test_class_weights_are_undone_before_any_label() -> None:
     assert np.allclose(models.calibrate(raw)[:, 0], [1 / 6, 0.5])
 
 
-def test_before_100_labels_a_probability_is_shrunk_towards_a_millionth() -> None:
-    """A model that has learned nothing would seem to know much: its 0.5 is no even chance.
-
-    The log odds are those of a millionth without labels, half way to the map's at 50, and the map's
-    at 100.
-    """
-    labels = [0, 50, 100, 200]
+def test_before_100_labels_nothing_is_known() -> None:
+    """A model that has learned nothing would seem to know much: its 0.5 is no even chance."""
+    labels = [0, 50, 99, 100, 200]
     y, told = np.tile([0, 1], 100).astype(np.int8), np.full(200, 1e-9)  # the map stays as it was
     out = Probability(10_000, 5.0).calibrate_learn(
-        np.full(4, 0.9), np.full(200, 0.5), y, told, np.searchsorted(labels, np.arange(1, 201))
+        np.full(5, 0.9), np.full(200, 0.5), y, told, np.searchsorted(labels, np.arange(1, 201))
     )
-    odds = np.array([1 / 999_999, math.sqrt(1 / 999_999 * 9 / 5), 9 / 5, 9 / 5])
-    assert np.allclose(out, odds / (1.0 + odds), rtol=1e-6)
-
-
-def test_first_labels_are_believed_without_a_jump() -> None:
-    """From label to label the same raw score moves little, the hundredth included, in order."""
-    rng = np.random.default_rng(3)
-    y = (rng.random(300) < 0.2).astype(np.int8)
-    learn_raw = np.where(y, 0.8, 0.1) + rng.normal(0.0, 0.05, 300)
-    made, before = Probability(10_000), np.arange(1, 301)
-    high = made.calibrate_learn(np.full(300, 0.8), learn_raw, y, np.ones(300), before)
-    low = Probability(10_000).calibrate_learn(np.full(300, 0.1), learn_raw, y, np.ones(300), before)
-    assert low[0] == high[0]
-    assert (high[1:] > low[1:]).all()
-    assert np.abs(np.diff(high)).max() < 0.1
-    assert high[-1] > 0.5 > 0.1 > low[-1]
+    assert out[:3].tolist() == [UNTAUGHT] * 3
+    odds = 9 / 5
+    assert np.allclose(out[3:], odds / (1.0 + odds), rtol=1e-6)
 
 
 def test_the_kind_follows_from_what_the_model_learns() -> None:

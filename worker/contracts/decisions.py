@@ -21,6 +21,9 @@ class Decision(StrEnum):
 DECISIONS = tuple(Decision)
 """The decisions in the order of their codes."""
 
+UNTAUGHT = 1e-6
+"""The probability of every event while too few labels are known: not a score among others."""
+
 Degraded = Literal["learning", "challengers"]
 DEGRADED: tuple[Degraded, ...] = ("learning", "challengers")
 """What a worker leaves out under overload, the first at level 1."""

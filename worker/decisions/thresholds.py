@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from worker.contracts.decisions import UNTAUGHT
 from worker.contracts.records import Bool, Float64, Int64
 from worker.contracts.settings import DecisionSettings
 from worker.features.compiling import digest_of, helper, kernel
@@ -27,11 +28,11 @@ class Threshold:
 
     A fixed one includes its own value. A share r is held by the (1 - r) quantile of the last
     50 / r scores (2,000 to 100,000), taken anew every 256 scores and corrected by how many did
-    exceed it; a score must be above it, so a constant never is. Until 1,024 scores, and 5 / r, have
-    been seen the threshold is infinite, and anew when another model begins to decide. N a day is
-    the share N / (events a day), by event time over about a week. Where it is one of several
-    partitions, with a small share n of the day's alerts, n + sqrt(n) / 2 are aimed at: days that
-    have fewer are not made up for by days that would have more.
+    exceed it; a score must be above it, so a constant never is, and `UNTAUGHT` is none. Until 1,024
+    scores, and 5 / r, have been seen the threshold is infinite, and anew when another model begins
+    to decide. N a day is the share N / (events a day), by event time over about a week. Where it is
+    one of several partitions, with a small share n of the day's alerts, n + sqrt(n) / 2 are aimed
+    at: days that have fewer are not made up for by days that would have more.
     """
 
     def __init__(self, settings: DecisionSettings, partitions: int = 1) -> None:
@@ -83,6 +84,9 @@ def _make_reached(sources: str) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         sources  # noqa: B018  # see worker.features.compiling
         for i in range(scores.shape[0]):
+            if scores[i] == UNTAUGHT:
+                thresholds[i], above[i] = math.inf, False
+                continue
             thresholds[i] = levels[sketches.VALUE, 0]
             above[i] = scores[i] > thresholds[i]
             sketches.add(scores[i], table, scratch, buffer, counters, facts, levels)

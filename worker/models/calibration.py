@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contracts.decisions import UNTAUGHT
 from worker.contracts.records import Float64, Int64
 from worker.errors import StateLostError
 from worker.features.compiling import digest_of, helper, kernel
@@ -32,11 +33,7 @@ LEVELS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 _PRIOR = (10.0, 10.0, 1.0)  # precision of the identity map: soon outweighed
 LABELS_MIN = 100.0
-"""Labels from which the map is trusted alone; with fewer its log odds count by their number."""
-
-PRIOR_LOG_ODDS = -math.log(999_999.0)
-"""What the rest counts for: without labels one event in a million is a fraud, so that no threshold
-which means anything is reached."""
+"""Labels from which the map is trusted; with fewer every probability is `UNTAUGHT`."""
 
 LABELS = 3  # where the map keeps their number, after a, b and c
 _SLOPE_MIN = 0.02  # keeps the order of scores
@@ -153,11 +150,10 @@ class Probability:
     Online beta calibration: log odds = a ln s - b ln(1 - s) + c, with a, b > 0, so the order of
     scores stays. The map begins as the identity, corrected for class weights, and follows the
     labels by second-order steps that forget: a label that is ``window`` labels old counts 1/e. What
-    a model says that has learned nothing means nothing: without labels every event has the
-    probability 0.000001, below any threshold, and at n of the first 100 labels the log odds are n %
-    the map's and the rest those of 0.000001. Weights of labels count as numbers of labels: a
-    negative sampled at rate r has weight 1/r. Needs scores in [0, 1] and labels of both classes;
-    costs 0.1 µs an event and 84 bytes.
+    a model says that has learned nothing means nothing: with fewer than 100 labels every event has
+    the probability 0.000001, which says that nothing is known; no budget takes it for a score.
+    Weights of labels count as numbers of labels: a negative sampled at rate r has weight 1/r. Needs
+    scores in [0, 1] and labels of both classes; costs 0.1 µs an event and 84 bytes.
 
     Parameters
     ----------
@@ -268,10 +264,10 @@ def _clipped(raw: float) -> float:
 
 @helper
 def _beta(raw: float, theta: Float64) -> float:
-    trust = min(theta[LABELS] / LABELS_MIN, 1.0)
+    if theta[LABELS] < LABELS_MIN:
+        return UNTAUGHT
     score = _clipped(raw)
     logit = theta[0] * math.log(score) - theta[1] * math.log(1.0 - score) + theta[2]
-    logit = trust * logit + (1.0 - trust) * PRIOR_LOG_ODDS
     return 1.0 / (1.0 + math.exp(-logit))
 
 
