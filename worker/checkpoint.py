@@ -18,7 +18,6 @@ from worker.pending import EVENTS, QUEUE, TRUTHS
 from worker.shard import SHARD_KEY
 from worker.stores import Meta, StateStore, Write
 
-_CRC_LENGTH = 4
 _CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _DAY_MS = 86_400_000
 _CRC = struct.Struct("<I")
@@ -167,7 +166,7 @@ class Checkpoint:
                 f"store {self._space}", "bytes as they were written", "a wrong checksum",
                 "the worker rebuilds it from the log",
             )  # fmt: skip
-        return value[:-_CRC_LENGTH]
+        return value[: -_CRC.size]
 
     def _settle(self) -> None:
         """Wait until what was taken is known to be in the store, writing it again if need be."""

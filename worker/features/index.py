@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contracts.records import Int64
-from worker.features import compiling
+from worker.features import checksum, compiling
+from worker.features.checksum import Bytes, word_at
 from worker.features.compiling import bare_kernel, digest_of, helper, prefetch
 
 _CAPACITY_FIRST = 512
 _SLOT_BITS = 32
 
-Bytes = NDArray[np.uint8]
 UInt64 = NDArray[np.uint64]
 
 
@@ -122,9 +122,7 @@ def _hash_of(data: Bytes, begin: int, end: int, key: UInt64) -> tuple[np.uint64,
     d = key[1] ^ np.uint64(0x7465646279746573)
     length = end - begin
     for first in range(begin, end - 7, 8):
-        word = np.uint64(0)
-        for i in range(8):
-            word |= np.uint64(data[np.uint64(first + i)]) << np.uint64(8 * i)
+        word = np.uint64(word_at(data, first))
         a, b, c, d = _mix(a, b, c, d ^ word)
         a ^= word
     word = np.uint64(length) << np.uint64(56)
@@ -208,7 +206,7 @@ def _make_remove(sources: str) -> Callable[[UInt64, UInt64], None]:
     return remove
 
 
-_hash = _make_hash(digest_of(compiling))
+_hash = _make_hash(digest_of(checksum, compiling))
 _find = _make_find(digest_of(compiling))
 _add = _make_add(digest_of(compiling))
 _remove = _make_remove(digest_of(compiling))

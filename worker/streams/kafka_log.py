@@ -117,10 +117,9 @@ class KafkaLog:
         their timeout. An owner that still lives is only waited for.
         """
         with suppress(errors.KafkaError):  # not permitted or not answered: the timeout does it
-            open_transactions, slots = (
-                self._open_transactions(KafkaPartition(topic, partition)),
-                self._members(),
-            )
+            # Transactions before members: who begins one in between is a member by then.
+            open_transactions = self._open_transactions(KafkaPartition(topic, partition))
+            slots = self._members()
             if slots is None:
                 return  # who is alive is not known: a living owner must not be fenced
             for name in open_transactions:
