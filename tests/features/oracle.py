@@ -203,6 +203,9 @@ def same(kind: type[Aggregation], feature: Feature, value: float, past: Past) ->
         assert value == truth, (feature.name, value, truth, past)
     else:
         tiny = {"geo_distance": 1e-6, "geo_speed": 3.6e-3}.get(feature.aggregation, 1e-12)
+        if feature.aggregation == "decayed_mean":  # of the mean of |v|: signs may cancel
+            sizes = [None if v is None else abs(v) for v in past.values]
+            tiny = max(tiny, kind.tolerance * kind.of(replace(past, values=sizes)))
         assert math.isclose(value, truth, rel_tol=kind.tolerance, abs_tol=tiny), (
             feature.name, value, truth, past,
         )  # fmt: skip

@@ -71,7 +71,7 @@ class DecayedMean(_Decayed):
     """Σ w v / Σ w with w = 2^(−age / half-life), over all values of the entity.
 
     Without any, or when nothing is left of their weight: 0.0. Missing values are passed over. Error
-    below 1e-9 of the mean of |v| in a million events. Cost: O(1), 16 B of state.
+    below 1e-9 of Σ w |v| / Σ w in a million events. Cost: O(1), 16 B of state.
 
     >>> past = Past([1.0, 4.0], [0, 1_000], 1_000, options=Options(half_life_ms=1_000))
     >>> DecayedMean.of(past)
