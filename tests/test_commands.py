@@ -55,6 +55,14 @@ def test_an_earlier_replay_is_not_overwritten(tmp_path: Path, name: str) -> None
     assert "--replace" not in RUN.invoke(app, [*command, "--replace"]).stderr
 
 
+@pytest.mark.parametrize("slot", ["a b", "", "é", "a/b", "x" * 101])
+def test_a_slot_that_the_broker_would_refuse_is_refused_at_once(slot: str) -> None:
+    """Before the file is read: it is a mistake of the command line."""
+    done = RUN.invoke(app, ["run", "-c", "no-such-file.yaml", "--slot", slot])
+    assert done.exit_code == 2
+    assert "--slot: expected 1 to 100 letters, digits" in done.stderr
+
+
 def test_topics_without_a_broker_are_one_line(tmp_path: Path) -> None:
     """No word of the client library, whatever it logs, and no long wait."""
     config = tmp_path / "cards.yaml"

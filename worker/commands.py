@@ -26,6 +26,7 @@ from worker.contracts.settings import (
     Settings,
     parse_duration,
 )
+from worker.contracts.slots import SLOT
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec, compile_features
 from worker.progress import ProgressBar
@@ -103,6 +104,9 @@ def run_worker(path: Path, slot: str, log_level: str, stop: Callable[[], bool]) 
     from worker.streams.kafka import KafkaStream
     from worker.telemetry import configure_logging
 
+    if not SLOT.fullmatch(slot):
+        names = "1 to 100 letters, digits, '.', '_' or '-'"
+        raise ConfigError("--slot", expected=names, got=repr(slot))
     configure_logging(log_level)
     settings = load(path)
     redis = redis_of(path, settings)

@@ -13,6 +13,7 @@ from rich.table import Table
 from worker.commands import kafka_of, load, snapshots_of
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
+from worker.contracts.slots import transactional_id
 from worker.errors import ConfigError, StateLostError
 from worker.features.spec import compile_features
 from worker.models.prequential import Figures
@@ -53,7 +54,7 @@ def _write_order(settings: Settings, order: str, model: str) -> int:
 
     value = order_record(order, model)
     output = Output(settings.outputs.training, 0, None, value, time.time_ns() // 1_000_000)
-    transactions = Transactions(kafka_of(settings), f"{settings.name}-order")
+    transactions = Transactions(kafka_of(settings), transactional_id(settings.name, "order"))
     try:
         (offset,) = transactions.commit([output], {}, None)
     finally:

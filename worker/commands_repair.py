@@ -10,6 +10,7 @@ from worker.checkpoint import space_of
 from worker.commands import kafka_of, load, redis_of
 from worker.commands_data import view_of
 from worker.contracts.settings import Settings
+from worker.contracts.slots import transactional_id
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec, compile_features
 from worker.repair import PARTITIONS_MAX, Reset, Space, plan_reset, spaces
@@ -57,7 +58,8 @@ def run_reset(
         reset = plan_reset(view, settings, spec, partition, events, labels, reason)
         print(_words(partition, reset))
         if yes:
-            transactions = Transactions(kafka_of(settings), f"{settings.name}-repair")
+            name = transactional_id(settings.name, "repair")
+            transactions = Transactions(kafka_of(settings), name)
             opened.callback(transactions.close)
             transactions.commit([reset.output], {}, None)
         mine = space_of(settings.name, spec, partition)

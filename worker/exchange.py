@@ -41,6 +41,7 @@ import numpy as np
 from worker.checkpoint import updates_space_of
 from worker.contracts.records import EntityRows, Events, Output
 from worker.contracts.settings import KafkaSettings, Settings
+from worker.contracts.slots import transactional_id
 from worker.errors import StateDamagedError, StateLostError
 from worker.features.spec import FeatureSpec
 from worker.owned import Owned
@@ -98,7 +99,7 @@ class Exchange:
         self._stamps = {
             "schema_version": "1",
             "state_hash": spec.state_hash,
-            "transactional_id": f"{settings.name}-{slot}",
+            "transactional_id": transactional_id(settings.name, slot),
         }
         kafka = settings.stream
         self._bytes_max = (

@@ -17,6 +17,7 @@ from worker.contracts.decisions import DECISIONS, Decision
 from worker.contracts.messages import Alert, IncidentClosed, ModelNotice, Reason
 from worker.contracts.records import Int64, Output, Records, Rejected
 from worker.contracts.settings import KafkaSettings, Settings
+from worker.contracts.slots import transactional_id
 from worker.decisions import Decided, Incident
 from worker.features.spec import FeatureSpec
 from worker.models.catalogue import ModelSet
@@ -77,7 +78,7 @@ class Emitter:
             "spec_hash": spec.spec_hash,
             "state_hash": spec.state_hash,
             "models": json.dumps(list(models.names)),
-            "transactional_id": f"{settings.name}-{slot}",
+            "transactional_id": transactional_id(settings.name, slot),
         }
 
     def outcome(self, shard: Shard, result: Result) -> Outcome:

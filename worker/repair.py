@@ -22,6 +22,7 @@ from worker.arrow import SCHEMA_VERSION, empty_journal_record
 from worker.checkpoint import space_of, updates_space_of
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
+from worker.contracts.slots import transactional_id
 from worker.errors import ConfigError, StateDamagedError
 from worker.features.spec import FeatureSpec
 from worker.positions import BEGINS, Begin, committed_of, topics_of
@@ -109,7 +110,7 @@ def plan_reset(
         "state_hash": spec.state_hash,
         "partition": str(partition),
         **last,
-        "transactional_id": f"{settings.name}-repair",
+        "transactional_id": transactional_id(settings.name, "repair"),
         "next_events": str(begin.events),
         "next_labels": str(begin.labels),
         BEGINS: msgspec.json.encode(begin).decode(),

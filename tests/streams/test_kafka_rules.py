@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
@@ -30,10 +29,10 @@ from tests.streams.harness import (
     visible,
 )
 from worker.contracts.records import Output
+from worker.contracts.slots import transactional_id
 from worker.errors import FatalError, StateLostError
 from worker.streams import kafka_client
 from worker.streams.kafka import KafkaStream
-from worker.streams.kafka_transactions import Transactions
 
 pytestmark = pytest.mark.kafka
 
@@ -189,7 +188,7 @@ def test_rule_e_committed_waits_for_an_open_transaction(world: KafkaHarness) -> 
     """The answer is the new offset, never the one before it."""
     stream = world.stream()
     start(stream)
-    foreign = world.producer(f"{world.group}-x")
+    foreign = world.producer(f"{world.group}.x")
     foreign.begin_transaction()
     places = {TopicPartition(world.events, 0): OffsetAndMetadata(42, "", -1)}
     foreign.send_offsets_to_transaction(places, world.group)
@@ -204,7 +203,7 @@ def test_rule_e_committed_ends_what_a_dead_member_left_open(world: KafkaHarness)
     """Not after the transaction's timeout of 12 s: its slot has no member any more."""
     stream = world.stream()
     start(stream)
-    dead = world.producer(f"{world.group}-dead")
+    dead = world.producer(f"{world.group}.dead")
     dead.begin_transaction()
     dead.send(world.outputs.journal, b"row", partition=0)
     places = {TopicPartition(world.events, 0): OffsetAndMetadata(42, "", -1)}
@@ -219,7 +218,7 @@ def test_rule_e_records_of_an_open_transaction_are_not_polled(world: KafkaHarnes
     """They come when it is committed, and those of an aborted one never."""
     stream = world.stream()
     start(stream)
-    foreign = world.producer(f"{world.group}-x")
+    foreign = world.producer(f"{world.group}.x")
     for value, end in ((b"no", foreign.abort_transaction), (b"yes", foreign.commit_transaction)):
         foreign.begin_transaction()
         foreign.send(world.events, value, partition=0)
@@ -314,17 +313,34 @@ def test_rule_g_a_commit_that_never_arrived_did_not_happen(
     assert visible(stream, lossy.outputs.journal) == []
 
 
-@pytest.mark.parametrize(("took_s", "error"), [(1.0, FatalError), (60.0, StateLostError)])
-def test_rule_h_a_fenced_producer_exits_unless_it_was_only_too_slow(
-    world: KafkaHarness, took_s: float, error: type[Exception]
+def test_rule_h_a_fenced_producer_exits_where_another_process_has_its_slot(
+    world: KafkaHarness,
 ) -> None:
-    """The broker answers the same for a taken slot and a timeout: the own clock tells."""
-    ticks = itertools.count(0.0, took_s)
-    transactions = Transactions(world.settings, f"{world.group}-0", lambda: next(ticks))
-    world.producer(f"{world.group}-0")
-    with pytest.raises(error):
-        transactions.commit([journal(world)], {}, None)
-    transactions.close()
+    """Of two workers in one slot the later one stays, whoever fences whom."""
+    first, second = world.stream("0"), world.stream("0")
+    start(first)
+    polled = start(second)
+    with pytest.raises(FatalError):
+        first.commit(first._member.membership(), [journal(world)], {})
+    first.recover()
+    with pytest.raises(StateLostError, match="to be the last with this id"):
+        second.commit(polled.generation, [journal(world)], {})
+
+
+def test_rule_h_a_producer_that_was_fenced_where_nobody_has_its_slot_goes_on(
+    world: KafkaHarness,
+) -> None:
+    """A worker that was paused beyond its session: others ended what it had left open."""
+    stream = world.stream("0")
+    polled = start(stream)
+    world.producer(f"{world.group}.0")
+    with pytest.raises(StateLostError):
+        stream.commit(polled.generation, [journal(world)], {})
+    stream.recover()
+    for partition in (0, 1):
+        stream.seek(partition, 0, 0)
+    polled = next(p for p in polls(stream) if p.generation is not None)
+    assert stream.commit(polled.generation, [journal(world)], {})
 
 
 def test_rule_i_a_fenced_member_is_found_out_within_a_session(world: KafkaHarness) -> None:
@@ -364,7 +380,7 @@ def test_rule_j_a_position_beyond_the_end_is_refused(world: KafkaHarness) -> Non
 
 def test_a_transaction_that_a_dead_slot_left_open_is_ended_at_once(world: KafkaHarness) -> None:
     """Its timeout is a minute; nobody is in its slot, so `settle` ends it."""
-    dead = world.producer(f"{world.group}-7")
+    dead = world.producer(f"{world.group}.7")
     dead.begin_transaction()
     dead.send(world.outputs.journal, b"torn", partition=0)
     dead.flush()
@@ -399,7 +415,7 @@ def test_a_transaction_of_a_living_member_is_waited_for(world: KafkaHarness) -> 
     stream, owner = world.stream("0"), world.stream("1")
     start(owner)
     # The owner's transaction, opened from outside under the same id.
-    foreign = world.producer(f"{world.group}-1")
+    foreign = world.producer(f"{world.group}.1")
     foreign.begin_transaction()
     foreign.send(world.outputs.journal, b"row", partition=0)
     foreign.flush()
@@ -408,6 +424,19 @@ def test_a_transaction_of_a_living_member_is_waited_for(world: KafkaHarness) -> 
         assert not wait([answer], timeout=1.5).done
         foreign.commit_transaction()
         assert answer.result(timeout=10) == 2
+    assert visible(stream, world.outputs.journal) == [b"row"]
+
+
+def test_a_transaction_of_a_group_with_a_longer_name_is_left_alone(world: KafkaHarness) -> None:
+    """Two groups may share an output topic, and one name may begin with the other."""
+    foreign = world.producer(transactional_id(f"{world.group}-shadow", "0"))
+    foreign.begin_transaction()
+    foreign.send(world.outputs.journal, b"row", partition=0)
+    foreign.flush()
+    stream = world.stream("0")
+    join(stream)
+    stream._log.end_abandoned(world.outputs.journal, 0)
+    foreign.commit_transaction()
     assert visible(stream, world.outputs.journal) == [b"row"]
 
 

@@ -27,6 +27,7 @@ from kafka import errors
 
 from worker.contracts.records import Output, Records
 from worker.contracts.settings import KafkaSettings, OutputSettings
+from worker.contracts.slots import transactional_id
 from worker.errors import ConfigError, FatalError, StateLostError, TransientError
 from worker.streams import Polled, Reader, TopicPartition
 from worker.streams.kafka_client import make_admin
@@ -48,7 +49,7 @@ class KafkaStream:
     Parameters
     ----------
     group
-        Consumer group; with ``slot`` it names the transactions, ``{group}-{slot}``.
+        Consumer group; with ``slot`` it names the transactions, ``{group}.{slot}``.
     slot
         Static member id. A restart in the same slot is live in under a second; another slot waits
         until the dead one's session times out.
@@ -94,7 +95,9 @@ class KafkaStream:
             opened.callback(self._member.close)
             self._log = KafkaLog(settings, group, self._admin, self._slots)
             opened.callback(self._log.close)
-            self._transactions = Transactions(settings, f"{group}-{slot}")
+            self._transactions = Transactions(
+                settings, transactional_id(group, slot), self._member.is_slot_taken
+            )
             opened.callback(self._transactions.close)
             self._opened = opened.pop_all()
         self._assigned: frozenset[int] = frozenset()

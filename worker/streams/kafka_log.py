@@ -12,6 +12,7 @@ from kafka import TopicPartition as KafkaPartition
 
 from worker.contracts.records import Records
 from worker.contracts.settings import KafkaSettings
+from worker.contracts.slots import slot_of
 from worker.errors import FatalError, TransientError
 from worker.streams.kafka_client import make_consumer, make_producer
 
@@ -55,7 +56,7 @@ class KafkaLog:
         members: Callable[[], set[str] | None],
     ) -> None:
         self._settings = settings
-        self._prefix = f"{group}-"
+        self._group = group
         self._admin = admin
         self._members = members
         self._consumer = make_consumer(settings, None, None)
@@ -123,8 +124,8 @@ class KafkaLog:
             if slots is None:
                 return  # who is alive is not known: a living owner must not be fenced
             for name in open_transactions:
-                slot = name.removeprefix(self._prefix)
-                if name.startswith(self._prefix) and slot not in slots:
+                slot = slot_of(name, self._group)
+                if slot is not None and slot not in slots:
                     self._initialise(name)
 
     def last(self, topic: str, partition: int, count: int) -> Records:

@@ -191,6 +191,14 @@ class Member:
         with suppress(errors.KafkaError):
             self._admin.remove_group_members(self._group, [me])
 
+    def is_slot_taken(self) -> bool:
+        """Return whether the group has another member in this slot; False where it cannot say."""
+        mine = None if self._now is None else self._now.metadata.member_id
+        there = [
+            m["member_id"] for m in self.members() or () if m["group_instance_id"] == self._slot
+        ]
+        return bool(there) and mine not in there
+
     def members(self) -> list[dict[str, Any]] | None:
         """Return the group's present members as the broker describes them, None if it can not."""
         with suppress(errors.KafkaError):
@@ -273,11 +281,7 @@ class Member:
         if self._now is None or now_s - self._checked_s < self._settings.session_timeout / 1000:
             return
         self._checked_s = now_s
-        mine = self._now.metadata.member_id
-        others = [
-            m["member_id"] for m in self.members() or () if m["group_instance_id"] == self._slot
-        ]
-        if others and mine not in others:
+        if self.is_slot_taken():
             raise FatalError(f"group {self._group}", f"to be the only member in slot {self._slot}",
                              "another one", "start one worker per slot")  # fmt: skip
 
