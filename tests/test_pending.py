@@ -12,7 +12,8 @@ from worker.contracts.records import Label
 from worker.contracts.settings import LabelSettings
 from worker.errors import StateDamagedError
 from worker.maturity import MaturityQueue
-from worker.pending import EARLY_MAX, EVENTS, TRUTHS, Pending, Truth, rules_of
+from worker.pending import EARLY_MAX, EVENTS, Pending, rules_of
+from worker.waiting import Truth
 
 
 def pending_of(*, cached_max: int = 100) -> Pending:
@@ -24,8 +25,12 @@ def waiting(pending: Pending, ids: list[str], clock_ms: int = 0) -> None:
     part = part_of(ids)
     n = len(ids)
     number = pending.number + np.arange(n)
-    pending.add(part, np.full(n, clock_ms), number, np.ones(n, np.bool_))
+    pending.add(part, np.full(n, clock_ms), number, np.ones(n, np.bool_), {})
     pending.advance(clock_ms, pending.number + n)
+
+
+def know(pending: Pending, event_id: str, truth: Truth) -> None:
+    pending.know(event_id, pending.value(event_id), truth)
 
 
 def missing(pending: Pending, ids: list[str]) -> list[str]:
@@ -36,13 +41,14 @@ def test_entries_survive_the_store() -> None:
     """What is taken for the store and loaded again is the same."""
     pending = pending_of()
     waiting(pending, ["a", "b"])
-    pending.know("b", 0, 1, Truth(1, 2.0, 0.0))
+    know(pending, "b", Truth(1, 2.0, 0.0))
     again = pending_of()
     taken = pending.take_dirty()
     again.load([key for key, _ in taken], [value for _, value in taken])
     assert again.waiting("a", 0, 2) == pending.waiting("a", 0, 2) is not None
-    assert again.truth("b", 1) == Truth(1, 2.0, 0.0)
-    assert again.truth("b", 2) is None  # of another event with its id
+    assert [again.codec.truth(again.value(i)) for i in "ab"] == [None, Truth(1, 2.0, 0.0)]
+    waiting(again, ["b"])  # another event with its id
+    assert again.codec.truth(again.value("b")) is None
     assert pending.take_dirty() == []
 
 
@@ -54,16 +60,16 @@ def test_eviction_takes_clean_entries_only() -> None:
     waiting(pending, ["c", "d"])
     pending.evict()
     asked = missing(pending, ["a", "b", "c", "d"])
-    assert [key for key in asked if key.startswith(EVENTS)] == [f"{EVENTS}:a", f"{EVENTS}:b"]
+    assert asked == [f"{EVENTS}:a", f"{EVENTS}:b"]
 
 
 def test_what_cannot_be_found_any_more_is_evicted() -> None:
     """Event time alone empties memory: an eighth beyond the horizon, and not before."""
     pending = pending_of()
     waiting(pending, ["a"], 0)
-    pending.know("a", 0, 0, Truth(1, 1.0, 1.0))
+    know(pending, "a", Truth(1, 1.0, 1.0))
     pending.take_dirty()
-    for clock_ms, gone in ((11, []), (12, [f"{EVENTS}:a", f"{TRUTHS}:a"])):
+    for clock_ms, gone in ((11, []), (12, [f"{EVENTS}:a"])):
         pending.advance(clock_ms, 1)
         pending.evict()
         assert missing(pending, ["a"]) == gone

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.contracts.records import MISSING
-from worker.waiting import Layout, Scored, WaitingCodec, label_updates
+from worker.waiting import Layout, Scored, Truth, WaitingCodec, label_updates
 
 LAYOUT = Layout(
     "0123456789abcdef", 2, ("m", "n"), ("card", "terminal"), ("amount",), ("score", "raw_n")
@@ -28,20 +28,33 @@ def part_of(ids: list[str], numbers: list[float] | None = None, layout: Layout =
     )  # fmt: skip
 
 
-def packed(part: Scored, layout: Layout = LAYOUT) -> list[bytes]:
+def packed(
+    part: Scored, layout: Layout = LAYOUT, truths: dict[int, Truth] | None = None
+) -> list[bytes]:
     n = len(part)
-    return WaitingCodec(layout).pack(part, np.arange(n) + 7, np.arange(n) + 100)
+    return WaitingCodec(layout).pack(part, np.arange(n) + 7, np.arange(n) + 100, truths or {})
+
+
+truths = st.builds(Truth, st.integers(0, 1), st.floats(0, 1e6), st.floats(0, 1e6))
 
 
 @given(
-    st.lists(st.text(max_size=20), max_size=5),
+    st.lists(st.tuples(st.text(max_size=20), st.lists(truths, max_size=3)), max_size=5),
     st.lists(st.floats(width=64) | st.floats(width=32) | st.integers(0, 9).map(float), min_size=1),
 )
-def test_everything_comes_back_bit_for_bit(ids: list[str], numbers: list[float]) -> None:
-    """Any float, any id; narrow and wide ones side by side."""
+def test_everything_comes_back_bit_for_bit(
+    told: list[tuple[str, list[Truth]]], numbers: list[float]
+) -> None:
+    """Any float, any id; narrow and wide ones side by side; the last truth, known when or after."""
+    ids = [one for one, _ in told]
     part = part_of(ids, numbers)
-    values = packed(part)
+    values = packed(part, truths={i: known[0] for i, (_, known) in enumerate(told) if known})
     codec = WaitingCodec(LAYOUT)
+    for i, (_, known) in enumerate(told):
+        for truth in known[1:]:
+            values[i] = codec.with_truth(values[i], truth)
+    last = [known[-1] if known else None for _, known in told]
+    assert [codec.truth(value) for value in values] == last
     again = codec.unpack(values)
     assert [codec.place(v) for v in values] == [(i, i + 7, i + 100) for i in range(len(ids))]
     for name in ("X", "raw", "score", "id_hash", "time_ms", "fields"):

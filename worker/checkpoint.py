@@ -14,7 +14,7 @@ from worker.contracts.settings import Settings
 from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
-from worker.pending import EVENTS, QUEUE, TRUTHS
+from worker.pending import EVENTS, QUEUE
 from worker.shard import SHARD_KEY
 from worker.stores import Meta, StateStore, Write
 
@@ -77,7 +77,6 @@ class Checkpoint:
             SHARD_KEY: None,
             QUEUE: None,
             EVENTS: pending_ttl_ms,
-            TRUTHS: pending_ttl_ms,
         }
         self._entity_ttl_ms = entity_ttl_ms
         self._partitions = partitions

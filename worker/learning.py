@@ -16,8 +16,8 @@ import numpy as np
 from worker.arrow import Examples
 from worker.contracts.records import Bool, Float64, Int64, Label, LabelUpdates
 from worker.maturity import Item
-from worker.pending import Pending, Truth
-from worker.waiting import Scored, Waiting, label_updates
+from worker.pending import Pending
+from worker.waiting import Scored, Truth, Waiting, label_updates
 
 FATES = (
     "matched", "revised", "repeated", "expired", "early", "unknown", "overflowed", "matured",
@@ -83,6 +83,7 @@ class Walk:
         self._known: list[_Known] = []
         self._here: dict[str, int] = {}
         self._known_early: list[int] = []
+        self._told: dict[int, Truth] = {}  # of events here, by their row
         self._has_matured = False
 
     def go(self, labels: Sequence[Label], before: Int64, rows: Sequence[tuple[int, str]]) -> None:
@@ -130,6 +131,11 @@ class Walk:
     def unlabelled(self, part: Scored) -> Bool:
         """Return which of the scored events here nothing was known of when they came."""
         return ~np.isin(part.rows, self._known_early)
+
+    def truths(self, part: Scored) -> dict[int, Truth]:
+        """Return what is known of the scored events here, by their place in ``part``."""
+        places = np.searchsorted(part.rows, list(self._told)).tolist()
+        return dict(zip(places, self._told.values(), strict=True))
 
     def updates(self) -> LabelUpdates:
         """Return what label features have to know, of events that waited."""
@@ -198,34 +204,35 @@ class Walk:
     def _judge(self, position: int, label: Label, row: int, value: bytes | None) -> bool:
         """Take what a label says of an event; return whether anything was learned."""
         if value is None:
-            time_ms, clock_ms = self._time_ms[row], self._clock_ms[row + 1]
-            number = self._pending.number + row
+            time_ms, earlier = self._time_ms[row], self._told.get(row)
         else:
-            time_ms, clock_ms, number = self._pending.codec.place(value)
+            time_ms, earlier = self._pending.codec.place(value)[0], self._pending.codec.truth(value)
         if label.time_ms - time_ms > self._rules.horizon_ms:
             self.counts["expired"] += 1
             return False
         truth = Truth(label.y, *self._rules.weights(label))
-        earlier = self._pending.truth(label.event_id, number)
         if truth == earlier:
             self.counts["repeated"] += 1
             return False
         fate = "matched" if earlier is None else "revised"
-        self._pending.know(label.event_id, clock_ms, number, truth)
+        if value is None:
+            self._told[row] = truth
+        else:
+            self._pending.know(label.event_id, value, truth)
         self._note(position, label.event_id, row, value, truth, earlier, fate)
         return True
 
     def _mature(self, position: int, item: Item) -> None:
         """Let an event count as negative, unless something is known of it."""
-        came_ms, number, event_id = item
+        _, number, event_id = item
         clock_ms = self._clock_ms[position + 1]
         value = self._pending.waiting(event_id, clock_ms, self._pending.number + position)
         if value is None or self._pending.codec.place(value)[2] != number:
             return  # a later event has taken the id
-        if self._pending.truth(event_id, number) is None:
+        if self._pending.codec.truth(value) is None:
             weight = 1.0 / self._rules.negative_rate
             truth = Truth(0, weight, weight)
-            self._pending.know(event_id, came_ms, number, truth)
+            self._pending.know(event_id, value, truth)
             self._note(position, event_id, -1, value, truth, None, "matured")
 
     def _note(

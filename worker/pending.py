@@ -2,15 +2,14 @@
 
 Everything here is a fold of the events and labels of one shard in their merged order, however the
 stream is cut into batches: what a label finds is told by rules over its position, never by what
-happens to be in memory. An event *waits* under `EVENTS`, with all that was said of it; the truth
-about it is a small value of its own under `TRUTHS`. A label whose event has not been seen is
-*early*: such labels are few, and live in memory and in the shard's own state.
+happens to be in memory. An event *waits* under `EVENTS`, with all that was said of it and what is
+known of it. A label whose event has not been seen is *early*: such labels are few, and live in
+memory and in the shard's own state.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -19,16 +18,15 @@ import numpy as np
 from worker.contracts.records import Bool, Int64, Label, UInt64
 from worker.contracts.settings import LabelSettings, SourceSettings
 from worker.maturity import MaturityQueue
-from worker.waiting import Layout, Scored, WaitingCodec
+from worker.waiting import Layout, Scored, Truth, WaitingCodec
 
 EARLY_MAX = 10_000
 """Early labels kept per shard; beyond it the oldest is dropped and counted."""
 
 PREFIX = "pend~"
-EVENTS, TRUTHS, QUEUE = f"{PREFIX}x", f"{PREFIX}y", f"{PREFIX}q"
+EVENTS, QUEUE = f"{PREFIX}x", f"{PREFIX}q"
 """First parts of the store's keys. No entity can be called so."""
 
-_TRUTH = struct.Struct("<qqbbdd")  # clock and number of its event, y, learned, weight, for learning
 _SAMPLE_SALT = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying mixes the bits, Knuth's hashing
 _EVICT_TO = 15 / 16  # of the bound, so that finding the oldest is paid once for many
 
@@ -79,14 +77,6 @@ def rules_of(labels: LabelSettings) -> Rules:
     )  # fmt: skip
 
 
-class Truth(msgspec.Struct, frozen=True, gc=False):
-    """What is known of one event: ``learn_weight`` is 0.0 where it only counts in measures."""
-
-    y: int
-    weight: float
-    learn_weight: float
-
-
 class PendingState(msgspec.Struct):
     """What `Pending` keeps in the shard's own value."""
 
@@ -111,15 +101,13 @@ class Pending:
         self.early: dict[str, Label] = {}
         self.queue = MaturityQueue(QUEUE)
         self._events = _Cache(EVENTS)
-        self._truths = _Cache(TRUTHS)
 
     def missing(self, event_ids: Sequence[str], clock_ms: int, events: int) -> list[str]:
         """Return the store's keys that labels of these events need and memory lacks, each once.
 
         Also of the events that will count as negative until ``clock_ms``, within ``events`` more.
         """
-        asked = self._asked(event_ids, clock_ms, events)
-        return [*self._events.missing(asked), *self._truths.missing(asked)]
+        return self._events.missing(self._asked(event_ids, clock_ms, events))
 
     def entity_ids(
         self, event_ids: Sequence[str], clock_ms: int, events: int
@@ -133,7 +121,6 @@ class Pending:
         """Take what the store holds of keys named by `missing` or `owed`."""
         places: dict[str, Callable[[str, bytes | None], object]] = {
             EVENTS: self._events.values.setdefault,
-            TRUTHS: self._truths.values.setdefault,
             QUEUE: self.queue.load,
         }
         for key, value in zip(keys, values, strict=True):
@@ -168,26 +155,21 @@ class Pending:
         assert value is not None, "an event that was added"
         return value
 
-    def truth(self, event_id: str, number: int) -> Truth | None:
-        """Return what is known of the event that came as the ``number``-th."""
-        value = self._truths.values.get(event_id)
-        if value is None:
-            return None
-        _, own, y, _, weight, learn_weight = _TRUTH.unpack(value)
-        return Truth(y, weight, learn_weight) if own == number else None
+    def know(self, event_id: str, value: bytes, truth: Truth) -> None:
+        """Note the truth about an event that waits as ``value``."""
+        self._events.values[event_id] = self.codec.with_truth(value, truth)
+        self._events.dirty[event_id] = None
 
-    def know(self, event_id: str, clock_ms: int, number: int, truth: Truth) -> None:
-        """Note the truth about an event."""
-        value = _TRUTH.pack(clock_ms, number, truth.y, 0, truth.weight, truth.learn_weight)
-        self._truths.values[event_id] = value
-        self._truths.dirty[event_id] = None
-
-    def add(self, part: Scored, clock_ms: Int64, number: Int64, unlabelled: Bool) -> None:
+    def add(
+        self, part: Scored, clock_ms: Int64, number: Int64, unlabelled: Bool,
+        truths: Mapping[int, Truth],
+    ) -> None:  # fmt: skip
         """Make scored events wait; a later one of the same id takes the place of the earlier.
 
         The columns are parallel to ``part``; those ``unlabelled`` may come to count as negative.
+        ``truths`` are known already, by the event's place in ``part``.
         """
-        self._events.put(part.ids, self.codec.pack(part, clock_ms, number))
+        self._events.put(part.ids, self.codec.pack(part, clock_ms, number, truths))
         if self.rules.maturity_ms is not None:
             for i in np.flatnonzero(self.rules.samples(part.id_hash) & unlabelled).tolist():
                 self.queue.append(int(clock_ms[i]), int(number[i]), part.ids[i])
@@ -221,11 +203,11 @@ class Pending:
     @property
     def dirty_count(self) -> int:
         """Return how many entries the store does not have yet."""
-        return len(self._events.dirty) + len(self._truths.dirty) + self.queue.dirty_count
+        return len(self._events.dirty) + self.queue.dirty_count
 
     def take_dirty(self) -> list[tuple[str, bytes | None]]:
         """Return the changed keys, None for one to be deleted, and call them clean."""
-        return [*self._events.take_dirty(), *self._truths.take_dirty(), *self.queue.take_dirty()]
+        return [*self._events.take_dirty(), *self.queue.take_dirty()]
 
     def evict(self) -> None:
         """Drop what can no longer be found, and the oldest clean entries beyond ``cached_max``.
@@ -233,9 +215,8 @@ class Pending:
         Call it only when everything taken by `take_dirty` is in the store.
         """
         oldest_ms = self.clock_ms - self.rules.keep_ms
-        most = self.rules.cached_max
-        self._events.evict(most, lambda value: self.codec.place(value)[1] < oldest_ms)
-        self._truths.evict(most, lambda value: _TRUTH.unpack(value)[0] < oldest_ms)
+        is_stale = lambda value: self.codec.place(value)[1] < oldest_ms  # noqa: E731
+        self._events.evict(self.rules.cached_max, is_stale)
 
     def to_state(self) -> PendingState:
         """Return what belongs to the shard's own value: few numbers and the early labels."""

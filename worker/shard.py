@@ -357,10 +357,10 @@ class Shard:
         Those whose x is not known do not wait.
         """
         assert self.pending is not None, "a walk is along pending events"
-        number = self.pending.number + scored.rows
-        clock_ms = walk.clock_ms[scored.rows + 1]
+        number, clock_ms = self.pending.number + scored.rows, walk.clock_ms[scored.rows + 1]
         if is_known:
-            self.pending.add(scored, clock_ms, number, walk.unlabelled(scored))
+            told = walk.unlabelled(scored), walk.truths(scored)
+            self.pending.add(scored, clock_ms, number, *told)
         if self._layout.entities and is_known:
             updates = walk.updates_here()
             if len(updates):

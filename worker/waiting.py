@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -37,6 +38,14 @@ class Layout:
     fields: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     filters: Mapping[str, Expression] = field(default_factory=dict)
+
+
+class Truth(msgspec.Struct, frozen=True, gc=False):
+    """What is known of one event: ``learn_weight`` is 0.0 where it only counts in measures."""
+
+    y: int
+    weight: float
+    learn_weight: float
 
 
 @dataclass(slots=True)
@@ -116,13 +125,17 @@ class WaitingCodec:
         object.__setattr__(self, "_features_tag", self.layout.spec_hash[:8].encode().ljust(8, b"-"))
         object.__setattr__(self, "_models_tag", models[:4].replace(b"\0", b"-"))
 
-    def pack(self, part: Scored, clock_ms: Int64, number: Int64) -> list[bytes]:
+    def pack(
+        self, part: Scored, clock_ms: Int64, number: Int64, truths: Mapping[int, Truth]
+    ) -> list[bytes]:
         """Return one value per event, in order.
 
         Parameters
         ----------
         clock_ms, number
             The shard's event time and count of events when each event was processed.
+        truths
+            What is known already, by the event's place in ``part``.
         """
         numbers = np.concatenate([part.raw, part.X], axis=1)
         with np.errstate(over="ignore"):
@@ -141,7 +154,22 @@ class WaitingCodec:
         ]
         for ids in part.entity_ids.values():
             values = [v + _named(one) for v, one in zip(values, ids, strict=True)]
+        for i, truth in truths.items():
+            values[i] = self.with_truth(values[i], truth)
         return values
+
+    @staticmethod
+    def truth(value: bytes) -> Truth | None:
+        """Return what is known of an event that waits."""
+        y = value[_Y]
+        return None if y == _UNKNOWN else Truth(y, *_WEIGHTS.unpack(value[-_WEIGHTS.size :]))
+
+    @staticmethod
+    def with_truth(value: bytes, truth: Truth) -> bytes:
+        """Return the value of an event that waits with what is known of it now."""
+        end = len(value) if value[_Y] == _UNKNOWN else len(value) - _WEIGHTS.size
+        weights = _WEIGHTS.pack(truth.weight, truth.learn_weight)
+        return b"%b%c%b%b" % (value[:_Y], truth.y, value[_Y + 1 : end], weights)
 
     @staticmethod
     def place(value: bytes) -> tuple[int, int, int]:
@@ -176,7 +204,8 @@ class WaitingCodec:
         columns = {
             "time": part.time_ms, "clock": clock_ms, "number": number, "narrow": count,
             "hash": part.id_hash, "score": part.score, "features": self._features_tag,
-            "models": self._models_tag, "widths": widths, "fields": part.fields, "bits": bits,
+            "models": self._models_tag, "widths": widths, "y": _UNKNOWN, "fields": part.fields,
+            "bits": bits,
         }  # fmt: skip
         for name, column in columns.items():
             heads[name] = column
@@ -234,10 +263,12 @@ def label_updates(
 _PLACE = struct.Struct("<qqq")
 _FIXED = (
     ("time", "<i8"), ("clock", "<i8"), ("number", "<i8"), ("hash", "<u8"), ("score", "<f8"),
-    ("narrow", "<u2"), ("features", "S8"), ("models", "S4"), ("widths", "<u2", (3,)),
+    ("narrow", "<u2"), ("features", "S8"), ("models", "S4"), ("widths", "<u2", (3,)), ("y", "u1"),
 )  # fmt: skip
 _FEATURES = slice(42, 50)
 _KIND = slice(42, 60)  # features, models, widths: what tells configurations apart
+_Y, _UNKNOWN = 60, 255  # place of y; where it is known, the weights are the last bytes
+_WEIGHTS = struct.Struct("<dd")
 
 
 def _head(models: int, features: int, fields: int) -> np.dtype[np.void]:

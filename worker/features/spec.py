@@ -29,7 +29,10 @@ from worker.features.learned import numbers_of
 from worker.features.series_features import series_features
 
 FORMAT_VERSION = 2
-"""Counts changes of meaning that no declaration shows: how state is folded, read or packed."""
+"""Counts changes of meaning that no declaration shows: how features are folded or read."""
+
+_STATE_VERSION = 3
+"""Counts changes of how state is packed: what another version wrote is rebuilt from the log."""
 
 _DAY_MS = 86_400_000
 
@@ -221,7 +224,7 @@ def _state_hash(settings: Settings, spec: FeatureSpec) -> str:
     sources |= {*spec.label_fields}
     recorded = sorted(sources & declared.keys())
     meaning = {
-        "format": FORMAT_VERSION,
+        "format": _STATE_VERSION,
         "forget_ms": spec.forget_ms,
         "entities": {
             name: {"index": i, "key": settings.entities[entity_of(entity)].key}
