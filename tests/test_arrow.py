@@ -17,6 +17,7 @@ from worker.arrow import (
     vectors_of,
 )
 from worker.contracts.messages import JournalRow
+from worker.contracts.records import unserved
 from worker.errors import FatalError
 
 STAMPS = {"schema_version": "1", "spec_hash": "abc", "next_events": "9"}
@@ -123,31 +124,37 @@ def test_examples_come_back_bit_for_bit() -> None:
     X = np.random.default_rng(0).normal(size=(7, 5))
     examples = Examples(
         [f"e{i}" for i in range(7)], X, np.array([0, 1, -1, 0, 1, -1, 0]), np.linspace(0.1, 2, 7),
-        np.array([0.5, np.nan, *[0.1] * 5]), np.concatenate([X[:6, :2], [[np.nan] * 2]]),
-        np.zeros(7, np.int64),
+        np.concatenate([X[:6, :2], [[np.nan] * 2]]), np.zeros(7, np.int64), np.arange(7),
+        unserved(7, 2),
     )  # fmt: skip
-    values = training_records(examples, STAMPS, 300)
+    examples.served["entity"] = np.arange(7, dtype=np.uint64) << np.uint64(60)
+    examples.served["score"] = [0.5, np.nan, *[0.1] * 5]
+    examples.served["threshold"], examples.served["alert"] = np.inf, np.arange(7) % 2
+    examples.served["scores"] = X[:, 2:4]
+    values = training_records(examples, {**STAMPS, "models": '["a", "b"]'}, 300)
     parts = [read_examples(v, "t")[1] for v in values]
     assert len(values) > 1
     assert [i for p in parts for i in p.event_ids] == examples.event_ids
-    for name in ("X", "y", "weight", "score", "raw"):
+    for name in ("X", "y", "weight", "raw", "time_ms", "served"):
         got = np.concatenate([getattr(p, name) for p in parts])
         assert got.tobytes() == np.asarray(getattr(examples, name), got.dtype).tobytes()
 
 
-def test_examples_of_before_raw_scores_have_none() -> None:
-    """A record without them reads as NaN, one column a model."""
+def test_examples_of_earlier_versions_lack_what_they_do_not_say() -> None:
+    """A record without raw scores, or how its events were served, reads as NaN."""
     examples = Examples(
-        ["a"], np.ones((1, 3)), np.array([1]), np.ones(1), np.ones(1), np.ones((1, 2)),
-        np.zeros(1, np.int64),
+        ["a"], np.ones((1, 3)), np.array([1]), np.ones(1), np.ones((1, 2)), np.zeros(1, np.int64),
+        np.zeros(1, np.int64), unserved(1, 2),
     )  # fmt: skip
     stamps = {**STAMPS, "models": '["a", "b"]'}
     (value,) = training_records(examples, stamps, 10_000)
     with pa.ipc.open_stream(value) as reader:
-        old = reader.read_next_batch().drop_columns(["raw"])
+        old = reader.read_next_batch().select(["event_id", "x", "y", "weight"])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, old.schema) as writer:
         writer.write_batch(old)
-    raw = read_examples(bytes(sink.getvalue()), "t")[1].raw
-    assert raw.shape == (1, 2)
-    assert np.isnan(raw).all()
+    read = read_examples(bytes(sink.getvalue()), "t")[1]
+    assert read.raw.shape == (1, 2)
+    assert np.isnan(read.raw).all()
+    assert read.time_ms.tolist() == [-1]
+    assert read.served.tobytes() == unserved(1, 2).tobytes()

@@ -8,12 +8,22 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.contracts.records import MISSING
+from worker.contracts.records import MISSING, Served, unserved
 from worker.waiting import Layout, Scored, Truth, WaitingCodec, label_updates
 
 LAYOUT = Layout(
     "0123456789abcdef", 2, ("m", "n"), ("card", "terminal"), ("amount",), ("score", "raw_n")
 )
+
+
+def served_of(numbers: np.ndarray) -> Served:
+    """Return rows made of such numbers."""
+    served = unserved(len(numbers), numbers.shape[1] - 3)
+    served["entity"] = np.arange(len(numbers), dtype=np.uint64) << np.uint64(62)
+    served["alert"] = np.arange(len(numbers)) % 2
+    served["score"], served["threshold"] = numbers[:, 0], numbers[:, 1]
+    served["scores"] = numbers[:, 3:]
+    return served
 
 
 def part_of(ids: list[str], numbers: list[float] | None = None, layout: Layout = LAYOUT) -> Scored:
@@ -25,6 +35,7 @@ def part_of(ids: list[str], numbers: list[float] | None = None, layout: Layout =
         {name: [f"{name} {i}é" for i in ids] for name in layout.entities},
         np.arange(n * len(layout.fields)).reshape(n, len(layout.fields)) - 5,
         matrix[:, :f], matrix[:, -1], matrix[:, f : f + k], matrix[:, f : f + k],
+        served_of(matrix[:, : k + 3]),
     )  # fmt: skip
 
 
@@ -57,7 +68,7 @@ def test_everything_comes_back_bit_for_bit(
     assert [codec.truth(value) for value in values] == last
     again = codec.unpack(values)
     assert [codec.place(v) for v in values] == [(i, i + 7, i + 100) for i in range(len(ids))]
-    for name in ("X", "raw", "score", "id_hash", "time_ms", "fields"):
+    for name in ("X", "raw", "served", "id_hash", "time_ms", "fields"):
         assert getattr(again, name).tobytes() == np.ascontiguousarray(getattr(part, name)).tobytes()
     assert again.entity_ids == part.entity_ids
     assert again.same_features.all()
@@ -82,6 +93,8 @@ def test_scores_of_other_models_are_unknown() -> None:
     values = packed(part_of(["a"]), replace(LAYOUT, models=("m", "o")))
     again = WaitingCodec(LAYOUT).unpack(values)
     assert np.isnan(again.raw).all()
+    assert np.isnan(again.served["scores"]).all()
+    assert np.array_equal(again.score, part_of(["a"]).served["score"])
     assert again.same_features.all()
     assert np.array_equal(again.X, part_of(["a"]).X)
 
@@ -89,7 +102,7 @@ def test_scores_of_other_models_are_unknown() -> None:
 def test_updates_have_recorded_values_in_units() -> None:
     """Fields as they are, scores in 1e-6; one that is unknown is missing."""
     part = part_of(["a", "b"])
-    part.score[:] = [0.25, np.nan]
+    part.served["score"] = [0.25, np.nan]
     part.raw[:] = [[0.0, 0.1234567], [0.0, 1.0]]
     waiting = WaitingCodec(LAYOUT).unpack(packed(part))
     one, weight = np.ones(2, np.int64), np.ones(2)

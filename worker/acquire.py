@@ -22,12 +22,14 @@ import pyarrow as pa
 
 from worker.arrow import read_batch, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
-from worker.contracts.records import Float64, Int64, Records
+from worker.contracts.decisions import ALERTS
+from worker.contracts.records import Float64, Int64, Records, Served, unserved
 from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.inbox import Buffer, Inbox
 from worker.positions import BEGINS, Topics, committed_of, refuse, standing, start_of
-from worker.shard import SHARD_KEY, Recorded, Shard
+from worker.serving import Recorded
+from worker.shard import SHARD_KEY, Shard
 from worker.stores import Meta, StateStore
 from worker.streams import Reader, Stream
 
@@ -198,21 +200,30 @@ class _Fold:
         labels, before = self._labels.take(np.maximum.accumulate(known))
         scored = _is(rows, "outcome", "scored")
         valid = ~_is(rows, "outcome", "rejected")
-        score = rows.column("score").to_numpy(zero_copy_only=False)[scored]
         X = vectors_of(rows)[scored] if self._is_same_spec(rows) else None
         champion = stamps_of(rows).get("model", "")
-        said = Recorded(scored[valid], score, self._raw(rows)[scored], X, champion)
+        raw = self._scores(rows, "raw")[scored]
+        said = Recorded(scored[valid], self._served(rows)[scored], raw, X, champion)
         self._redo(events, labels, before, said)
         self.folded += rows.num_rows
         self._progress(self.folded, max(0, end - self._start.events_offset))
 
-    def _raw(self, rows: pa.RecordBatch) -> Float64:
+    def _served(self, rows: pa.RecordBatch) -> Served:
+        """Return how the rows were served, but for their entity."""
+        served = unserved(rows.num_rows, len(self._shard.model_names))
+        for name in ("score", "threshold"):
+            served[name] = rows.column(name).to_numpy(zero_copy_only=False)
+        served["alert"] = _is(rows, "decision", *ALERTS)
+        served["scores"] = self._scores(rows, "score")
+        return served
+
+    def _scores(self, rows: pa.RecordBatch, kind: str) -> Float64:
         """Return every model's recorded score (n, models); NaN where a row has no such model."""
-        raw = np.full((rows.num_rows, len(self._shard.model_names)), np.nan)
+        found = np.full((rows.num_rows, len(self._shard.model_names)), np.nan)
         for i, name in enumerate(self._shard.model_names):
-            if f"raw_{name}" in rows.schema.names:
-                raw[:, i] = rows.column(f"raw_{name}").to_numpy(zero_copy_only=False)
-        return raw
+            if f"{kind}_{name}" in rows.schema.names:
+                found[:, i] = rows.column(f"{kind}_{name}").to_numpy(zero_copy_only=False)
+        return found
 
     def _is_same_spec(self, rows: pa.RecordBatch) -> bool:
         """Return whether the rows' x is what this worker would compute; older specs have others."""
@@ -228,7 +239,8 @@ class _Fold:
         nothing = Records(self._topics.events, partition, [], [], [], [], self._shard.events_next)
         width = len(self._shard.model_names)
         while len(labels := self._labels.before(end, _CHUNK)):
-            unsaid = Recorded(np.empty(0, np.bool_), np.empty(0), np.empty((0, width)), None)
+            nobody = np.empty(0, np.bool_)
+            unsaid = Recorded(nobody, unserved(0, width), np.empty((0, width)), None)
             self._redo(nothing, labels, np.zeros(len(labels), np.int64), unsaid)
             if self._shard.dirty_count >= self._dirty_max:
                 self._checkpoint.flush(self._shard, self._journal_next)
@@ -286,8 +298,8 @@ class _LabelLog:
         return self._here.take(count if count_max is None else min(count, count_max))
 
 
-def _is(rows: pa.RecordBatch, column: str, word: str) -> np.ndarray:
-    return np.array([value == word for value in rows.column(column).to_pylist()], np.bool_)
+def _is(rows: pa.RecordBatch, column: str, *words: str) -> np.ndarray:
+    return np.array([value in words for value in rows.column(column).to_pylist()], np.bool_)
 
 
 def _until(records: Records, end: int) -> Records:

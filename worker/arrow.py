@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from worker.contracts.decisions import DECISIONS, DEGRADED
-from worker.contracts.records import Bool, Float64, Int64
+from worker.contracts.records import Bool, Float64, Int64, Served, unserved
 from worker.errors import FatalError
 
 SCHEMA_VERSION = 1
 OUTCOMES = ("scored", "duplicate", "rejected")
+_SERVED = ("entity", "score", "threshold", "alert")
 _FRAME_BYTES = 2_000  # schema and stamps of a record
 _COLUMN_BYTES = 120  # of a journal row without x and its strings, measured
 _COMPRESSED_FROM = 16_384  # bytes of a batch
@@ -223,29 +224,36 @@ def vectors_of(batch: pa.RecordBatch, column: str = "x") -> Float64:
 class Examples:
     """Examples in learning order, as columns of length m.
 
-    ``y`` is 1 or 0, or -1 for an observed event without a label; ``score`` is the score that the
-    deciding model served and ``raw``, of shape (m, n_models), what every model said of the event
-    then (NaN where unknown); ``before`` counts the events of this batch that were scored before the
-    example was complete. A labelled example of weight 0 is measured, never learned.
+    ``y`` is 1 or 0, or -1 for an observed event without a label; ``raw``, of shape (m, n_models),
+    is what every model said of the event then (NaN where unknown); ``before`` counts the events of
+    this batch that were scored before the example was complete. ``time_ms`` is the event's own, -1
+    where unknown; ``served`` is as in `worker.contracts.records.served_type`. A labelled example of
+    weight 0 is measured, never learned.
     """
 
     event_ids: list[str]
     X: Float64
     y: Int64
     weight: Float64
-    score: Float64
     raw: Float64
     before: Int64
+    time_ms: Int64
+    served: Served
 
     def __len__(self) -> int:
         return len(self.event_ids)
+
+    @property
+    def score(self) -> Float64:
+        """Return the scores that decided, NaN where unknown."""
+        return self.served["score"]
 
 
 def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: int) -> list[bytes]:
     """Return the examples as values of the training topic, each below ``bytes_max``."""
     longest = max((len(i) for i in examples.event_ids), default=0)
-    numbers = examples.X.shape[1] + examples.raw.shape[1]
-    row_bytes = 64 + 4 * longest + 8 * numbers  # an id takes at most 4 bytes a letter
+    numbers = examples.X.shape[1] + 2 * examples.raw.shape[1]
+    row_bytes = 96 + 4 * longest + 8 * numbers  # an id takes at most 4 bytes a letter
     step = max(1, (bytes_max - _FRAME_BYTES) // row_bytes)
     values = []
     for start in range(0, len(examples), step):
@@ -256,10 +264,12 @@ def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: i
                 _vectors(examples.X[part], None),
                 pa.array(examples.y[part].astype(np.int8)),
                 pa.array(examples.weight[part]),
-                pa.array(examples.score[part]),
                 _vectors(examples.raw[part], None),
+                pa.array(examples.time_ms[part]),
+                *(pa.array(np.ascontiguousarray(examples.served[n][part])) for n in _SERVED),
+                _vectors(examples.served["scores"][part], None),
             ],
-            names=["event_id", "x", "y", "weight", "score", "raw"],
+            names=["event_id", "x", "y", "weight", "raw", "time_ms", *_SERVED, "scores"],
         ).replace_schema_metadata(dict(stamps))
         values.append(to_bytes(batch))
     return values
@@ -285,7 +295,7 @@ def read_order(value: bytes, where: str) -> tuple[str, str] | None:
 def read_examples(value: bytes, where: str) -> tuple[dict[str, str], Examples]:
     """Return the stamps and the examples of one training record; ``before`` is all zero.
 
-    Records of older versions have no ``raw``: it is NaN.
+    Records of older versions do not say all of it: what they lack is NaN, a time -1.
     """
     batch = read_batch(value, where)
     stamps = stamps_of(batch)
@@ -294,9 +304,10 @@ def read_examples(value: bytes, where: str) -> tuple[dict[str, str], Examples]:
         X=vectors_of(batch),
         y=batch.column("y").to_numpy(zero_copy_only=False).astype(np.int64),
         weight=batch.column("weight").to_numpy(zero_copy_only=False),
-        score=batch.column("score").to_numpy(zero_copy_only=False),
         raw=_raw(batch, stamps),
         before=np.zeros(batch.num_rows, np.int64),
+        time_ms=_numbers(batch, "time_ms", np.full(batch.num_rows, -1)),
+        served=_served(batch, stamps),
     )
     return stamps, examples
 
@@ -305,3 +316,18 @@ def _raw(batch: pa.RecordBatch, stamps: Mapping[str, str]) -> Float64:
     if "raw" in batch.schema.names:
         return vectors_of(batch, "raw")
     return np.full((batch.num_rows, len(json.loads(stamps.get("models", "[]")))), np.nan)
+
+
+def _served(batch: pa.RecordBatch, stamps: Mapping[str, str]) -> Served:
+    served = unserved(batch.num_rows, len(json.loads(stamps.get("models", "[]"))))
+    for name in _SERVED:
+        served[name] = _numbers(batch, name, served[name])
+    if "scores" in batch.schema.names:
+        served["scores"] = vectors_of(batch, "scores")
+    return served
+
+
+def _numbers(batch: pa.RecordBatch, name: str, otherwise: np.ndarray) -> np.ndarray:
+    if name not in batch.schema.names:
+        return otherwise
+    return np.asarray(batch.column(name).to_numpy(zero_copy_only=False))

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from worker.arrow import Examples
-from worker.contracts.records import Bool, Float64, Int64, Label, LabelUpdates
+from worker.contracts.records import Bool, Int64, Label, LabelUpdates, unserved
 from worker.maturity import Item
 from worker.pending import Pending
 from worker.waiting import Scored, Truth, Waiting, label_updates
@@ -38,15 +38,11 @@ class Join:
     rows: Int64
     counts: dict[str, int] = field(default_factory=dict)
 
-    def fill_raw(self, raw: Float64) -> None:
-        """Set the raw scores of the examples whose event is in this batch."""
+    def fill(self, part: Scored) -> None:
+        """Set how the examples were served whose event is in this batch."""
         here = self.rows >= 0
-        self.examples.raw[here] = raw[self.rows[here]]
-
-    def fill_score(self, score: Float64) -> None:
-        """Set the score served of the examples whose event is in this batch."""
-        here = self.rows >= 0
-        self.examples.score[here] = score[self.rows[here]]
+        self.examples.raw[here] = part.raw[self.rows[here]]
+        self.examples.served[here] = part.served[self.rows[here]]
 
 
 class _Known(msgspec.Struct):
@@ -124,8 +120,10 @@ class Walk:
         examples.before[:] = np.searchsorted(part.rows, before, side="left")
         examples.X[here] = part.X[rows[here]]
         examples.X[~here] = waited.X[of_waited]
-        examples.score[~here] = waited.score[of_waited]
+        examples.time_ms[here] = part.time_ms[rows[here]]
+        examples.time_ms[~here] = waited.time_ms[of_waited]
         examples.raw[~here] = waited.raw[of_waited]
+        examples.served[~here] = waited.served[of_waited]
         return Join(examples, rows, self.counts)
 
     def unlabelled(self, part: Scored) -> Bool:
@@ -301,9 +299,10 @@ def with_observed(join: Join, part: Scored) -> Join:
         X=X,
         y=np.concatenate([np.full(count, -1), labelled.y])[order],
         weight=np.concatenate([np.ones(count), labelled.weight])[order],
-        score=np.concatenate([part.score, labelled.score])[order],
         raw=np.concatenate([part.raw, labelled.raw])[order],
         before=before[order],
+        time_ms=np.concatenate([part.time_ms, labelled.time_ms])[order],
+        served=np.concatenate([part.served, labelled.served])[order],
     )
     rows = np.concatenate([np.arange(count), join.rows])[order]
     return Join(examples, rows, join.counts)
@@ -321,10 +320,11 @@ def _changes(known: _Known) -> bool:
 
 
 def _blank(event_ids: list[str], part: Scored) -> Examples:
-    m = len(event_ids)
+    m, models = len(event_ids), part.raw.shape[1]
     return Examples(
         event_ids, np.empty((m, part.X.shape[1])), np.empty(m, np.int64), np.empty(m),
-        np.full(m, np.nan), np.full((m, part.raw.shape[1]), np.nan), np.empty(m, np.int64),
+        np.full((m, models), np.nan), np.empty(m, np.int64), np.empty(m, np.int64),
+        unserved(m, models),
     )  # fmt: skip
 
 
@@ -333,6 +333,6 @@ def _take(waiting: Waiting, index: Int64) -> Waiting:
     return Waiting(
         waiting.id_hash[index], waiting.time_ms[index],
         {name: [ids[i] for i in places] for name, ids in waiting.entity_ids.items()},
-        waiting.fields[index], waiting.X[index], waiting.score[index], waiting.raw[index],
+        waiting.fields[index], waiting.X[index], waiting.raw[index], waiting.served[index],
         waiting.same_features[index],
     )  # fmt: skip

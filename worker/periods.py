@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from worker.contracts.decisions import Decision
+from worker.contracts.decisions import ALERTS
 from worker.contracts.records import Bool, Float64, Int64
 from worker.metrics import average_precision, roc_auc
 
-ALERTS = (Decision.ALERT, Decision.BLOCKED)
 _DAY_MS = 86_400_000
 
 

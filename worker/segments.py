@@ -8,13 +8,14 @@ between an event and its turning negative; the result does not depend on the cut
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from worker.arrow import Examples
 from worker.contracts.records import Bool, Events, Float64, Int64, Label
+from worker.decisions import Decided
 from worker.learning import Join, concerned
 from worker.pending import Pending
 from worker.waiting import Scored
@@ -24,14 +25,15 @@ T = TypeVar("T", Scored, Examples)
 
 @dataclass(slots=True)
 class Part:
-    """What became of a part of a batch: columns over its valid events, those that were scored, and
-    their examples.
+    """What became of a part of a batch: columns over its valid events, those that were scored,
+    their examples, and what was decided.
     """
 
     X: Float64
     duplicate: Bool
     scored: Scored
     join: Join
+    decided: Decided
 
 
 def label_cuts(
@@ -126,14 +128,14 @@ def merged(parts: Sequence[Part]) -> Part:
             np.concatenate([join.rows for join in shifted]),
             counts,
         ),
+        Decided.joined([part.decided for part in parts]),
     )
 
 
 def _shifted(join: Join, start: int) -> Join:
     """Return a join whose positions count from ``start`` scored events before its own."""
-    e = join.examples
     rows = np.where(join.rows >= 0, join.rows + start, -1)
-    examples = Examples(e.event_ids, e.X, e.y, e.weight, e.score, e.raw, e.before + start)
+    examples = replace(join.examples, before=join.examples.before + start)
     return Join(examples, rows, join.counts)
 
 

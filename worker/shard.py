@@ -16,22 +16,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contracts.clock import EventClock
-from worker.contracts.records import Bool, Decoded, Events, Float64, Int64, Label, Records, Rejected
+from worker.contracts.records import (
+    Bool,
+    Decoded,
+    Events,
+    Float64,
+    Int64,
+    Label,
+    Records,
+    Rejected,
+)  # fmt: skip
 from worker.contracts.settings import Settings
-from worker.decisions import Decided, Decider, Scores
+from worker.decisions import Decided, Decider
 from worker.decode import Decoder
 from worker.errors import FatalError
 from worker.features.spec import FeatureSpec
 from worker.features.table import FeatureTables
 from worker.labels import decode_labels
 from worker.learning import Join, Walk, concerned, no_labels, with_observed
-from worker.models.advance import advance
 from worker.models.attribution import Attribution
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import FeatureStatistics, Measure, Snapshot
 from worker.models.series_table import series_tables
 from worker.pending import Pending, PendingState, rules_of
 from worker.segments import Part, label_cuts, maturity_cuts, merged, parts_of, slice_of
+from worker.serving import Recorded, Serving
 from worker.waiting import Layout, Scored, scored_events
 
 SHARD_KEY = "shard"
@@ -53,21 +62,6 @@ class Batch:
     labels: list[Label]
     label_before: Int64
     rejected_labels: list[Rejected]
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the journal says of a committed batch.
-
-    ``scored`` tells per valid event whether it was scored; the rest is of the scored ones: the
-    champion's score, every model's, x (None where the rows are of another spec), the champion.
-    """
-
-    scored: Bool
-    score: Float64
-    raw: Float64
-    X: Float64 | None
-    champion: str = ""
 
 
 @dataclass(slots=True)
@@ -134,6 +128,7 @@ class Shard:
         self._layout = Layout(
             spec.spec_hash, len(spec.names), models.names,
             spec.label_entities, spec.label_fields, spec.label_scores, spec.filters,
+            settings.primary_entity if settings.labels else "",
         )  # fmt: skip
         self.pending = None
         if settings.labels is not None:
@@ -142,6 +137,9 @@ class Shard:
         self._models = models
         self._features = spec.features if settings.decision.reasons_max else ()
         self._learns_inline = learns_inline
+        self._serving = Serving(
+            models, self.decider, self._layout.scores, partition, learns_inline=learns_inline
+        )
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -191,8 +189,7 @@ class Shard:
         """Score a batch and update the shard; event i sees every update by what came before it."""
         attribution = Attribution(self._models, is_inline=self._learns_inline)
         part = merged(list(self._parts(batch, None)))
-        scored, join = part.scored, part.join
-        decided = self._decide(batch, scored, self._models.champion_name)
+        scored, join, decided = part.scored, part.join, part.decided
         alerts = np.flatnonzero(decided.alert)
         snapshot = self.statistics.update(scored.X, alerts)
         contributions = attribution.explained(
@@ -216,10 +213,8 @@ class Shard:
             The features differ from the recorded ones: log, journal and code contradict each other.
         """
         part = merged(list(self._parts(batch, recorded)))
-        scored = part.scored
-        self._decide(batch, scored, recorded.champion)
         if recorded.X is not None or not self.tables.has_foreign:
-            self.statistics.update(scored.X, np.empty(0, np.int64))
+            self.statistics.update(part.scored.X, np.empty(0, np.int64))
         self._advance(batch)
 
     @property
@@ -288,9 +283,10 @@ class Shard:
                 scored = recorded.scored[start : start + len(some)]
                 known = slice(done, done + int(scored.sum()))
                 X = None if recorded.X is None else recorded.X[known]
-                said = Recorded(scored, recorded.score[known], recorded.raw[known], X)
+                served, raw = recorded.served[known], recorded.raw[known]
+                said = Recorded(scored, served, raw, X, recorded.champion)
                 done = known.stop
-            yield self._part(some, labels, places, said)
+            yield self._part(batch.records.topic, some, labels, places, said)
 
     def _cuts(self, events: Events, labels: Sequence[Label], before: Int64) -> list[int]:
         if self.pending is None:
@@ -305,8 +301,9 @@ class Shard:
         return cuts
 
     def _part(
-        self, events: Events, labels: Sequence[Label], before: Int64, recorded: Recorded | None
-    ) -> Part:
+        self, topic: str, events: Events, labels: Sequence[Label], before: Int64,
+        recorded: Recorded | None,
+    ) -> Part:  # fmt: skip
         walk = None if self.pending is None else Walk(self.pending, events.time_ms)
         updates = None
         if walk is not None and self._layout.entities:
@@ -327,14 +324,14 @@ class Shard:
         if self._models.learns_from_events and len(scored):
             join = with_observed(join, scored)
         if recorded is None:
-            self._score(scored, join)
+            decided = self._serving.serve(topic, events, scored, join, self.degraded)
         else:
-            scored.score, scored.raw = recorded.score, recorded.raw
+            decided = self._serving.redo(topic, events, scored, recorded)
         # What other shards' events made of an x is in the journal only: without it, it is unknown.
         is_known = recorded is None or recorded.X is not None or not self.tables.has_foreign
         if walk is not None:
             self._wait(walk, scored, events, is_known=is_known)
-        return Part(X, duplicate, scored, join)
+        return Part(X, duplicate, scored, join, decided)
 
     def _agree(self, X: Float64, duplicate: Bool, recorded: Recorded) -> None:
         """Hold what was computed again against the journal, and take from it what is not."""
@@ -366,26 +363,6 @@ class Shard:
             if len(updates):
                 self.tables.process(slice_of(events, len(events), len(events)), updates)
         walk.finish()
-
-    def _score(self, scored: Scored, join: Join) -> None:
-        """Fill in what every model says of each event; the embedded run learns in between.
-
-        Calibrators learn from raw scores as they were served, those of this batch included.
-        """
-        if self._learns_inline:
-            scored.raw, scored.calibrated = advance(
-                self._models, scored.X, join.examples, join.rows
-            )
-        else:
-            left_out = self._models.challengers(self._layout.scores) if self.degraded > 1 else ()
-            scored.raw, scored.calibrated = self._models.serve(scored.X, left_out)
-            join.fill_raw(scored.raw)
-        scored.score = np.ascontiguousarray(scored.calibrated[:, self._models.champion])
-        join.fill_score(scored.score)
-
-    def _decide(self, batch: Batch, part: Scored, champion: str) -> Decided:
-        events, place = batch.decoded.events, f"{batch.records.topic}-{self.partition}"
-        return self.decider.decide(Scores(events, part.rows, part.score, part.X, place, champion))
 
     def _versions(self, version: int, count: int, join: Join) -> Int64:
         """Return the model version of each event; it counts examples where learning is inline."""

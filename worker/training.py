@@ -8,8 +8,8 @@ from typing import Any  # structlog's bound loggers
 
 import numpy as np
 
-from worker.arrow import read_examples, read_order
-from worker.contracts.records import Float64
+from worker.arrow import Examples, read_examples, read_order
+from worker.contracts.records import Float64, unserved
 from worker.errors import FatalError, TransientError
 from worker.models.advance import advance
 from worker.models.catalogue import ModelSet
@@ -121,7 +121,7 @@ class TrainingFollower:
             return
         stamps, e = read_examples(value, where)
         if stamps.get("spec_hash") == self._spec_hash:
-            e.raw = _columns(e.raw, json.loads(stamps.get("models", "[]")), self._models.names)
+            _rename(e, json.loads(stamps.get("models", "[]")), self._models.names)
             advance(self._models, e.X[:0], e, np.full(len(e), -1))
             self.learned += len(e)
             self._take_snapshot(e.X)
@@ -142,13 +142,19 @@ class TrainingFollower:
                 self._log.info("snapshot_written", file=path.name, examples=self.learned)
 
 
-def _columns(raw: Float64, written: Sequence[str], names: Sequence[str]) -> Float64:
-    """Return raw scores (m, models) in the order of ``names``; NaN of a model that was not there.
+def _rename(e: Examples, written: Sequence[str], names: Sequence[str]) -> None:
+    """Put scores into the order of ``names``; NaN of a model that was not there.
 
     A record is written by workers whose configuration may have had other models.
     """
     if list(written) == list(names):
-        return raw
-    place = {name: i for i, name in enumerate(written)}
-    known = [raw[:, place[n]] if n in place else np.full(len(raw), np.nan) for n in names]
-    return np.stack(known, axis=1)
+        return
+    served = unserved(len(e), len(names))
+    raw = served["scores"].copy()
+    for name in ("entity", "score", "threshold", "alert"):
+        served[name] = e.served[name]
+    for i, name in enumerate(names):
+        if name in written:
+            place = list(written).index(name)
+            raw[:, i], served["scores"][:, i] = e.raw[:, place], e.served["scores"][:, place]
+    e.raw, e.served = raw, served

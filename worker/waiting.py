@@ -1,7 +1,7 @@
 """What is kept of an event until its label comes, as bytes: recorded values, ids and x, packed.
 
 A float that a 32-bit float holds exactly takes 4 bytes, any other 8: most features are counts,
-hours and sums of few digits. On the card stream an event with 90 features takes about 480 bytes.
+hours and sums of few digits. On the card stream an event with 90 features takes about 510 bytes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,23 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from worker.contracts.records import MISSING, Bool, Events, Float64, Int64, LabelUpdates, UInt64
+from worker.contracts.records import (
+    MISSING,
+    Bool,
+    Events,
+    Float64,
+    Int64,
+    LabelUpdates,
+    Served,
+    UInt64,
+    served_type,
+    unserved,
+)
 from worker.features.expressions import Expression
+from worker.features.index import Index
 
 _ID_BYTES = struct.Struct("<H")
+_INDEX = Index(bytes(16))  # only hashes by it, the same everywhere
 _MICRO = 1e6  # recorded scores are fixed point, as everything that is folded
 
 
@@ -28,7 +41,8 @@ class Layout:
 
     ``spec_hash`` names the features of x; ``entities``, ``fields`` and ``scores`` are those of
     `worker.features.spec.FeatureSpec`, and so are ``filters``, which say of some fields that they
-    are the outcome of a condition.
+    are the outcome of a condition. ``primary`` is the entity that alerts are about, empty where no
+    labels come.
     """
 
     spec_hash: str
@@ -38,6 +52,7 @@ class Layout:
     fields: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     filters: Mapping[str, Expression] = field(default_factory=dict)
+    primary: str = ""
 
 
 class Truth(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +81,7 @@ class Scored:
     score: Float64
     raw: Float64
     calibrated: Float64
+    served: Served
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -86,10 +102,13 @@ def scored_events(layout: Layout, events: Events, rows: NDArray[np.intp], X: Flo
         passes = layout.filters.get(name)
         column = np.asarray(events.columns[name]) if passes is None else passes.mask(events)
         fields[:, f] = column[rows]
+    served = unserved(n, len(layout.models))
+    if layout.primary:
+        served["entity"] = _INDEX.hashes(taken(events.entity_ids[layout.primary]))[:, 0]
     return Scored(
         rows, taken(events.ids), events.id_hash[rows], events.time_ms[rows],
         {name: taken(events.entity_ids[name]) for name in layout.entities},
-        fields, X, np.full(n, np.nan), raw, raw,
+        fields, X, np.full(n, np.nan), raw, raw, served,
     )  # fmt: skip
 
 
@@ -106,9 +125,14 @@ class Waiting:
     entity_ids: dict[str, list[str]]
     fields: Int64
     X: Float64
-    score: Float64
     raw: Float64
+    served: Served
     same_features: Bool
+
+    @property
+    def score(self) -> Float64:
+        """Return the scores that decided."""
+        return self.served["score"]
 
 
 @dataclass(frozen=True)
@@ -186,8 +210,9 @@ class WaitingCodec:
         m, layout = len(values), self.layout
         waiting = Waiting(
             np.empty(m, np.uint64), np.empty(m, np.int64), {n: [""] * m for n in layout.entities},
-            np.full((m, len(layout.fields)), MISSING), np.zeros((m, layout.features)), np.empty(m),
-            np.full((m, len(layout.models)), np.nan), np.zeros(m, np.bool_),
+            np.full((m, len(layout.fields)), MISSING), np.zeros((m, layout.features)),
+            np.full((m, len(layout.models)), np.nan), unserved(m, len(layout.models)),
+            np.zeros(m, np.bool_),
         )  # fmt: skip
         groups: dict[bytes, list[int]] = {}
         for i, value in enumerate(values):
@@ -203,7 +228,7 @@ class WaitingCodec:
         heads = np.zeros(len(part), _head(*widths))
         columns = {
             "time": part.time_ms, "clock": clock_ms, "number": number, "narrow": count,
-            "hash": part.id_hash, "score": part.score, "features": self._features_tag,
+            "hash": part.id_hash, "served": part.served, "features": self._features_tag,
             "models": self._models_tag, "widths": widths, "y": _UNKNOWN, "fields": part.fields,
             "bits": bits,
         }  # fmt: skip
@@ -217,7 +242,8 @@ class WaitingCodec:
         head = _head(k, f, m)
         heads = np.frombuffer(b"".join([v[: head.itemsize] for v in values]), head)
         waiting.id_hash[rows], waiting.time_ms[rows] = heads["hash"], heads["time"]
-        waiting.score[rows] = heads["score"]
+        for name in ("entity", "score", "threshold", "alert"):
+            waiting.served[name][rows] = heads["served"][name]
         if m == waiting.fields.shape[1]:
             waiting.fields[rows] = heads["fields"]
         small_end = (head.itemsize + 4 * heads["narrow"].astype(np.int64)).tolist()
@@ -230,6 +256,7 @@ class WaitingCodec:
         numbers[~is_narrow] = np.frombuffer(wide, "<f8")
         if heads["models"][0] == self._models_tag:
             waiting.raw[rows] = numbers[:, :k]
+            waiting.served["scores"][rows] = heads["served"]["scores"]
         if heads["features"][0] == self._features_tag and f == self.layout.features:
             waiting.X[rows], waiting.same_features[rows] = numbers[:, k:], True
         for i, value, place in zip(rows, values, end, strict=True):
@@ -262,18 +289,23 @@ def label_updates(
 
 _PLACE = struct.Struct("<qqq")
 _FIXED = (
-    ("time", "<i8"), ("clock", "<i8"), ("number", "<i8"), ("hash", "<u8"), ("score", "<f8"),
+    ("time", "<i8"), ("clock", "<i8"), ("number", "<i8"), ("hash", "<u8"),
     ("narrow", "<u2"), ("features", "S8"), ("models", "S4"), ("widths", "<u2", (3,)), ("y", "u1"),
 )  # fmt: skip
-_FEATURES = slice(42, 50)
-_KIND = slice(42, 60)  # features, models, widths: what tells configurations apart
-_Y, _UNKNOWN = 60, 255  # place of y; where it is known, the weights are the last bytes
+_FEATURES = slice(34, 42)
+_KIND = slice(34, 52)  # features, models, widths: what tells configurations apart
+_Y, _UNKNOWN = 52, 255  # place of y; where it is known, the weights are the last bytes
 _WEIGHTS = struct.Struct("<dd")
 
 
 def _head(models: int, features: int, fields: int) -> np.dtype[np.void]:
     bits = -(-(models + features) // 8)
-    return np.dtype([*_FIXED, ("fields", "<i8", (fields,)), ("bits", "u1", (bits,))])
+    return np.dtype(
+        [
+            *_FIXED, ("served", served_type(models)), ("fields", "<i8", (fields,)),
+            ("bits", "u1", (bits,)),
+        ]
+    )  # fmt: skip
 
 
 def _named(one: str) -> bytes:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.arrow import Examples
+from worker.contracts.records import unserved
 from worker.contracts.settings import ModelSettings
 from worker.errors import ConfigError
 from worker.models.advance import advance
@@ -263,7 +264,14 @@ def test_heads_pass_through_reviews_and_a_snapshot_of_the_set() -> None:
     raw = np.full((3_000, 3), np.nan)
     ids = [str(i) for i in range(3_000)]
     examples = Examples(
-        ids, X, y.astype(np.int64), np.ones(3_000), raw[:, 0].copy(), raw, np.arange(1, 3_001)
+        ids,
+        X,
+        y.astype(np.int64),
+        np.ones(3_000),
+        raw,
+        np.arange(1, 3_001),
+        np.arange(3_000),
+        unserved(3_000, 3),
     )
     scores, _ = advance(first, X, examples, np.arange(3_000))
     assert np.array_equal(raw, scores)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worker.arrow import Examples
+from worker.contracts.records import unserved
 from worker.contracts.settings import ModelSettings
 from worker.errors import ConfigError
 from worker.models.advance import advance
@@ -33,8 +34,9 @@ def run(models: ModelSet, cuts: tuple[int, ...] = ()) -> tuple[np.ndarray, np.nd
     for start, stop in zip((0, *cuts), (*cuts, N), strict=True):
         n = stop - start
         ids = [f"e{i}" for i in range(start, stop)]
-        examples = Examples(ids, X[start:stop], y[start:stop], np.ones(n), np.zeros(n),
-                            np.full((n, 1), np.nan), np.arange(1, n + 1))  # fmt: skip
+        examples = Examples(ids, X[start:stop], y[start:stop], np.ones(n),
+                            np.full((n, 1), np.nan), np.arange(1, n + 1), np.arange(n),
+                            unserved(n, 1))  # fmt: skip
         parts.append(advance(models, X[start:stop], examples, np.arange(n)))
     raw, calibrated = (np.concatenate(column)[:, 0] for column in zip(*parts, strict=True))
     return raw, calibrated

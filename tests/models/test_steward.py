@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.arrow import Examples
+from worker.contracts.records import unserved
 from worker.contracts.settings import DriftSettings, GuardSettings, ModelSettings
 from worker.models.advance import advance
 from worker.models.catalogue import build_model_set
@@ -43,7 +44,8 @@ def examples_of(X: np.ndarray, y: np.ndarray, models: int, before: np.ndarray) -
     m = len(y)
     return Examples(
         event_ids=[str(i) for i in range(m)], X=X, y=y, weight=np.ones(m),
-        score=np.full(m, np.nan), raw=np.full((m, models), np.nan), before=before,
+        raw=np.full((m, models), np.nan), before=before, time_ms=np.arange(m),
+        served=unserved(m, models),
     )  # fmt: skip
 
 

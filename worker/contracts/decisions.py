@@ -21,6 +21,9 @@ class Decision(StrEnum):
 DECISIONS = tuple(Decision)
 """The decisions in the order of their codes."""
 
+ALERTS = (Decision.ALERT, Decision.BLOCKED)
+"""Those with an alert."""
+
 UNTAUGHT = 1e-6
 """The probability of every event while too few labels are known: not a score among others."""
 

@@ -13,12 +13,30 @@ Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-
-MISSING = -(1 << 63)
-"""What a column of integers holds where an optional field is missing."""
+Served = NDArray[np.void]
 
 MISSING = -(2**63)
 """The smallest int64 stands for a recorded value that an event does not have."""
+
+
+def served_type(models: int) -> np.dtype[np.void]:
+    """Return the columns of how an event was served, by which its label judges scores and alerts.
+
+    ``entity`` is a hash of its primary entity's id, ``score`` what decided and ``threshold`` what
+    it was held against, ``alert`` whether one was published, ``scores`` every model's calibrated
+    one, NaN where it is not known.
+    """
+    scores = ("scores", "<f8", (models,))
+    return np.dtype(
+        [("entity", "<u8"), ("score", "<f8"), ("threshold", "<f8"), ("alert", "?"), scores]
+    )
+
+
+def unserved(count: int, models: int) -> Served:
+    """Return rows of `served_type` of which nothing is known."""
+    served = np.zeros(count, served_type(models))
+    served["score"] = served["threshold"] = served["scores"] = np.nan
+    return served
 
 
 @dataclass(frozen=True, slots=True)

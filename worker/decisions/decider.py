@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.config_problems import near, shown
-from worker.contracts.decisions import DECISIONS, Decision
+from worker.contracts.decisions import ALERTS, DECISIONS, Decision
 from worker.contracts.records import Bool, Events, Float64, Int64
 from worker.contracts.settings import Settings
 from worker.decisions.incidents import Incident, Incidents, Suppression
@@ -20,7 +20,7 @@ from worker.errors import ConfigError, Problem
 from worker.features.spec import compile_features
 
 CODE = {decision: code for code, decision in enumerate(DECISIONS)}
-_ALERTS = np.array([d in (Decision.ALERT, Decision.BLOCKED) for d in DECISIONS])
+_IS_ALERT = np.array([decision in ALERTS for decision in DECISIONS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,20 @@ class Decided:
     @property
     def alert(self) -> Bool:
         """Return which events are published as alerts."""
-        return _ALERTS[self.code]
+        return _IS_ALERT[self.code]
+
+    @staticmethod
+    def joined(parts: Sequence[Decided]) -> Decided:
+        """Return the decisions of a batch from those of its parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        facts: list[AlertFacts] = []
+        closed: list[tuple[int, int, Incident]] = []
+        for one in parts:
+            closed += [(len(facts) + before, at_ms, gone) for before, at_ms, gone in one.closed]
+            facts += one.facts
+        codes, thresholds = ([getattr(p, n) for p in parts] for n in ("code", "threshold"))
+        return Decided(np.concatenate(codes), np.concatenate(thresholds), facts, closed)
 
 
 class Decider:
@@ -162,7 +175,7 @@ class Decider:
         """Decide about one event that reached the threshold or is blocked."""
         decision = self._decision(scores, row, now_ms, is_blocked)
         decided.code[row] = CODE[decision]
-        is_alert = decision in (Decision.ALERT, Decision.BLOCKED)
+        is_alert = decision in ALERTS
         if not (is_alert or decision == Decision.SUPPRESSED):
             return
         facts = AlertFacts()

@@ -50,7 +50,7 @@ class Index:
     def find(self, ids: Sequence[str]) -> Int64:
         """Return the slot of each id, -1 for those that are not here."""
         slots = np.empty(len(ids), np.int64)
-        _find(self._places, self._hashes(ids), slots)
+        _find(self._places, self.hashes(ids), slots)
         return slots
 
     def add(self, ids: Sequence[str], slots: Int64) -> None:
@@ -61,21 +61,21 @@ class Index:
             capacity = 1 << int(2 * self._count - 1).bit_length()
             self._places = np.zeros((capacity, 2), np.uint64)
             _add(self._places, places[places[:, 1] > 0])
-        hashes = self._hashes(ids)
+        hashes = self.hashes(ids)
         hashes[:, 1] |= (slots + 1).view(np.uint64)
         _add(self._places, hashes)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget ids that are here, each once."""
         self._count -= len(ids)
-        _remove(self._places, self._hashes(ids))
+        _remove(self._places, self.hashes(ids))
 
     def slots(self) -> Int64:
         """Return all slots, in ascending order."""
         second = self._places[:, 1]
         return np.sort((second[second > 0] & np.uint64((1 << _SLOT_BITS) - 1)).view(np.int64) - 1)
 
-    def _hashes(self, ids: Sequence[str]) -> UInt64:
+    def hashes(self, ids: Sequence[str]) -> UInt64:
         """Return two words of hash for each id, the lower half of the second empty."""
         text = "".join(ids)
         if text.isascii():

@@ -31,7 +31,7 @@ from worker.features.series_features import series_features
 FORMAT_VERSION = 2
 """Counts changes of meaning that no declaration shows: how features are folded or read."""
 
-_STATE_VERSION = 3
+_STATE_VERSION = 4
 """Counts changes of how state is packed: what another version wrote is rebuilt from the log."""
 
 _DAY_MS = 86_400_000

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
-from worker.contracts.records import Float64, Int64
+from worker.contracts.records import Float64, Int64, Served
 from worker.models.sampling import draws_of
 from worker.models.versioned import ModelSet
 
@@ -20,10 +21,15 @@ class Examples(Protocol):
     weight: Float64
     raw: Float64
     before: Int64
+    time_ms: Int64
+    served: Served
+
+
+Serve = Callable[[slice, Float64, Float64], Served]
 
 
 def advance(
-    models: ModelSet, X: Float64, examples: Examples, rows: Int64
+    models: ModelSet, X: Float64, examples: Examples, rows: Int64, serve: Serve | None = None
 ) -> tuple[Float64, Float64]:
     """Return raw and calibrated scores, each (n, models), learning the examples in between.
 
@@ -35,10 +41,13 @@ def advance(
     X
         (n, features), events in log order; may be empty.
     examples
-        Example j is learned before event ``before[j]`` is scored. The raw scores of those whose
-        event is in this batch are filled in.
+        Example j is learned before event ``before[j]`` is scored. How those were served whose event
+        is in this batch is filled in.
     rows
         Which event of this batch each example is of, -1 for an earlier one.
+    serve
+        Is told of each slice of the events when it was scored, with the raw and calibrated scores
+        so far; returns how all events so far were served, for the labels that judge them.
     """
     raw = np.empty((len(X), len(models.names)))
     calibrated = np.empty_like(raw)
@@ -58,6 +67,9 @@ def advance(
         if len(here):  # examples that were read from the log are read-only
             examples.raw[here] = raw[rows[here]]
         calibrated[part] = models.calibrate_learn(raw[part], examples.raw[learn], y, weight, before)
+        if serve is not None:
+            served = serve(part, raw, calibrated)
+            examples.served[here] = served[rows[here]]
         models.steward.learn(examples.X[learn], examples.raw[learn], examples.y[learn])
         scored, start = until, stop
         if start == count:
