@@ -10,6 +10,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -21,6 +22,8 @@ from worker.contracts.settings import Section, Settings, format_duration, parse_
 from worker.features.aggregations import AGGREGATIONS, Aggregation
 from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.models.calibration import CALIBRATORS
+from worker.models.prequential import MEANINGS as MEANINGS_OF_FIGURES
+from worker.models.prequential import Figures
 from worker.models.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -239,6 +242,12 @@ def decisions_table() -> str:
     return table(("decision", "meaning"), [(code(d.value), text) for d, text in MEANINGS.items()])
 
 
+def figures_table() -> str:
+    """Return what is told of each model as labels arrive."""
+    rows = [(code(field.name), MEANINGS_OF_FIGURES[field.name]) for field in fields(Figures)]
+    return table(("figure", "meaning"), rows)
+
+
 def calibrations_table() -> str:
     """Return a row per calibrator, from the docstrings of its class."""
     rows = []
@@ -327,6 +336,7 @@ def tables() -> dict[str, dict[str, Callable[[], str]]]:
             "presets": presets_table,
             "calibrations": calibrations_table,
             "decisions": decisions_table,
+            "figures": figures_table,
         },
         "operations.md": {"rejections": rejections_table},
     }

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from tests import worlds
 from worker.contracts.decisions import DECISIONS, UNTAUGHT
 from worker.contracts.records import Events
-from worker.decisions import Decided, Decider, Scores, check_decisions
+from worker.decisions import Decided, Decider, Scores
 from worker.decisions.decider import share_of
 from worker.decisions.incidents import ENTITIES_MAX, Incidents, Suppression
 from worker.decisions.thresholds import Threshold
 from worker.errors import ConfigError
+from worker.features.naming import check_feature_names
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 NAMES = ("amount", "known")
@@ -390,15 +391,18 @@ def test_another_champion_gets_a_threshold_of_its_own(budget: dict[str, Any]) ->
     assert np.isfinite(kept.threshold).all()  # the champion is part of the state
 
 
-def test_evidence_that_is_no_feature_is_a_problem_with_its_place() -> None:
+def test_evidence_and_segments_that_are_no_features_are_problems_with_their_places() -> None:
     """The nearest feature is named."""
     evidence = {"feature": "card_count_1hour", "at_least": 5}
     decision = {"model": "fraud", "threshold": 0.5, "evidence": evidence}
+    metrics = {"segments": {"large": {"feature": "amounts", "at_least": 100}}}
     with pytest.raises(ConfigError) as caught:
-        check_decisions(worlds.settings(decision=decision))
-    [problem] = caught.value.problems
-    assert problem.path == ("decision", "evidence", "feature")
-    assert "card_count_1h" in problem.hint
+        check_feature_names(worlds.settings(decision=decision, metrics=metrics))
+    segment, evidence_problem = caught.value.problems
+    assert segment.path == ("metrics", "segments", "large", "feature")
+    assert "amount" in segment.hint
+    assert evidence_problem.path == ("decision", "evidence", "feature")
+    assert "card_count_1h" in evidence_problem.hint
 
 
 @pytest.mark.parametrize("budget", [{"alert_rate": 0.005}, {"alerts_per_day": 50}])

@@ -110,6 +110,8 @@ def test_every_section_of_the_file_has_a_table() -> None:
         "snapshots",
         "drift",
         "guard",
+        "metrics",
+        "metrics.segments.NAME",
         "degrade",
     ]
 

@@ -290,6 +290,7 @@ def test_two_replays_write_the_same_bytes(tmp_path: Path) -> None:
     for name, total in (("events", metrics["outcomes"]["scored"]), ("alerts", metrics["alerts"])):
         assert sum(one[name] for one in periods) == total
     assert sum(one["labelled"] for one in periods) == metrics["labelled"]
+    assert metrics["models"]["(alerts)"]["total"]["labelled"] == metrics["labelled"]
 
 
 def test_a_partition_whose_past_is_gone_begins_anew(

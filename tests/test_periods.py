@@ -53,9 +53,23 @@ def naive(columns: dict[str, list[Any]], truth: dict[str, int], days: int) -> li
                 "positives": int(y.sum()), "roc_auc": roc_auc(y, scores),
                 "average_precision": average_precision(y, scores),
                 "precision": sum(judged) / len(judged), "recall": sum(judged) / int(y.sum()),
+                "f1": 2 * sum(judged) / (len(judged) + int(y.sum())),
+                "brier": float(np.mean((scores - y) ** 2)), "alert_delay_s": delay_s(known, truth),
             }
         )  # fmt: skip
     return found
+
+
+def delay_s(known: list[dict[str, Any]], truth: dict[str, int]) -> float:
+    """Return the mean seconds from an entity's first fraud to its first one with an alert."""
+    frauds = [row for row in known if truth[row["event_id"]]]
+    delays = []
+    for entity in {row["entity"] for row in frauds}:
+        mine = [row for row in frauds if row["entity"] == entity]
+        found = [r["event_time"] for r in mine if r["decision"] in ("alert", "blocked")]
+        if found:
+            delays.append((min(found) - min(r["event_time"] for r in mine)) / 1000)
+    return float(np.mean(delays))
 
 
 def test_figures_of_each_week_equal_those_by_hand() -> None:
@@ -103,4 +117,4 @@ def test_the_table_says_nothing_where_nothing_is_known() -> None:
                "decision": ["alert"]}  # fmt: skip
     lines = table_of(by_period(pa.table(columns), [], np.empty(0, int), 7, 9), 9).splitlines()
     assert "precision@9" in lines[0]
-    assert lines[1].split() == ["1970-01-01", "1", "1", "0", "0", *"------"]
+    assert lines[1].split() == ["1970-01-01", "1", "1", "0", "0", *"--------"]

@@ -188,15 +188,18 @@ def test_what_models_are_worth_is_gauged() -> None:
     drain(runner)
     steward, telemetry = runner.parts.models.steward, Telemetry(lambda: 0.0)
     assert runner.parts.telemetry.registry.get_sample_value(
-        "riverwatch_model_figures", {"model": "odd", "figure": "labelled"}
+        "riverwatch_model_figures",
+        {"model": "odd", "figure": "labelled", "over": "total", "segment": ""},
     )  # told by the worker itself, some examples ago
     telemetry.reviewed(steward)
     for report in steward.reports():
-        for figure in ("labelled", "brier", "roc_auc"):
-            labels = {"model": report.name, "figure": figure}
-            told = telemetry.registry.get_sample_value("riverwatch_model_figures", labels)
-            assert told == getattr(report.recent, figure), labels
-    assert steward.reports()[0].recent.labelled > 500
+        (measured,) = report.figures
+        for over, figures in measured.to_json().items():
+            for figure in ("labelled", "brier", "roc_auc", "precision_at_k"):
+                labels = {"model": report.name, "figure": figure, "over": over, "segment": ""}
+                told = telemetry.registry.get_sample_value("riverwatch_model_figures", labels)
+                assert told == figures[figure], labels
+    assert steward.reports()[0].figures[0].recent.labelled > 500
 
 
 def test_labels_of_a_backlog_are_known_when_they_were_however_records_arrive() -> None:

@@ -123,8 +123,8 @@ def replay(
         int, typer.Option(min=1, help="print figures by periods of so many days of event time")
     ] = 7,
     top: Annotated[
-        int, typer.Option(min=1, help="of a day's highest scores, so many count in precision@k")
-    ] = 100,
+        int | None, typer.Option(min=1, help="k of precision@k by period; default: metrics.top")
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="overwrite an earlier replay in --out")
     ] = False,

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 def load(path: Path) -> Settings:
     """Return a checked configuration; every mistake is reported at once."""
-    from worker.decisions import check_decisions
+    from worker.features.naming import check_feature_names
     from worker.models.catalogue import check_models
 
-    checks = (compile_features, check_models, check_decisions)
+    checks = (compile_features, check_models, check_feature_names)
     return load_settings(path, os.environ, checks=checks)
 
 
@@ -149,7 +149,7 @@ def run_replay(
     label_column: str | None,
     label_delay: str | None,
     days: int,
-    top: int,
+    top: int | None,
     replace: bool,
 ) -> int:
     """Replay recorded files with a progress bar, or plain lines where there is no terminal."""
@@ -167,11 +167,14 @@ def run_replay(
         raise ConfigError("--label-delay", expected="a duration such as 7d", got="none",
                           hint="or labels.delay in the configuration")  # fmt: skip
     recording = Recording(events, labels, column, delay_ms)
-    summary = _replay(settings, recording, out, lambda alert: None, By(days, top))
+    summary = _replay(
+        settings, recording, out, lambda alert: None, By(days, top or settings.metrics.top)
+    )
     periods: Any = summary.pop("periods")
+    del summary["models"]  # long: riverwatch models has them as a table, metrics.json in full
     print(json.dumps(summary, indent=2))
     if periods:
-        print(table_of(periods, top))
+        print(table_of(periods, top or settings.metrics.top))
     return 0
 
 
@@ -179,7 +182,7 @@ def run_demo(out: Path | None, alerts_max: int) -> int:
     """Replay the recording that ships with the package and print its alerts."""
     from worker.replay import Recording
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     package = files("worker.demo")
     with ExitStack() as stack:
         config, events, labels = (

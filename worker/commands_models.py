@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from worker.commands import kafka_of, load, snapshots_of
 from worker.contracts.records import Output
 from worker.contracts.settings import Settings
 from worker.contracts.slots import transactional_id
+from worker.contracts.text import aligned, shown
 from worker.errors import ConfigError, StateLostError
 from worker.features.spec import compile_features
 from worker.models.prequential import Figures
+from worker.models.steward import Report
 from worker.models.versioned import ModelSet
 from worker.progress import ProgressBar
 from worker.snapshots import Snapshots
@@ -90,25 +92,33 @@ def _learned(settings: Settings) -> ModelSet:
     return models
 
 
-_FIGURES = ("log_loss", "brier", "calibration_error", "roc_auc", "average_precision")
-
-
 def _print_models(models: ModelSet) -> None:
-    names = [name.replace("_", " ") for name in _FIGURES]
-    table = Table("model", "role", "status", "labelled", *names)
-    for one in models.steward.reports():
-        table.add_row(one.name, one.role, one.status, *_figures(one.total, one.recent))
-    console = Console(highlight=False)
-    console.print(table, "Figures are of all labelled examples / of the last whole 10,000.")
+    reports = models.steward.reports()
+    heads = ["", *(one.name for one in reports)]
+    print(aligned([heads, ["role", *(r.role for r in reports)],
+                   ["status", *(r.status for r in reports)], *_figures(reports, 0)]))  # fmt: skip
+    for i, measured in enumerate(reports[0].figures[1:], start=1):
+        print(f"\n{measured.segment}")
+        print(aligned([heads, *_figures(reports, i)]))
+    print("\nfigures are of all labelled examples / of the last whole 10,000, or seven days")
     for notice in list(models.steward.notices)[-_NOTICES:]:
         words = f"{notice.text} ({notice.kind}: {notice.action})"
-        console.print(f"after {notice.examples} examples: {words}")
+        print(f"after {notice.examples} examples: {words}")
 
 
-def _figures(total: Figures, recent: Figures) -> tuple[str, ...]:
-    both = [(getattr(total, name), getattr(recent, name)) for name in _FIGURES]
-    labelled = f"{total.labelled} ({total.positives} positive)"
-    return (labelled, *(" / ".join("-" if v is None else f"{v:.3f}" for v in b) for b in both))
+def _figures(reports: Sequence[Report], segment: int) -> list[list[str]]:
+    """Return a line for each figure, with a cell for each model."""
+    both = [(r.figures[segment].total, r.figures[segment].recent) for r in reports]
+    return [
+        [
+            field.name.replace("_", " "),
+            *(
+                f"{shown(getattr(t, field.name))} / {shown(getattr(r, field.name))}"
+                for t, r in both
+            ),
+        ]
+        for field in fields(Figures)
+    ]
 
 
 def run_snapshot_list(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Ranking metrics of served scores, exact over all labelled events."""
+"""Metrics of served scores, exact over all labelled events."""
 
 from __future__ import annotations
 
@@ -38,6 +38,29 @@ def average_precision(y: Int64, scores: Float64) -> float | None:
         return None
     precision = positives / (positives + negatives)
     return float(np.sum(np.diff(positives, prepend=0) * precision) / positives[-1])
+
+
+def brier(y: Int64, scores: Float64) -> float | None:
+    """Return the mean squared error of the scores as probabilities. None without events.
+
+    >>> brier(np.array([0, 1]), np.array([0.5, 1.0]))
+    0.125
+    """
+    return float(np.mean((scores - y) ** 2)) if len(y) else None
+
+
+def calibration_error(y: Int64, scores: Float64) -> float | None:
+    """Return the mean distance between score and share of positives, in ten bins of equal width.
+
+    Bins count by their events. None without events. Source: Naeini, Cooper, Hauskrecht, AAAI 2015.
+
+    >>> calibration_error(np.array([0, 1]), np.array([0.25, 1.0]))
+    0.125
+    """
+    if not len(y):
+        return None
+    place = np.clip(scores * 10, 0, 9).astype(np.int64)
+    return float(np.abs(np.bincount(place, scores - y)).sum() / len(y))
 
 
 def _curve(y: Int64, scores: Float64) -> tuple[Float64, Float64]:

@@ -15,19 +15,24 @@ import pyarrow.compute as pc
 
 from worker.contracts.decisions import ALERTS
 from worker.contracts.records import Bool, Float64, Int64
-from worker.metrics import average_precision, roc_auc
+from worker.contracts.text import aligned, shown
+from worker.metrics import average_precision, brier, calibration_error, roc_auc
+from worker.models.days import DAY_MS, Delays, Judged
+from worker.models.prequential import log_losses
 
-_DAY_MS = 86_400_000
+_NOT_SHOWN = ("log_loss", "brier", "calibration_error")
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
     """Figures of the events of one period; those of labels are over its labelled events.
 
-    ``precision`` and ``recall`` are those of alerts. ``precision_at_k``: a day's k highest scores,
-    the share of frauds among them, mean over days. ``entity_precision_at_k``: the same of a day's
-    entities, each by its highest score and a fraud if one of its events was. Days are UTC; of a day
-    with fewer than k all are taken. None where nothing is there to divide by.
+    ``precision``, ``recall`` and ``f1`` are those of alerts. ``precision_at_k``: a day's k highest
+    scores, the share of frauds among them, mean over days. ``entity_precision_at_k``: the same of a
+    day's entities, each by its highest score and a fraud if one of its events was. Days are UTC; of
+    a day with fewer than k all are taken. ``alert_delay_s``: from an entity's first fraud of the
+    period to the first of them that alerted, mean over the entities that did. None where nothing is
+    there to divide by.
     """
 
     start: str
@@ -37,10 +42,15 @@ class Period:
     positives: int
     roc_auc: float | None
     average_precision: float | None
+    log_loss: float | None
+    brier: float | None
+    calibration_error: float | None
     precision: float | None
     recall: float | None
+    f1: float | None
     precision_at_k: float | None
     entity_precision_at_k: float | None
+    alert_delay_s: float | None
 
 
 def by_period(
@@ -70,40 +80,30 @@ def by_period(
     >>> second["start"], second["events"], second["labelled"], second["roc_auc"]
     ('1970-01-08', 1, 0, None)
     """
-    day = scores["event_time"].cast(pa.int64()).to_numpy() // _DAY_MS
+    day = scores["event_time"].cast(pa.int64()).to_numpy() // DAY_MS
     order = np.argsort(day, kind="stable")
     scores, day = scores.take(order), day[order]
     truth = _truth(scores["event_id"], event_ids, y)
     alert = pc.is_in(scores["decision"], pa.array(ALERTS)).to_numpy()
     entity = scores["entity"].combine_chunks().dictionary_encode().indices.to_numpy()
     score = scores["score"].to_numpy()
+    time_ms = scores["event_time"].cast(pa.int64()).to_numpy()
     period = (day - day[:1]) // days
     cuts = [*np.flatnonzero(np.diff(period, prepend=-1)).tolist(), len(day)]
     found = []
     for start, stop in pairwise(cuts):
         part = slice(start, stop)
         first = int(day[0] + period[start] * days)
-        rows = _Rows(day[part], truth[part], alert[part], entity[part], score[part])
-        found.append(asdict(_figures(str(np.datetime64(first, "D")), rows, k)))
+        rows = _Rows(day[part], time_ms[part], truth[part], alert[part], entity[part], score[part])
+        found.append(asdict(_figures(str(np.datetime64(first, "D")), rows, days, k)))
     return found
 
 
 def table_of(periods: list[dict[str, object]], k: int) -> str:
     """Return periods as aligned text with a line of headings."""
-    names = [field.name for field in fields(Period)]
+    names = [field.name for field in fields(Period) if field.name not in _NOT_SHOWN]
     heads = [name.replace("_at_k", f"@{k}").replace("_", " ") for name in names]
-    lines = [heads, *([_cell(one[name]) for name in names] for one in periods)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    )
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return aligned([heads, *([shown(one[name]) for name in names] for one in periods)], right=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ class _Rows:
     """Events of one period as columns; ``truth`` is -1 where nothing is known."""
 
     day: Int64
+    time_ms: Int64
     truth: Int64
     alert: Bool
     entity: Int64
@@ -129,16 +130,20 @@ def _truth(ids: pa.ChunkedArray, event_ids: list[str], y: Int64) -> Int64:
     return np.where(place < 0, -1, y[::-1][place])
 
 
-def _figures(start: str, rows: _Rows, k: int) -> Period:
+def _figures(start: str, rows: _Rows, days: int, k: int) -> Period:
     known = rows.of(rows.truth >= 0)
-    frauds = int(known.truth.sum())
-    hits = int(known.truth[known.alert].sum())
+    y, score = known.truth, known.score
+    delays = Delays(days)
+    delays.add(Judged(y, score, known.alert, known.time_ms, known.entity))
+    frauds, alerts, hits = int(y.sum()), int(known.alert.sum()), int(y[known.alert].sum())
     return Period(
         start, len(rows.day), int(rows.alert.sum()), len(known.day), frauds,
-        roc_auc(known.truth, known.score), average_precision(known.truth, known.score),
-        _share(hits, int(known.alert.sum())), _share(hits, frauds),
-        _precision_at(known.day, known.score, known.truth, k),
-        _precision_at(*_entities(known), k),
+        roc_auc(y, score), average_precision(y, score),
+        float(log_losses(score, y).mean()) if len(y) else None, brier(y, score),
+        calibration_error(y, score),
+        _share(hits, alerts), _share(hits, frauds), _share(2 * hits, alerts + frauds),
+        _precision_at(known.day, score, y, k), _precision_at(*_entities(known), k),
+        delays.mean_s(recent=False),
     )  # fmt: skip
 
 

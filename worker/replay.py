@@ -25,6 +25,7 @@ from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec
 from worker.metrics import average_precision, roc_auc
 from worker.models.catalogue import ModelSet
+from worker.models.steward import Report
 from worker.outputs import Outcome
 from worker.periods import by_period
 from worker.runner import Parts, Runner
@@ -225,6 +226,12 @@ class Metrics:
         }
 
 
+def _measured(report: Report) -> dict[str, object]:
+    """Return the figures of a model as ``metrics.json`` has them."""
+    everything, *segments = report.figures
+    return {**everything.to_json(), "segments": {s.segment: s.to_json() for s in segments}}
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """What to replay: events, and where their labels are (a file, or a column and its delay)."""
@@ -313,6 +320,10 @@ def replay(
         sink.close()
         stream.close()
     summary = metrics.summary(clock_s() - started_s)
+    summary["models"] = {
+        one.name: {"role": one.role, "status": one.status, **_measured(one)}
+        for one in models.steward.reports()
+    }
     summary["periods"] = metrics.periods(out / "scores.parquet", by or By())
     (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary

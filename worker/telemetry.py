@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from math import nan
+from math import inf, nan
 
 import numpy as np
 import structlog
@@ -17,12 +17,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from worker.contracts.decisions import DECISIONS, DEGRADED
 from worker.contracts.records import Float64
+from worker.models.measures import Measured
+from worker.models.prequential import Figures
 from worker.models.steward import Steward
 from worker.outputs import Outcome
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _SCORES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-_FIGURES_EVERY = 1_000  # examples learned
+_FIGURES_EVERY_S, _FIGURES_LOGGED_EVERY_S = 10.0, 60.0
 _BOUNDS = (*(str(bound) for bound in _SCORES), "+Inf")
 
 
@@ -153,12 +155,12 @@ class Telemetry:
         )
         self.model_figures = Gauge(
             "riverwatch_model_figures",
-            "prequential figures of the last whole 10,000 labelled examples",
-            ["model", "figure"],
+            "prequential figures of all labelled examples, and of lately",
+            ["model", "figure", "over", "segment"],
             registry=registry,
         )
         self.notices_told = 0
-        self._figured = 0
+        self._figured, self._figured_s, self._figures_logged_s = 0, -inf, -inf
 
     def _count_exchange(self, registry: CollectorRegistry) -> None:
         self.updates = Counter(
@@ -193,12 +195,23 @@ class Telemetry:
                 self.notices.labels(notice.kind, notice.action).inc()
                 self.log.warning("model_notice", **asdict(notice))
         self.notices_told = steward.said
-        if steward.learned - self._figured < _FIGURES_EVERY:
+        now_s = self._now_s()
+        if steward.learned == self._figured or now_s < self._figured_s + _FIGURES_EVERY_S:
             return
-        self._figured = steward.learned
-        for report in steward.reports():
-            for figure, value in asdict(report.recent).items():
-                self.model_figures.labels(report.name, figure).set(nan if value is None else value)
+        self._figured, self._figured_s = steward.learned, now_s
+        is_logged = now_s >= self._figures_logged_s + _FIGURES_LOGGED_EVERY_S
+        for measured in (one for report in steward.reports() for one in report.figures):
+            self._gauge(measured)
+            if is_logged:
+                self._figures_logged_s = now_s
+                words = {"model": measured.name, "segment": measured.segment}
+                self.log.info("model_measured", **words, **_rounded(measured.recent))
+
+    def _gauge(self, measured: Measured) -> None:
+        for over, figures in measured.to_json().items():
+            for figure, value in figures.items():
+                gauge = self.model_figures.labels(measured.name, figure, over, measured.segment)
+                gauge.set(nan if value is None else value)
 
     def committed(self, outcome: Outcome) -> None:
         """Count one committed batch of one shard."""
@@ -240,6 +253,11 @@ class Telemetry:
         for row in outcome.result.decided.alert.nonzero()[0].tolist():
             timestamp_ms = records.timestamps_ms[int(index[outcome.result.scored[row]])]
             self.event_to_alert_seconds.observe(max(0.0, now_s - timestamp_ms / 1000))
+
+
+def _rounded(figures: Figures) -> dict[str, float | None]:
+    said = asdict(figures)
+    return {n: round(v, 4) if isinstance(v, float) else v for n, v in said.items()}
 
 
 class HealthServer:

@@ -275,6 +275,6 @@ def test_heads_pass_through_reviews_and_a_snapshot_of_the_set() -> None:
     )
     scores, _ = advance(first, X, examples, np.arange(3_000))
     assert np.array_equal(raw, scores)
-    assert [report.name for report in first.steward.reports()] == ["f"]
+    assert [report.name for report in first.steward.reports()] == ["(alerts)", "f"]
     second.restore(unpack(pack(first.to_state())))
     assert second.state_hash() == first.state_hash()

@@ -44,7 +44,7 @@ def examples_of(X: np.ndarray, y: np.ndarray, models: int, before: np.ndarray) -
     m = len(y)
     return Examples(
         event_ids=[str(i) for i in range(m)], X=X, y=y, weight=np.ones(m),
-        raw=np.full((m, models), np.nan), before=before, time_ms=np.arange(m),
+        raw=np.full((m, models), np.nan), before=before, time_ms=np.zeros(m, np.int64),
         served=unserved(m, models),
     )  # fmt: skip
 
@@ -56,7 +56,15 @@ def live(models: ModelSet, X: np.ndarray, y: np.ndarray) -> np.ndarray:
     twice = np.repeat(np.arange(n), 2)
     truth = np.stack([np.full(n, -1), y], axis=1).reshape(-1)
     e = examples_of(X[twice], truth, len(models.names), twice + 1)
-    _, calibrated = advance(models, X, e, twice)
+    told = unserved(n, len(models.names))
+
+    def serve(part: slice, raw: np.ndarray, calibrated: np.ndarray) -> np.ndarray:
+        told["scores"][part] = calibrated[part]
+        told["score"][part] = calibrated[part, models.champion]
+        told["threshold"], told["alert"] = 0.5, told["score"] >= 0.5
+        return told
+
+    _, calibrated = advance(models, X, e, twice, serve)
     return calibrated[:, models.champion]
 
 
@@ -104,7 +112,7 @@ def test_a_drift_of_the_error_resets_the_model_it_names() -> None:
     fresh = build(drift, **declared)
     assert models["one"].state_hash() == fresh["one"].state_hash()
     assert models["two"].state_hash() != fresh["two"].state_hash()
-    assert {r.total.labelled for r in models.steward.reports()} == {2_250}
+    assert {r.figures[0].total.labelled for r in models.steward.reports()} == {2_250}
 
 
 def test_a_frozen_model_learns_nothing_until_it_is_thawed() -> None:
@@ -117,7 +125,7 @@ def test_a_frozen_model_learns_nothing_until_it_is_thawed() -> None:
     live(models, *stream(300, 1))
     after = [models[name].state_hash() for name in models.names]
     assert (after[0] == before[0], after[1] == before[1]) == (True, False)
-    assert models.steward.reports()[0].status == "frozen"
+    assert models.steward.reports()[1].status == "frozen"
     assert models.steward.order("thaw", "one")
     live(models, *stream(300, 2))
     assert models["one"].state_hash() != before[0]
@@ -159,7 +167,7 @@ def test_a_model_that_went_wrong_goes_back_to_its_last_good_state() -> None:
         live(models, X, y)
         actions.append([n.action for n in models.steward.notices if n.kind == "guard"])
     assert actions == [["roll_back"], ["roll_back"] * 2, ["roll_back", "roll_back", "freeze"]]
-    assert models.steward.reports()[0].status == "frozen"
+    assert models.steward.reports()[1].status == "frozen"
     assert "one has a mean log loss of" in models.steward.notices[0].text
 
 

@@ -18,6 +18,7 @@ from worker.contracts.decision_settings import (
     SuppressSettings,
 )
 from worker.contracts.label_settings import LabelSettings, SourceSettings
+from worker.contracts.metrics_settings import MetricsSettings
 from worker.contracts.sections import (
     Duration,
     Name,
@@ -362,6 +363,7 @@ class Settings(Section):
     snapshots: SnapshotSettings | None = None
     drift: tuple[DriftSettings, ...] = ()
     guard: GuardSettings = GuardSettings()
+    metrics: MetricsSettings = MetricsSettings()
     degrade: DegradeSettings | None = None
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 All of it is a fold of the scored events in log order: no clock, and the same however batches fall.
 """
 
-from worker.decisions.decider import Decided, Decider, Scores, check_decisions
+from worker.decisions.decider import Decided, Decider, Scores
 from worker.decisions.incidents import Incident
 
-__all__ = ["Decided", "Decider", "Incident", "Scores", "check_decisions"]
+__all__ = ["Decided", "Decider", "Incident", "Scores"]

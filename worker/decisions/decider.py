@@ -9,15 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.config_problems import near, shown
 from worker.contracts.decisions import ALERTS, DECISIONS, Decision
 from worker.contracts.records import Bool, Events, Float64, Int64
 from worker.contracts.settings import Settings
 from worker.decisions.incidents import Incident, Incidents, Suppression
 from worker.decisions.lists import Lists
 from worker.decisions.thresholds import DAY_MS, Threshold
-from worker.errors import ConfigError, Problem
-from worker.features.spec import compile_features
 
 CODE = {decision: code for code, decision in enumerate(DECISIONS)}
 _IS_ALERT = np.array([decision in ALERTS for decision in DECISIONS])
@@ -259,22 +256,3 @@ def share_of(budget: int, day: int, partition: int, partitions: int) -> int:
     """
     whole, rest = divmod(budget, partitions)
     return whole + ((partition + day) % partitions < rest)
-
-
-def check_decisions(settings: Settings) -> None:
-    """Check what the section ``decision`` says of features.
-
-    Raises
-    ------
-    ConfigError
-        The evidence is no feature.
-    """
-    evidence = settings.decision.evidence
-    if evidence is None:
-        return
-    names = compile_features(settings).names
-    if evidence.feature not in names:
-        path = ("decision", "evidence", "feature")
-        hint = near(evidence.feature, names)
-        problem = Problem(path, "the name of a feature", shown(evidence.feature), hint)
-        raise ConfigError("decision", [problem], got="1 problem")

@@ -70,7 +70,10 @@ def advance(
         if serve is not None:
             served = serve(part, raw, calibrated)
             examples.served[here] = served[rows[here]]
-        models.steward.learn(examples.X[learn], examples.raw[learn], examples.y[learn])
+        models.steward.learn(
+            examples.X[learn], examples.raw[learn], examples.y[learn], examples.time_ms[learn],
+            examples.served[learn],
+        )  # fmt: skip
         scored, start = until, stop
         if start == count:
             break

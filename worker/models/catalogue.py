@@ -8,6 +8,7 @@ from typing import Any  # River's estimators have no common typed interface
 
 from river import base, compose
 
+from worker.contracts.metrics_settings import MetricsSettings
 from worker.contracts.settings import DriftSettings, GuardSettings, ModelSettings, Settings
 from worker.errors import ConfigError
 from worker.features.series_features import SUFFIX
@@ -33,8 +34,9 @@ def build_models(settings: Settings, feature_names: tuple[str, ...]) -> ModelSet
     """
     champion = settings.decision.model
     return build_model_set(
-        settings.models, feature_names, settings.seed, champion, settings.drift, settings.guard
-    )
+        settings.models, feature_names, settings.seed, champion, settings.drift, settings.guard,
+        settings.metrics,
+    )  # fmt: skip
 
 
 def check_models(settings: Settings) -> None:
@@ -61,6 +63,7 @@ def build_model_set(
     champion: str | None = None,
     drift: Sequence[DriftSettings] = (),
     guard: GuardSettings | None = None,
+    metrics: MetricsSettings | None = None,
 ) -> ModelSet:
     """Return models by name over the columns called `feature_names`; as `build_models`.
 
@@ -92,7 +95,7 @@ def build_model_set(
             calibrator = _calibrator(one, model)
             entries.append(Entry(name, model, names, columns, calibrator, one.negative_rate))
     _refuse(builder)
-    return ModelSet(tuple(entries), feature_names, champion, drift, guard)
+    return ModelSet(tuple(entries), feature_names, champion, drift, guard, metrics)
 
 
 def _check_drift(watched: DriftSettings, settings: Settings, builder: Builder, path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.contracts.records import Float64, Int64
+from worker.models.days import Days, Delays, Judged
 from worker.models.plain import State, fit
 
 BINS = 1_000
@@ -23,12 +24,15 @@ _CLIP = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a model was worth over some labelled examples; None without any, and where one class is
-    missing.
+    """What a model was worth over some labelled examples; None without any, where one class is
+    missing, and where nothing is there to divide by.
 
-    ``brier`` (mean squared error of the probability) and ``calibration_error`` (mean distance
-    between probability and share of positives, in ten bins of equal width, weighted by their
-    examples) take a score as the middle of its thousandth: they are right to 0.001 and 0.0005.
+    ``precision``, ``recall`` and ``f1`` are of scores that reached the threshold in force when they
+    were served. ``precision_at_k``, ``entity_precision_at_k`` and ``alert_delay_s`` are those of
+    `worker.models.days`. ``brier`` (mean squared error of the probability) and
+    ``calibration_error`` (mean distance between probability and share of positives, in ten bins of
+    equal width, weighted by their examples) take a score as the middle of its thousandth: they are
+    right to 0.001 and 0.0005.
     Sources: Brier, Monthly Weather Review 78 (1950); Naeini, Cooper, Hauskrecht, AAAI (2015).
     """
 
@@ -39,65 +43,114 @@ class Figures:
     calibration_error: float | None
     roc_auc: float | None
     average_precision: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    precision_at_k: float | None
+    entity_precision_at_k: float | None
+    alert_delay_s: float | None
+
+
+MEANINGS = {
+    "labelled": "examples with a label",
+    "positives": "of them frauds",
+    "log_loss": "mean of -ln of the probability that the score gave to the truth, in nats",
+    "brier": "mean squared error of the score as a probability, right to 0.001",
+    "calibration_error": "mean distance of score and share of frauds, in ten bins, right to 0.0005",
+    "roc_auc": "area under the ROC curve; scores are told apart by thousandths",
+    "average_precision": "area under precision over recall; the same",
+    "precision": "of what was found, the share of frauds",
+    "recall": "of the frauds, the share that was found",
+    "f1": "harmonic mean of both",
+    "precision_at_k": "share of frauds in the `metrics.top` highest scores of a day; mean of days",
+    "entity_precision_at_k": "the same of the day's primary entities, each by its highest score",
+    "alert_delay_s": "from an entity's first fraud to its first that was found; mean of the found",
+}
+"""What each of `Figures` says, for people."""
 
 
 class Prequential:
-    """Figures of one model: of everything, and of the last whole block of labelled examples.
+    """Figures of one score: of everything, and of lately.
+
+    Lately is the last whole block of labelled examples; by day, and of delays, seven days.
 
     Parameters
     ----------
+    top, days
+        As in `worker.models.days.Days`.
     block
         Labelled examples to a block.
 
     Examples
     --------
     >>> metrics = Prequential(block=4)
-    >>> metrics.add(np.array([0.1, 0.9, 0.2, 0.8]), np.array([0, 1, 0, 1]))
-    >>> metrics.total().roc_auc, metrics.recent().average_precision
-    (1.0, 1.0)
+    >>> score, day, entity = np.array([0.1, 0.9, 0.2, 0.8]), np.zeros(4, np.int64), np.arange(4)
+    >>> metrics.add(Judged(np.array([0, 1, 0, 1]), score, score >= 0.85, day, entity))
+    >>> metrics.total().roc_auc, metrics.recent().precision, metrics.recent().recall
+    (1.0, 1.0, 0.5)
     """
 
-    def __init__(self, block: int = 10_000) -> None:
+    def __init__(self, top: int = 100, days: int = 35, block: int = 10_000) -> None:
         self._block = block
-        self._bins = np.zeros((3, 2, BINS + 1), np.int64)  # all, last block, block in hand; y; bin
+        # Of all, of the last block, of the block in hand; y; then the bin, or whether it reached.
+        self._bins = np.zeros((3, 2, BINS + 1), np.int64)
+        self._reached = np.zeros((3, 2, 2), np.int64)
         self._loss = np.zeros(3)
+        self._days, self._delays = Days(top, days), Delays(days)
 
-    def add(self, scores: Float64, y: Int64) -> None:
-        """Count labelled examples, ``y`` 0 or 1, by their scores in [0, 1]."""
+    def add(self, part: Judged) -> None:
+        """Count labelled examples by their scores in [0, 1]."""
+        self._days.add(part)
+        self._delays.add(part)
         start = 0
-        while start < len(y):
-            stop = min(len(y), start + self._block - int(self._bins[2].sum()))
-            self._count(scores[start:stop], y[start:stop])
+        while start < len(part):
+            stop = min(len(part), start + self._block - int(self._bins[2].sum()))
+            self._count(part.of(slice(start, stop)))
             if int(self._bins[2].sum()) == self._block:
-                self._bins[1], self._loss[1] = self._bins[2], self._loss[2]
-                self._bins[2], self._loss[2] = 0, 0.0
+                for counts in (self._bins, self._reached, self._loss):
+                    counts[1], counts[2] = counts[2], 0
             start = stop
 
     def total(self) -> Figures:
         """Return the figures of all examples."""
-        return _figures(self._bins[0], float(self._loss[0]))
+        return self._figures(0)
 
     def recent(self) -> Figures:
         """Return the figures of the last whole block; of the block in hand where none is whole."""
-        which = 1 if self._bins[1].any() else 2
-        return _figures(self._bins[which], float(self._loss[which]))
+        return self._figures(1 if self._bins[1].any() else 2)
 
     def to_state(self) -> State:
         """Return the counts as plain values."""
-        return {"bins": self._bins.copy(), "loss": self._loss.copy()}
+        return {
+            "bins": self._bins.copy(), "reached": self._reached.copy(), "loss": self._loss.copy(),
+            "days": self._days.to_state(), "delays": self._delays.to_state(),
+        }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Take what `to_state` gave."""
         fit(state["bins"], self._bins)
+        fit(state["reached"], self._reached)
         fit(state["loss"], self._loss)
+        self._days.restore(state["days"])
+        self._delays.restore(state["delays"])
 
-    def _count(self, scores: Float64, y: Int64) -> None:
+    def _figures(self, which: int) -> Figures:
+        recent = which > 0
+        return Figures(
+            *_ranked(self._bins[which], float(self._loss[which])), *_decided(self._reached[which]),
+            *self._days.precisions(recent=recent), self._delays.mean_s(recent=recent),
+        )  # fmt: skip
+
+    def _count(self, part: Judged) -> None:
+        y, scores = part.y, part.score
         places = (np.clip(scores, 0.0, 1.0) * BINS).astype(np.int64)
         shape = self._bins[0].shape
         counts = np.bincount(np.ravel_multi_index((y, places), shape), minlength=math.prod(shape))
+        reached = np.bincount(2 * y + part.reached, minlength=4).reshape(2, 2)
         loss = log_losses(scores, y)
         for which in (0, 2):
             self._bins[which] += counts.reshape(shape)
+            self._reached[which] += reached
             # One by one, as accumulate does: the sum may not depend on how a batch is cut.
             self._loss[which] = np.add.accumulate(np.append(self._loss[which], loss))[-1]
 
@@ -112,21 +165,34 @@ def log_losses(scores: Float64, y: Int64) -> Float64:
     return -np.log(np.where(y == 1, p, 1 - p))
 
 
-def _figures(bins: Int64, loss: float) -> Figures:
+def _decided(counts: Int64) -> tuple[float | None, float | None, float | None]:
+    """Return precision, recall and F1 of counts by y and by whether the threshold was reached."""
+    hits, alerts, frauds = int(counts[1, 1]), int(counts[:, 1].sum()), int(counts[1].sum())
+    return (
+        hits / alerts if alerts else None,
+        hits / frauds if frauds else None,
+        2 * hits / (alerts + frauds) if alerts + frauds else None,
+    )
+
+
+def _ranked(
+    bins: Int64, loss: float
+) -> tuple[int, int, float | None, float | None, float | None, float | None, float | None]:
+    """Return the figures of counts by y and score, from ``labelled`` to ``average_precision``."""
     negatives, positives = bins.astype(np.float64)
     n, p = float(negatives.sum()), float(positives.sum())
     count = int(n + p)
     if not count:
-        return Figures(0, 0, None, None, None, None, None)
+        return 0, 0, None, None, None, None, None
     errors = loss / count, *_errors(negatives, positives)
     if n == 0 or p == 0:
-        return Figures(count, int(p), *errors, None, None)
+        return count, int(p), *errors, None, None
     below = np.concatenate([[0.0], np.cumsum(negatives)[:-1]])
     roc_auc = float((positives * (below + negatives / 2)).sum() / (n * p))
     hits, all_ = np.cumsum(positives[::-1]), np.cumsum((positives + negatives)[::-1])
     precision = np.divide(hits, all_, out=np.zeros_like(hits), where=all_ > 0)
     average_precision = math.fsum((precision * positives[::-1] / p).tolist())
-    return Figures(count, int(p), *errors, roc_auc, average_precision)
+    return count, int(p), *errors, roc_auc, average_precision
 
 
 def _errors(negatives: Float64, positives: Float64) -> tuple[float, float]:

@@ -14,11 +14,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from worker.contracts.records import Float64, Int64
+from worker.contracts.metrics_settings import MetricsSettings
+from worker.contracts.records import Float64, Int64, Served
 from worker.contracts.settings import DriftSettings, GuardSettings
 from worker.models.drift import DetectorMonitor, FeatureMonitor, Monitor
+from worker.models.measures import ALERTS, Measured, Measures
 from worker.models.plain import State, fit, pack, unpack
-from worker.models.prequential import Figures, Prequential, log_losses
+from worker.models.prequential import log_losses
 
 REVIEW_EVERY = 500
 """Examples from one review to the next."""
@@ -50,10 +52,9 @@ class Report:
     """One model as people see it."""
 
     name: str
-    role: str  # champion or challenger
+    role: str  # champion, challenger, or published: what decided, whoever it was
     status: str  # learning, frozen, or learning at N times the rate
-    total: Figures
-    recent: Figures
+    figures: tuple[Measured, ...]  # over all events, then over each segment
 
 
 class Kept(Protocol):
@@ -73,9 +74,6 @@ class Kept(Protocol):
     @property
     def labelled(self) -> tuple[bool, ...]:
         """Which of them learn from labels."""
-
-    def calibrate(self, raw: Float64) -> Float64:
-        """Return calibrated scores."""
 
     def failures(self, X: Float64) -> Int64:
         """Return per model how many rows it cannot score."""
@@ -109,15 +107,17 @@ class Steward:
         features: Sequence[str],
         drift: Sequence[DriftSettings],
         guard: GuardSettings,
+        metrics: MetricsSettings,
     ) -> None:
         self._models, self._drift, self._guard = models, tuple(drift), guard
         self._monitors = [_monitor(one, features) for one in self._drift]
-        self._metrics = [Prequential() for _ in models.model_names]
+        self._measures = Measures(models.model_names, features, metrics)
         self._needs_rows = any(one.on == "features" for one in self._drift)
         k = len(models.model_names)
         self.learned = 0
         self._rows = np.empty((0, len(features)))
         self._raw, self._y = np.empty((0, len(models.names))), np.empty(0, np.int64)
+        self._scores = self._raw
         self._raised_until = np.zeros(k, np.int64)
         self._frozen = np.zeros(k, np.bool_)
         self._trips = np.zeros(k, np.int64)
@@ -133,13 +133,15 @@ class Steward:
         """Return how many more examples lead to the next review, at least 1."""
         return REVIEW_EVERY - self.learned % REVIEW_EVERY
 
-    def learn(self, X: Float64, raw: Float64, y: Int64) -> None:
+    def learn(self, X: Float64, raw: Float64, y: Int64, time_ms: Int64, served: Served) -> None:
         """Take at most `until_review` examples that were just learned; review when it is time.
 
         Parameters
         ----------
         X, raw, y
             (m, features), (m, models) as served, (m,): 1, 0, or -1 without a label.
+        time_ms, served
+            (m,): of their events; see `worker.contracts.records.served_type`.
         """
         assert len(y) <= self.until_review(), (len(y), self.learned)
         # Without a monitor of features only the last rows count: no more are copied.
@@ -147,6 +149,8 @@ class Steward:
         rows = np.concatenate([self._rows, kept])
         self._rows = rows if self._needs_rows else rows[-_TRIED:]
         self._raw = np.concatenate([self._raw, raw])
+        self._scores = np.concatenate([self._scores, served["scores"]])
+        self._measures.add(X, y, time_ms, served)
         self._y = np.concatenate([self._y, y])
         self.learned += len(y)
         if self.learned % REVIEW_EVERY == 0 and len(y):
@@ -179,14 +183,16 @@ class Steward:
 
     def reports(self) -> list[Report]:
         """Return what is known of each model."""
-        found = []
+        measured: dict[str, list[Measured]] = {}
+        for one in self._measures.all():
+            measured.setdefault(one.name, []).append(one)
+        found = [Report(ALERTS, "published", "", tuple(measured[ALERTS]))]
         for i, name in enumerate(self._models.model_names):
             rate = float(self._models.rates[i])
             status = "frozen" if rate == 0 else "learning"
             status += f" at {rate:g} times the rate" if rate > 1 else ""
             role = "champion" if i == self._models.champion else "challenger"
-            one = self._metrics[i]
-            found.append(Report(name, role, status, one.total(), one.recent()))
+            found.append(Report(name, role, status, tuple(measured[name])))
         return found
 
     def to_state(self) -> State:
@@ -195,6 +201,7 @@ class Steward:
             "learned": self.learned,
             "rows": self._rows.copy(),
             "raw": self._raw.copy(),
+            "scores": self._scores.copy(),
             "y": self._y.copy(),
             "rates": self._models.rates.copy(),
             "raised_until": self._raised_until.copy(),
@@ -206,7 +213,7 @@ class Steward:
             "champions": list(self._champions),
             "notices": [asdict(notice) for notice in self.notices],
             "said": self.said,
-            "metrics": [one.to_state() for one in self._metrics],
+            "measures": self._measures.to_state(),
             "monitors": [one.to_state() for one in self._monitors],
         }
 
@@ -214,6 +221,7 @@ class Steward:
         """Take what `to_state` gave under the same settings; monitors that are new start anew."""
         self.learned, self.said = state["learned"], state["said"]
         self._rows, self._raw, self._y = state["rows"], state["raw"], state["y"]
+        self._scores = state["scores"]
         fit(state["rates"], self._models.rates)
         fit(state["raised_until"], self._raised_until)
         self._frozen = state["frozen"].astype(np.bool_)
@@ -223,20 +231,15 @@ class Steward:
         self._models.champion = state["champion"]
         self._champions = list(state["champions"])
         self.notices = deque((Notice(**words) for words in state["notices"]), NOTICES_MAX)
-        for one, part in zip(self._metrics, state["metrics"], strict=True):
-            one.restore(part)
+        self._measures.restore(state["measures"])
         if len(state["monitors"]) == len(self._monitors):
             for monitor, part in zip(self._monitors, state["monitors"], strict=True):
                 monitor.restore(part)
 
     def _review(self) -> None:
         X, raw, y, tried = self._rows, self._raw, self._y, self._rows[-_TRIED:]
-        self._rows, self._raw, self._y = X[:0], raw[:0], y[:0]
-        scores = self._models.calibrate(raw)
-        scores[np.isnan(raw)] = np.nan
-        for i, one in enumerate(self._metrics):
-            known = (y >= 0) & ~np.isnan(scores[:, i])
-            one.add(scores[known, i], y[known])
+        scores = self._scores
+        self._rows, self._raw, self._scores, self._y = X[:0], raw[:0], scores[:0], y[:0]
         for settings, monitor in zip(self._drift, self._monitors, strict=True):
             watched = scores[:, self._place(settings)]
             for words in monitor.feed(X, watched, y):

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contracts.metrics_settings import MetricsSettings
 from worker.contracts.records import Float64, Int64
 from worker.contracts.settings import DriftSettings, GuardSettings
 from worker.errors import StateLostError
@@ -95,8 +96,8 @@ class ModelSet:
     ----------
     champion
         Whose calibrated score decides; the first model if not given.
-    drift, guard
-        What the steward watches for, see `worker.models.steward`.
+    drift, guard, metrics
+        What the steward watches for and measures, see `worker.models.steward`.
 
     Examples
     --------
@@ -116,12 +117,14 @@ class ModelSet:
         champion: str | None = None,
         drift: Sequence[DriftSettings] = (),
         guard: GuardSettings | None = None,
+        metrics: MetricsSettings | None = None,
     ) -> None:
         self._entries = entries
         self._feature_names = feature_names
         self.champion = self.names.index(champion) if champion in self.names else 0
         self.rates = np.ones(len(entries))  # of learning: 0 freezes a model
-        self.steward = Steward(self, feature_names, drift, guard or GuardSettings())
+        watched = drift, guard or GuardSettings(), metrics or MetricsSettings()
+        self.steward = Steward(self, feature_names, *watched)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,11 +180,6 @@ class ModelSet:
         """Return the sums of `counts` over the models."""
         parts = list(self.counts.values())
         return Counts(**{f.name: sum(getattr(p, f.name) for p in parts) for f in fields(Counts)})
-
-    @property
-    def skipped_examples(self) -> int:
-        """Return how many examples models refused because a number was not finite, or absurd."""
-        return self.total_counts.skipped_examples
 
     def __getitem__(self, name: str) -> Model:
         """Return the model called `name`; KeyError where there is none."""

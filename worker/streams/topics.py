@@ -9,6 +9,7 @@ from typing import Any
 from kafka import errors
 
 from worker.contracts.settings import KafkaSettings, OutputSettings, Settings
+from worker.contracts.text import aligned
 from worker.errors import ConfigError, TransientError
 from worker.streams.kafka_client import make_admin
 
@@ -163,12 +164,7 @@ def create(
 
 def table(found: Sequence[TopicRow]) -> str:
     """Return rows as aligned text with a line of headings."""
-    lines = [_HEADINGS, *(_cells(row) for row in found)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned([_HEADINGS, *(_cells(row) for row in found)])
 
 
 def inspect(admin: Any, names: Iterable[str]) -> dict[str, TopicState]:
