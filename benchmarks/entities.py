@@ -14,14 +14,14 @@ import redis
 from pydantic import SecretStr
 
 from benchmarks.features import BATCH, ENTITIES, Row, batches, row, settings_of, timed
-from tests.features.streams import call_dirty
+from tests.features.streams import call_dirty, taken_from
 from tests.services.valkey import ValkeyServer
 from worker.checkpoint import space_of
 from worker.contracts.records import Events, LabelUpdates
 from worker.contracts.settings import EntitySettings, LabelSettings, RedisSettings, Settings
 from worker.features.spec import compile_features
 from worker.features.table import FeatureTables
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.redis import RedisStore
 
 DAYS = ["1d", "7d", "30d"]
@@ -177,7 +177,7 @@ def _miss_and_memory_rows(events: int, cards: int) -> list[Row]:
     tables.load([("card", id_) for id_ in ids], [None] * cards)
     for i in range(events):
         tables.process(_cards(ids, NOW_MS + i * 30 * DAY_MS // events, draw))
-    taken = tables.take_dirty()
+    taken = taken_from(tables)
     tables.evict()
     blobs = {(entity, id_): blob for entity, id_, blob in taken}
     batch = _cards(ids, NOW_MS + 30 * DAY_MS, draw)
@@ -186,7 +186,7 @@ def _miss_and_memory_rows(events: int, cards: int) -> list[Row]:
         missing = tables.missing(batch)
         tables.load(missing, [blobs[key] for key in missing])
         call_dirty(tables, missing)
-        tables.take_dirty()
+        taken_from(tables)
         tables.evict()
 
     took = [timed(miss) for _ in range(8)]
@@ -203,7 +203,7 @@ def _memory_usage(settings: Settings, taken: list[tuple[str, str, bytes]]) -> li
     with ValkeyServer(persistent=False) as server:
         config = RedisSettings.model_construct(url=SecretStr(server.url), timeout=10_000)
         store = RedisStore(config)
-        writes = [Write(f"{entity}:{id_}", blob, 10**9) for entity, id_, blob in taken]
+        writes = [Writes.of(f"{entity}:{id_}", blob, 10**9) for entity, id_, blob in taken]
         store.flush(space, None, Meta(b"v" * 16, 1, 0, 1, 1), writes)
         store.close()
         client = redis.Redis.from_url(server.url)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.features.streams import call_dirty
+from tests.features.streams import call_dirty, taken_from
 from worker.contracts.records import Events
 from worker.contracts.settings import Settings
 from worker.features.learned import Learned
@@ -151,7 +151,7 @@ def _rows_us(count: int) -> float:
 
 def _blob_rows(tables: FeatureTables, rounds: int) -> list[Row]:
     """Return what packing and unpacking one entity costs, and how long its blob is."""
-    taken = tables.take_dirty()
+    taken = taken_from(tables)
     keys = [(entity, id_) for entity, id_, _ in taken]
     reader = FeatureTables(_spec(WIDE), "card", 1)
     packing, unpacking = [], []

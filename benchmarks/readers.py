@@ -15,13 +15,14 @@ import redis
 from pydantic import SecretStr
 
 from benchmarks.features import ENTITIES, WIDE, batches, settings_of
+from tests.features.streams import taken_from
 from tests.services.valkey import ValkeyServer
 from worker.checkpoint import space_of
 from worker.contracts.settings import RedisSettings
 from worker.features.reader import Reader
 from worker.features.spec import compile_features
 from worker.features.table import FeatureTables
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.redis import RedisStore
 
 Row = dict[str, Any]
@@ -63,10 +64,10 @@ def _fill(url: str, count: int) -> list[str]:
         missing = tables.missing(events)
         tables.load(missing, [None] * len(missing))
         tables.process(events)
-    taken = tables.take_dirty()
+    taken = taken_from(tables)
     store = RedisStore(RedisSettings.model_construct(url=SecretStr(url), timeout=10_000))
     meta = Meta(b"v" * 16, count, 0, count, PARTITIONS)
-    writes = [Write(f"{entity}:{id_}", blob, 10**9) for entity, id_, blob in taken]
+    writes = [Writes.of(f"{entity}:{id_}", blob, 10**9) for entity, id_, blob in taken]
     store.flush(space_of(settings.name, spec, 1), None, meta, writes)
     store.close()
     return [id_ for entity, id_, _ in taken if entity == ENTITIES[0]]

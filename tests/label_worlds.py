@@ -99,11 +99,12 @@ class World:
         return [self.store.get(key) for key in keys]
 
     def flush(self) -> None:
-        for key, value in self.shard.take_writes():
-            if value is None:
-                self.store.pop(key, None)
-            else:
-                self.store[key] = value
+        for kind, names, values in self.shard.take_writes():
+            for name, value in zip(names, values, strict=True):
+                if value is None:
+                    self.store.pop(f"{kind}:{name}", None)
+                else:
+                    self.store[f"{kind}:{name}"] = value
         self.shard.evict()
 
     def batch_of(self, part: Stream) -> Batch:

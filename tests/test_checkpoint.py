@@ -10,7 +10,7 @@ import pytest
 
 from worker.checkpoint import Checkpoint
 from worker.errors import StateLostError, TransientError
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
 
 
@@ -23,7 +23,9 @@ class SlowStore(MemoryStore):
         self.failing = 0
         self.flushes = 0
 
-    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+    def flush(
+        self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
+    ) -> None:
         assert self.gate.wait(10)
         self.flushes += 1
         if self.failing:
@@ -39,8 +41,8 @@ class Counter:
         self.events_next = self.labels_next = 0
         self.evicted = 0
 
-    def take_writes(self) -> list[tuple[str, bytes | None]]:
-        return [("card:1", b"%d" % self.events_next)]
+    def take_writes(self) -> list[tuple[str, list[str], list[bytes | None]]]:
+        return [("card", ["1"], [b"%d" % self.events_next])]
 
     def evict(self) -> None:
         self.evicted += 1

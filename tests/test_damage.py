@@ -61,7 +61,7 @@ def expected(stream: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return certain(journal(log))
 
 
-@pytest.mark.parametrize("what", ["card:c3", "terminal:", "shard", "pend~x:"])
+@pytest.mark.parametrize("what", ["card:c3", "terminal:", "shard:", "pend~x:"])
 def test_a_worker_that_finds_damage_rebuilds_the_shard_from_the_log(
     damaged: tuple[StateStore, Damage], what: str
 ) -> None:

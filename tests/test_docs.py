@@ -15,7 +15,7 @@ from worker.checkpoint import space_of
 from worker.config import load_settings
 from worker.contracts.settings import RedisSettings
 from worker.features.spec import compile_features
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.redis import RedisStore
 
 ROOT = Path(__file__).parent.parent
@@ -160,7 +160,7 @@ def test_the_way_to_delete_a_space_works_as_written(tmp_path: Path, redis_url: s
     store = RedisStore(settings.store)
     spaces = [space_of(settings.name, spec, partition) for partition in (3, 4)]
     for space in spaces:
-        store.flush(space, None, Meta(b"v" * 16, 1, 1, 1), [Write("card:1", b"x")])
+        store.flush(space, None, Meta(b"v" * 16, 1, 1, 1), [Writes.of("card:1", b"x")])
     said = []
     words = words.replace("cards.yaml", str(config))
     for command in (words.removesuffix(" --yes"), words):

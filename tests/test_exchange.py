@@ -26,7 +26,7 @@ from worker.errors import FatalError
 from worker.features.spec import compile_features
 from worker.runner import Runner
 from worker.secondary import target_of
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog
 
@@ -270,7 +270,9 @@ class Forgetful(MemoryStore):
         super().__init__()
         self.copies: dict[str, list[tuple[Meta, dict[str, bytes]]]] = {}
 
-    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+    def flush(
+        self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
+    ) -> None:
         super().flush(space, version, meta, writes)
         held = self._spaces[space]
         self.copies.setdefault(space, []).append((meta, dict(held.values)))

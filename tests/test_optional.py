@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.features.streams import UNHURRIED
+from tests.features.streams import UNHURRIED, taken_from
 from worker.config_rules import semantic_problems
 from worker.contracts.clock import EventClock
 from worker.contracts.entity_ids import joined_id, joined_ids
@@ -97,7 +97,7 @@ def features(*events: dict[str, Any]) -> list[dict[str, float]]:
     assert all(id_ for _, id_ in missing)
     tables.load(missing, [None] * len(missing))
     X, _ = tables.process(found)
-    assert all(id_ for _, id_, _ in tables.take_dirty())
+    assert all(id_ for _, id_, _ in taken_from(tables))
     return [dict(zip(spec.names, x, strict=True)) for x in X.tolist()]
 
 

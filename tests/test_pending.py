@@ -43,8 +43,8 @@ def test_entries_survive_the_store() -> None:
     waiting(pending, ["a", "b"])
     know(pending, "b", Truth(1, 2.0, 0.0))
     again = pending_of()
-    taken = pending.take_dirty()
-    again.load([key for key, _ in taken], [value for _, value in taken])
+    ((kind, names, values),) = pending.take_dirty()
+    again.load([f"{kind}:{name}" for name in names], values)
     assert again.waiting("a", 0, 2) == pending.waiting("a", 0, 2) is not None
     assert [again.codec.truth(again.value(i)) for i in "ab"] == [None, Truth(1, 2.0, 0.0)]
     waiting(again, ["b"])  # another event with its id
@@ -107,9 +107,9 @@ def queue_of(count: int, leave: int = 0) -> tuple[MaturityQueue, dict[str, bytes
     for i in range(count):
         queue.append(i, i, f"e{i}")
         if i % 100 == 0:
-            store.update(queue.take_dirty())
+            store.update(zip(*queue.take_dirty(), strict=True))
     queue.forget(leave)
-    store.update(queue.take_dirty())
+    store.update(zip(*queue.take_dirty(), strict=True))
     return queue, {key: value for key, value in store.items() if value is not None}
 
 
@@ -121,8 +121,8 @@ def test_a_queue_is_restored_from_its_chunks(count: int, leave: int) -> None:
     again = MaturityQueue("q", queue.ends)
     owed = again.owed()
     assert len(store) <= len(owed) + (count == min(count, leave))
-    for key in owed:
-        again.load(key.removeprefix("q:"), store[key])
+    for chunk in [key.removeprefix("q:") for key in owed]:
+        again.load(chunk, store[chunk])
     assert list(again._items) == list(queue._items)
     assert again.ends == queue.ends
 

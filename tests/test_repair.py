@@ -13,7 +13,7 @@ from worker.checkpoint import space_of, updates_space_of
 from worker.errors import ConfigError, FatalError
 from worker.features.spec import compile_features
 from worker.repair import Reset, plan_reset, spaces
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog, MemoryStream
 
@@ -157,6 +157,6 @@ def test_the_spaces_of_a_file_are_found_in_all_partitions() -> None:
     names = [space_of("world", SPEC, 0), updates_space_of("world", SPEC, 0),
              space_of("world", SPEC, 7)]  # fmt: skip
     for name in (*names, space_of("world", compile_features(other), 0)):
-        store.flush(name, None, Meta(b"v" * 16, 3, 2, 1), [Write("card:1", b"x")])
+        store.flush(name, None, Meta(b"v" * 16, 3, 2, 1), [Writes.of("card:1", b"x")])
     assert [one.name for one in spaces(store, CONFIG, SPEC, None)] == names
     assert [one.name for one in spaces(store, CONFIG, SPEC, [7])] == names[2:]

@@ -14,7 +14,7 @@ from worker.contracts.records import Output, Records
 from worker.errors import FatalError, StateLostError, TransientError
 from worker.features.spec import compile_features
 from worker.runner import Runner
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
 from worker.streams import Polled, TopicPartition
 from worker.streams.memory import MemoryLog, MemoryReader, MemoryStream
@@ -60,7 +60,9 @@ class FragileStore(MemoryStore):
         super().__init__()
         self._left, self._after, self._error = fail_at, after, error
 
-    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+    def flush(
+        self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
+    ) -> None:
         self._left -= 1
         if self._left == 0 and not self._after:
             raise self._error()
@@ -493,9 +495,11 @@ class AbsentStore(MemoryStore):
         self.refusals = refusals
         self.largest = 0
 
-    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+    def flush(
+        self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
+    ) -> None:
         self.refusals -= 1
-        self.largest = max(self.largest, len(writes))
+        self.largest = max(self.largest, sum(len(group.keys) for group in writes))
         if self.refusals >= 0:
             raise TransientError("store", "an answer", "none")
         super().flush(space, version, meta, writes)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.features.streams import UNHURRIED, Row, events_of, spec_of
+from tests.features.streams import UNHURRIED, Row, events_of, spec_of, taken_from
 from tests.worlds import settings
 from worker.contracts.records import EntityRows, Float64, Int64
 from worker.errors import FatalError, StateDamagedError
@@ -99,7 +99,12 @@ def processed(
         if near:
             tables.append((owner.tables, {"terminal": [id_]}))
         else:
-            blobs[id_] = dict(owner.take_writes()).get(f"terminal:{id_}")
+            taken = {
+                i: b
+                for _, ids, found in owner.take_writes()
+                for i, b in zip(ids, found, strict=True)
+            }
+            blobs[id_] = taken.get(id_)
     here.check_foreign("terminal", blobs)
     overlay.drop(at)
     here.recall({"terminal": blobs}, tables, overlay.later(at))
@@ -142,7 +147,7 @@ def test_an_event_sees_each_own_row_once_and_of_others_what_the_owner_has(
             assert (X[i, COUNT], round(X[i, SUM] * 100)) == (len(known), sum(known))
         own += rows
         log.commit(OWN, rows_of(rows), overlay, bytes_max)
-    assert [entity for entity, _, _ in here.take_dirty() if entity == "terminal"] == []
+    assert [entity for entity, _, _ in taken_from(here) if entity == "terminal"] == []
 
 
 @UNHURRIED
@@ -159,7 +164,10 @@ def test_the_owners_state_does_not_depend_on_how_sources_interleave(
         for row in order:
             log.commit(OWN, rows_of([row]), Overlay(), 900_000)
         owners = [log.owner(q, log.ends[q]) for q in range(PARTITIONS)]
-        blobs.append([sorted(owner.take_writes()) for owner in owners])
+        taken = [
+            (k, dict(zip(i, b, strict=True))) for owner in owners for k, i, b in owner.take_writes()
+        ]
+        blobs.append(taken)
     assert blobs[0] == blobs[1]
 
 
@@ -219,7 +227,7 @@ def test_a_damaged_state_is_refused() -> None:
     log = Log()
     log.commit(OWN, rows_of(events("e", [0])), Overlay(), 900_000)
     q = target_of("t0", PARTITIONS)
-    ((_, blob),) = log.owner(q, log.ends[q]).take_writes()
+    ((_, _, (blob,)),) = log.owner(q, log.ends[q]).take_writes()
     tables = FeatureTables(SPEC, "card", 100, foreign=["terminal"])
     with pytest.raises(StateDamagedError):
         tables.check_foreign("terminal", {"t0": blob[:-1] + bytes([blob[-1] ^ 1])})

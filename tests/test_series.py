@@ -146,7 +146,7 @@ def test_memory_is_bounded_and_what_was_evicted_comes_back_as_it_was() -> None:
     table.load(dict.fromkeys(ids))
     for id_ in ids:
         table._dirty[table._slots[id_]] = True
-    blobs = dict(table.take_dirty())
+    blobs = dict(zip(*table.take_dirty(), strict=True))
     assert len(blobs) == 600
     table.evict()
     gone = table.missing(ids)
@@ -156,7 +156,7 @@ def test_memory_is_bounded_and_what_was_evicted_comes_back_as_it_was() -> None:
     table.load(again)
     for id_ in gone:
         table._dirty[table._slots[id_]] = True
-    assert dict(table.take_dirty()) == again
+    assert dict(zip(*table.take_dirty(), strict=True)) == again
 
 
 def test_a_damaged_or_foreign_blob_is_refused() -> None:
@@ -170,7 +170,7 @@ def test_a_damaged_or_foreign_blob_is_refused() -> None:
     for table in tables:
         table.load({"a": None})
         table._dirty[table._slots["a"]] = True
-    blob, foreign = (table.take_dirty()[0][1] for table in tables)
+    blob, foreign = (table.take_dirty()[1][0] for table in tables)
     tables[0].check({"a": blob})
     for bad in (blob[:40] + bytes([blob[40] ^ 1]) + blob[41:], blob[:-1], b"", foreign):
         with pytest.raises(StateDamagedError):

@@ -11,6 +11,7 @@ import redis
 from pydantic import SecretStr
 
 from tests.features.label_streams import label_settings
+from tests.features.streams import taken_from
 from tests.features.test_label_features import declared
 from tests.services.valkey import ValkeyServer
 from worker.checkpoint import space_of
@@ -19,7 +20,7 @@ from worker.contracts.records import Events, LabelUpdates
 from worker.contracts.settings import FieldSettings, RedisSettings, Settings
 from worker.features.spec import FeatureSpec, compile_features
 from worker.features.table import FeatureTables
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.redis import RedisStore
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +82,7 @@ def blobs_of(settings: Settings, reach_ms: int) -> list[tuple[str, str, bytes]]:
     keys = [*tables.missing(events), *tables.missing_labelled(known.entity_ids)]
     tables.load(keys, [None] * len(keys))
     tables.process(events, known if spec.label_entities else None)
-    return tables.take_dirty()
+    return taken_from(tables)
 
 
 BUSY = {
@@ -114,7 +115,7 @@ def test_the_estimate_is_an_upper_bound_and_near(path: Path) -> None:
     with ValkeyServer(persistent=False) as server:
         url = SecretStr(server.url)
         store = RedisStore(RedisSettings.model_construct(url=url, timeout=5_000))
-        writes = [Write(f"{entity}:{id_}", blob, 10**9) for entity, id_, blob in taken]
+        writes = [Writes.of(f"{entity}:{id_}", blob, 10**9) for entity, id_, blob in taken]
         space = space_of(settings.name, spec, 0)
         store.flush(space, None, Meta(b"v" * 16, 1, 1, 1), writes)
         client = redis.Redis.from_url(server.url)

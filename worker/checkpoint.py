@@ -15,8 +15,8 @@ from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
 from worker.pending import EVENTS, QUEUE
-from worker.shard import SHARD_KEY
-from worker.stores import Meta, StateStore, Write
+from worker.shard import SHARD
+from worker.stores import Meta, StateStore, Writes
 
 _CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _DAY_MS = 86_400_000
@@ -45,8 +45,11 @@ class Folded(Protocol):
     events_next: int
     labels_next: int
 
-    def take_writes(self) -> Sequence[tuple[str, bytes | None]]:
-        """Return all changed keys with their values, None to delete one, and call them clean."""
+    def take_writes(self) -> Sequence[tuple[str, list[str], Sequence[bytes | None]]]:
+        """Return kind, names and values of all that has changed, and call it clean.
+
+        A value of None is to be deleted.
+        """
 
     def evict(self) -> None:
         """Bring memory back within bounds; the store has everything that was taken."""
@@ -71,10 +74,10 @@ class Checkpoint:
         self._store = store
         self._space = space
         self._version = None if meta is None else meta.version
-        self._unsettled: tuple[Meta, list[Write]] | None = None
+        self._unsettled: tuple[Meta, list[Writes]] | None = None
         self._running: Future[None] | None = None
         self._ttl_ms = {
-            SHARD_KEY: None,
+            SHARD: None,
             QUEUE: None,
             EVENTS: pending_ttl_ms,
         }
@@ -133,7 +136,7 @@ class Checkpoint:
             self.evict(state)
         else:
             self._running = background.submit(self._write, meta, writes)
-        return len(writes)
+        return sum(len(group.keys) for group in writes)
 
     def evict(self, state: Folded) -> None:
         """Bring the state's memory back within bounds, if the store has all that was taken.
@@ -143,18 +146,17 @@ class Checkpoint:
         if self.is_settled:
             state.evict()
 
-    def _sealed(self, taken: Sequence[tuple[str, bytes | None]]) -> list[Write]:
+    def _sealed(
+        self, taken: Sequence[tuple[str, list[str], Sequence[bytes | None]]]
+    ) -> list[Writes]:
         """Add a checksum to what has none of its own, as blobs of entities do."""
-        plain, ttl_ms, crc32, crc = self._ttl_ms, self._entity_ttl_ms, zlib.crc32, _CRC.pack
         writes = []
-        for key, value in taken:
-            kind = key.partition(":")[0]
-            if kind not in plain:
-                writes.append(Write(key, value, ttl_ms))
-            elif value is None:
-                writes.append(Write(key, None))
-            else:
-                writes.append(Write(key, value + crc(crc32(value)), plain[kind]))
+        for kind, names, values in taken:
+            keys = [f"{kind}:{name}" for name in names]
+            ttl_ms = self._ttl_ms.get(kind, self._entity_ttl_ms)
+            if kind in self._ttl_ms:
+                values = [v if v is None else v + _CRC.pack(zlib.crc32(v)) for v in values]
+            writes.append(Writes(keys, values, ttl_ms))
         return writes
 
     def _opened(self, key: str, value: bytes | None) -> bytes | None:
@@ -180,7 +182,7 @@ class Checkpoint:
         self._version = meta.version
         self._unsettled = None
 
-    def _write(self, meta: Meta, writes: Sequence[Write]) -> None:
+    def _write(self, meta: Meta, writes: Sequence[Writes]) -> None:
         fault("flush_started")
         self._store.flush(self._space, self._version, meta, writes)
         fault("flushed")

@@ -92,17 +92,17 @@ class MaturityQueue:
         """Return how many keys the store does not have yet."""
         return len(self._dirty)
 
-    def take_dirty(self) -> list[tuple[str, bytes | None]]:
-        """Return the changed chunks, None for those left behind, and call them clean."""
+    def take_dirty(self) -> tuple[list[str], list[bytes | None]]:
+        """Return names and bytes of the changed chunks, None for those left behind, and call them
+        clean.
+        """
         first = self._first // _CHUNK
-        writes: list[tuple[str, bytes | None]] = [
-            (f"{self._kind}:{chunk}", None) for chunk in range(self._kept_from, first)
-        ]
+        gone = range(self._kept_from, first)
         changed = [chunk for chunk in self._dirty if chunk >= first]
-        writes += [(f"{self._kind}:{chunk}", self._chunk(chunk)) for chunk in changed]
         self._dirty.clear()
         self._kept_from = first
-        return writes
+        names = [str(chunk) for chunk in (*gone, *changed)]
+        return names, [*[None for _ in gone], *map(self._chunk, changed)]
 
     def owed(self) -> list[str]:
         """Return the keys of all chunks, in order, to be given to `load` one after the other."""

@@ -205,9 +205,13 @@ class Pending:
         """Return how many entries the store does not have yet."""
         return len(self._events.dirty) + self.queue.dirty_count
 
-    def take_dirty(self) -> list[tuple[str, bytes | None]]:
-        """Return the changed keys, None for one to be deleted, and call them clean."""
-        return [*self._events.take_dirty(), *self.queue.take_dirty()]
+    def take_dirty(self) -> list[tuple[str, list[str], list[bytes | None]]]:
+        """Return kind, names and values of all that has changed, and call it clean.
+
+        A value of None is to be deleted.
+        """
+        taken = [(EVENTS, *self._events.take_dirty()), (QUEUE, *self.queue.take_dirty())]
+        return [part for part in taken if part[1]]
 
     def evict(self) -> None:
         """Drop what can no longer be found, and the oldest clean entries beyond ``cached_max``.
@@ -249,10 +253,10 @@ class _Cache:
         self.values.update(zip(names, values, strict=True))
         self.dirty.update(dict.fromkeys(names))
 
-    def take_dirty(self) -> list[tuple[str, bytes | None]]:
-        taken = [(f"{self._kind}:{name}", self.values[name]) for name in self.dirty]
+    def take_dirty(self) -> tuple[list[str], list[bytes | None]]:
+        names = list(self.dirty)
         self.dirty.clear()
-        return taken
+        return names, [self.values[name] for name in names]
 
     def evict(self, most: int, is_stale: Callable[[bytes], bool]) -> None:
         """Drop clean values, oldest first: those beyond the bound, and stale ones before them."""

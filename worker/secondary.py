@@ -125,13 +125,11 @@ class Owner:
         """Return how many entities differ from the store."""
         return sum(table.dirty_count for table in self.tables.values())
 
-    def take_writes(self) -> list[tuple[str, bytes]]:
-        """Return all changed keys with their values, and call them clean."""
+    def take_writes(self) -> list[tuple[str, list[str], list[bytes]]]:
+        """Return type, ids and blobs of all that has changed, and call it clean."""
         self._taken_next = self.events_next
         return [
-            (f"{name}:{id_}", blob)
-            for name, table in self.tables.items()
-            for id_, blob in table.take_dirty()
+            (name, *table.take_dirty()) for name, table in self.tables.items() if table.dirty_count
         ]
 
     def evict(self) -> None:

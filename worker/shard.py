@@ -43,7 +43,8 @@ from worker.segments import Part, label_cuts, maturity_cuts, merged, parts_of, s
 from worker.serving import Recorded, Serving
 from worker.waiting import Layout, Scored, scored_events
 
-SHARD_KEY = "shard"
+SHARD, _STATE = "shard", "state"
+SHARD_KEY = f"{SHARD}:{_STATE}"
 
 
 @dataclass(slots=True)
@@ -222,17 +223,15 @@ class Shard:
         """Return how many keys differ from the store."""
         return self.tables.dirty_count + (self.pending.dirty_count if self.pending else 0)
 
-    def take_writes(self) -> list[tuple[str, bytes | None]]:
-        """Return all changed keys with their values, the shard's own last, and call them clean.
+    def take_writes(self) -> list[tuple[str, list[str], Sequence[bytes | None]]]:
+        """Return kind, names and values of all that has changed, the shard's own last, and call it
+        clean.
 
-        None is for a key to be deleted.
+        A value of None is to be deleted.
         """
-        writes: list[tuple[str, bytes | None]] = [
-            (f"{entity}:{id_}", blob) for entity, id_, blob in self.tables.take_dirty()
-        ]
-        if self.pending is not None:
-            writes += self.pending.take_dirty()
-        return [*writes, (SHARD_KEY, self.to_bytes())]
+        pending = [] if self.pending is None else self.pending.take_dirty()
+        own = (SHARD, [_STATE], [self.to_bytes()])
+        return [*self.tables.take_dirty(), *pending, own]
 
     def evict(self) -> None:
         """Bring memory back within bounds. Only when the store has everything that was taken."""

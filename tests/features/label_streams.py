@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.features.streams import Row, events_of, settings_of, streams, tables_of
+from tests.features.streams import Row, events_of, settings_of, streams, tables_of, taken_from
 from worker.contracts.records import MISSING, LabelUpdates
 from worker.contracts.settings import LabelSettings, Settings
 from worker.features.spec import FeatureSpec, compile_features
@@ -131,7 +131,7 @@ class Stream:
 
     def flush(self) -> None:
         """Write what is dirty and forget what may be."""
-        self.store |= {(entity, id_): blob for entity, id_, blob in self.tables.take_dirty()}
+        self.store |= {(entity, id_): blob for entity, id_, blob in taken_from(self.tables)}
         self.tables.evict()
 
 

@@ -116,11 +116,21 @@ def tables_of(spec: FeatureSpec, entities_max: int = 1_000_000) -> FeatureTables
     return FeatureTables(spec, "card", entities_max)
 
 
+def taken_from(tables: FeatureTables) -> list[tuple[str, str, bytes]]:
+    """Return (entity, id, blob) of all changed entities, and call them clean."""
+    return [
+        (entity, id_, blob)
+        for entity, ids, blobs in tables.take_dirty()
+        for id_, blob in zip(ids, blobs, strict=True)
+    ]
+
+
 def call_dirty(tables: FeatureTables, keys: Sequence[tuple[str, str]]) -> None:
     """Have the next `take_dirty` pack these entities as if they had changed."""
     for name, table in tables._kept.items():
         ids, kept = [id_ for part, id_ in keys if part == name], cast(Any, table)
         kept._rows.dirty[kept._slots.find(ids)] = True
+        kept.dirty_count = int(kept._rows.dirty.sum())
 
 
 def step(

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 
 from tests.features.label_streams import Stream, Told, label_spec
-from tests.features.streams import UNHURRIED, Row, call_dirty, spec_of, step, streams, tables_of
+from tests.features.streams import (
+    UNHURRIED,
+    Row,
+    call_dirty,
+    spec_of,
+    step,
+    streams,
+    tables_of,
+    taken_from,
+)
 from tests.features.test_label_features import declared
 from tests.features.test_windows import SPECS
 from worker.errors import StateLostError
@@ -24,7 +33,7 @@ REDIS_BYTES = 90  # MEMORY USAGE of a key with an empty value, key included
 def blob_of(spec: FeatureSpec, rows: list[Row]) -> bytes:
     tables = tables_of(spec)
     step(tables, rows)
-    return next(blob for entity, _, blob in tables.take_dirty() if entity == "card")
+    return next(blob for entity, _, blob in taken_from(tables) if entity == "card")
 
 
 def checksum(body: bytes) -> bytes:
@@ -54,12 +63,12 @@ def test_a_blob_that_is_loaded_is_packed_to_the_same_bytes(rows: list[Row]) -> N
     spec = SPECS["plain", 2]
     tables = tables_of(spec)
     step(tables, rows)
-    taken = tables.take_dirty()
+    taken = taken_from(tables)
     again = tables_of(spec)
     keys = [(entity, id_) for entity, id_, _ in taken]
     again.load(keys, [blob for _, _, blob in taken])
     call_dirty(again, keys)
-    assert again.take_dirty() == taken
+    assert taken_from(again) == taken
 
 
 def learned(features: dict[str, Any], count: int, ring: int = 32) -> tuple[FeatureSpec, bytes]:
@@ -101,7 +110,7 @@ def test_every_flipped_byte_is_refused(part: str) -> None:
                 tables.load([(name, "c")], [bytes(damaged)])
     tables.load([(name, "c")], [blob])
     call_dirty(tables, [(name, "c")])
-    assert tables.take_dirty() == [(name, "c", blob)]
+    assert taken_from(tables) == [(name, "c", blob)]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -120,7 +129,7 @@ def test_a_forged_blob_harms_no_other_entity(part: str) -> None:
                 tables, refused = tables_of(spec, entities_max=0), refused + 1
                 continue
             call_dirty(tables, keys)
-            taken = {id_: packed for _, id_, packed in tables.take_dirty()}
+            taken = {id_: packed for _, id_, packed in taken_from(tables)}
             assert (taken["before"], taken["after"]) == (blob, blob)
             tables.evict()
     assert refused > 0

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.features.expression_rows import SCHEMA, events_of_values
-from tests.features.streams import UNHURRIED, Row, run, settings_of, spec_of, step, tables_of
+from tests.features.streams import (
+    UNHURRIED,
+    Row,
+    run,
+    settings_of,
+    spec_of,
+    step,
+    tables_of,
+    taken_from,
+)
 from worker.errors import ConfigError
 from worker.features.expressions import CATEGORIES, ExpressionError, parse_feature
 from worker.features.quantiles import COUNT_MAX, Quantiles
@@ -171,7 +180,7 @@ def test_learned_buckets_do_not_depend_on_cuts_or_restarts(
         tables = tables_of(spec)
         tables.learned.restore(state)
         parts.append(step(tables, rows[:size], store)[0])
-        store |= {(name, id_): blob for name, id_, blob in tables.take_dirty()}
+        store |= {(name, id_): blob for name, id_, blob in taken_from(tables)}
         state = msgspec.msgpack.decode(msgspec.msgpack.encode(tables.learned.to_state()))
         rows = rows[size:]
     assert np.concatenate(parts).tobytes() == whole.tobytes()

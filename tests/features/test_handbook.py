@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.features.streams import taken_from
 from tests.stores.conftest import redis_store
 from worker.config import load_settings
 from worker.contracts.records import Events, LabelUpdates
 from worker.features.spec import FeatureSpec, compile_features
 from worker.features.table import FeatureTables
-from worker.stores import Meta, StateStore, Write
+from worker.stores import Meta, StateStore, Writes
 
 HOME = Path(__file__).parents[2]
 DATA = HOME.parent / "shared/data/handbook/transactions.parquet"
@@ -197,7 +198,7 @@ class Stored:
 
     def flush(self, tables: FeatureTables) -> None:
         """Write what has changed, then bring memory back within bounds."""
-        writes = [Write(f"{e}:{id_}", blob) for e, id_, blob in tables.take_dirty()]
+        writes = [Writes.of(f"{e}:{id_}", blob) for e, id_, blob in taken_from(tables)]
         version = (int.from_bytes(self._version or b"") + 1).to_bytes(16)
         self._store.flush(self._space, self._version, Meta(version, 0, 0, 0), writes)
         self._version = version

@@ -33,6 +33,7 @@ from tests.features.streams import (
     step,
     streams,
     tables_of,
+    taken_from,
 )
 from tests.services.valkey import ValkeyServer
 from tests.worlds import drain, events, fill, journal, new_log, worker
@@ -76,7 +77,7 @@ def test_a_reading_is_what_an_event_of_that_instant_would_read(
     writer, asked = tables_of(spec_of(AFTER, ring)), tables_of(spec_of(BEFORE, ring))
     step(writer, rows)
     step(asked, rows)
-    blobs = {id_: blob for entity, id_, blob in writer.take_dirty() if entity == "card"}
+    blobs = {id_: blob for entity, id_, blob in taken_from(writer) if entity == "card"}
     X, _ = step(asked, [Row(f"probe-{card}", at, card=card) for card in "ab"])
     standing = Standing(settings_of(AFTER, ring), spec_of(AFTER, ring))
     found = standing.read("card", [blobs.get(card) for card in "ab"], START_MS + at)
@@ -163,7 +164,7 @@ def test_windows_slide_to_the_instant_and_stop_at_the_newest_event() -> None:
     """Two events a minute apart, read at, just after, and long after; and before, which is at."""
     tables = tables_of(spec_of({"card": {"count": ["1m", "1d"], "time_since_last": {}}}))
     step(tables, [Row("e1", 0), Row("e2", 60_000)])
-    blob = tables.take_dirty()[0][2]
+    blob = taken_from(tables)[0][2]
     settings = settings_of({"card": {"count": ["1m", "1d"], "time_since_last": {}}})
     standing = Standing(settings, compile_features(settings))
     for at, expected in {

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.features.streams import UNHURRIED, Row, events_of, spec_of, step, streams, tables_of
+from tests.features.streams import (
+    UNHURRIED,
+    Row,
+    events_of,
+    spec_of,
+    step,
+    streams,
+    tables_of,
+    taken_from,
+)
 from tests.features.test_windows import SPECS
 from worker.errors import StateLostError
 from worker.features.table import FeatureTables
@@ -18,7 +27,7 @@ COUNT = spec_of({"card": {"count": ["1d"]}, "terminal": {"count": ["1d"]}}, ring
 
 
 def all_blobs(tables: FeatureTables) -> dict[tuple[str, str], bytes]:
-    return {(entity, id_): blob for entity, id_, blob in tables.take_dirty()}
+    return {(entity, id_): blob for entity, id_, blob in taken_from(tables)}
 
 
 @UNHURRIED
@@ -77,7 +86,7 @@ def test_a_duplicate_changes_no_entity() -> None:
     """The secondary entity skips it too, and nothing becomes dirty."""
     tables = tables_of(COUNT)
     step(tables, [Row("e1", terminal="x"), Row("e2", terminal="x")])
-    tables.take_dirty()
+    taken_from(tables)
     _, duplicate = step(tables, [Row("e1", 999, terminal="x")])
     assert duplicate.tolist() == [True]
     assert tables.dirty_count == 0
@@ -111,11 +120,11 @@ def test_taken_state_is_clean_until_it_is_changed() -> None:
     tables = tables_of(COUNT)
     step(tables, [Row("e1")])
     assert tables.dirty_count == 2
-    first = tables.take_dirty()
-    assert (tables.dirty_count, tables.take_dirty()) == (0, [])
+    first = taken_from(tables)
+    assert (tables.dirty_count, taken_from(tables)) == (0, [])
     step(tables, [Row("e2", 1)])
     assert tables.dirty_count == 2
-    assert [(entity, id_) for entity, id_, _ in tables.take_dirty()] == [x[:2] for x in first]
+    assert [(entity, id_) for entity, id_, _ in taken_from(tables)] == [x[:2] for x in first]
 
 
 def test_evict_keeps_dirty_entities_and_drops_those_used_longest_ago() -> None:
@@ -126,7 +135,7 @@ def test_evict_keeps_dirty_entities_and_drops_those_used_longest_ago() -> None:
         step(tables, [row])
     tables.evict()
     assert tables.missing(events_of(rows)) == []
-    tables.take_dirty()
+    taken_from(tables)
     step(tables, [Row("f0", card="c0")])
     tables.evict()
     lost = [id_ for entity, id_ in tables.missing(events_of(rows)) if entity == "card"]
@@ -146,7 +155,7 @@ def test_a_damaged_blob_among_good_ones_is_refused_and_nothing_is_taken() -> Non
     """The caller acquires the shard again; until then the tables are as they were."""
     source, tables = tables_of(COUNT), tables_of(COUNT)
     step(source, [Row("e1", card="a"), Row("e2", card="b")])
-    blobs = {id_: blob for entity, id_, blob in source.take_dirty() if entity == "card"}
+    blobs = {id_: blob for entity, id_, blob in taken_from(source) if entity == "card"}
     with pytest.raises(StateLostError):
         tables.load([("card", "a"), ("card", "b")], [blobs["a"], blobs["b"][:-1]])
     assert ("card", "a") in tables.missing(events_of([Row("e3", card="a")]))

@@ -14,7 +14,7 @@ from typing import Any
 
 from worker.contracts.records import Output, Records
 from worker.errors import StateLostError, TransientError
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
 from worker.streams import Polled, TopicPartition
 from worker.streams.memory import MemoryLog, MemoryReader, MemoryStream
@@ -50,9 +50,11 @@ class Server:
 
     held: MemoryStore = field(default_factory=MemoryStore)
     history: list[Any] = field(default_factory=list)
-    flushes: list[tuple[str, bytes | None, Meta, list[Write]]] = field(default_factory=list)
+    flushes: list[tuple[str, bytes | None, Meta, list[Writes]]] = field(default_factory=list)
 
-    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+    def flush(
+        self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
+    ) -> None:
         """Apply a flush and remember what was before it."""
         self.history = [*self.history[-HISTORY:], _copied(self.held)]
         self.held.flush(space, version, meta, writes)
@@ -91,7 +93,9 @@ class FaultyStore:
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
         return self._ask("peek", lambda: self._server.held.peek(asked))
 
-    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+    def flush(
+        self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
+    ) -> None:
         said = f"flush {space} to {meta.events_offset}/{meta.labels_offset}/{meta.journal_offset}"
         self._ask(said, lambda: self._server.flush(space, version, meta, writes))
 

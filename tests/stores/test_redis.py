@@ -21,7 +21,7 @@ from worker.errors import (
     StateLostError,
     TransientError,
 )
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 from worker.stores.redis import WRITES_MAX, RedisStore
 
 pytestmark = pytest.mark.redis
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.redis
 _SPACE = "cards.0123456789abcdef.0"
 _FIRST = Meta(b"v1", 10, 4, 3)
 _SECOND = Meta(b"v2", 20, 5, 6)
-_WRITES = [Write("card:1", b"one"), Write("card:2", b"two", 60_000)]
+_WRITES = [Writes.of("card:1", b"one"), Writes.of("card:2", b"two", 60_000)]
 
 
 def _open(url: str, timeout_ms: int = 5_000) -> RedisStore:
@@ -60,14 +60,16 @@ def test_ends_of_life_are_the_servers(start_server: Callable) -> None:
     store.flush(_SPACE, None, _FIRST, _WRITES)
     assert client.pttl(prefix + "card:1") == client.pttl(prefix + "meta") == -1
     assert 50_000 < client.pttl(prefix + "card:2") <= 60_000
-    store.flush(_SPACE, b"v1", _SECOND, [Write("card:2", b"two")])
+    store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:2", b"two")])
     assert client.pttl(prefix + "card:2") == -1
 
 
 def test_a_value_past_its_end_is_gone(start_server: Callable) -> None:
     """After its TTL of 20 ms a value is not read any more; the space stays valid."""
     store = _open(start_server().url)
-    store.flush(_SPACE, None, _FIRST, [Write("card:1", b"one", 20), Write("card:2", b"two")])
+    store.flush(
+        _SPACE, None, _FIRST, [Writes.of("card:1", b"one", 20), Writes.of("card:2", b"two")]
+    )
     end_s = time.monotonic() + 10
     while store.load(_SPACE, b"v1", ["card:1"]) != [None]:
         assert time.monotonic() < end_s
@@ -80,12 +82,12 @@ def test_an_older_meta_is_noticed(start_server: Callable) -> None:
     store, client, meta = _open(server.url), _client(server), f"fs:{{{_SPACE}}}:meta"
     store.flush(_SPACE, None, _FIRST, _WRITES)
     before = client.get(meta)
-    store.flush(_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
+    store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:1", b"later")])
     client.set(meta, before)
     with pytest.raises(StateLostError):
         store.load(_SPACE, b"v2", ["card:1"])
     with pytest.raises(StateLostError):
-        store.flush(_SPACE, b"v2", Meta(b"v3", 30, 6, 7), [Write("card:3", b"three")])
+        store.flush(_SPACE, b"v2", Meta(b"v3", 30, 6, 7), [Writes.of("card:3", b"three")])
     assert store.meta(_SPACE) == _FIRST
     assert store.load(_SPACE, b"v1", ["card:3"]) == [None]
 
@@ -146,7 +148,7 @@ def test_a_flush_whose_answer_was_lost_can_be_repeated(
     server = start_server()
     direct = _open(server.url)
     direct.flush(_SPACE, None, _FIRST, _WRITES)
-    flush = (_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
+    flush = (_SPACE, b"v1", _SECOND, [Writes.of("card:1", b"later")])
     with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
         listener.bind(str(tmp_path / "relay.sock"))
         listener.listen()
@@ -168,7 +170,7 @@ def test_a_server_that_does_not_answer_in_time_is_transient(start_server: Callab
     store, client = _open(server.url, 100), _client(server)
     store.flush(_SPACE, None, _FIRST, _WRITES)
     client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
-    flush = (_SPACE, b"v1", _SECOND, [Write("card:1", b"later")])
+    flush = (_SPACE, b"v1", _SECOND, [Writes.of("card:1", b"later")])
     with pytest.raises(TransientError, match="TimeoutError"):
         store.flush(*flush)
     client.execute_command("CLIENT", "UNPAUSE")
@@ -183,7 +185,7 @@ def test_a_replica_is_transient_and_not_written(start_server: Callable) -> None:
     store.flush(_SPACE, None, _FIRST, _WRITES)
     _client(replica).execute_command("REPLICAOF", "127.0.0.1", "1")
     with pytest.raises(TransientError, match="ReadOnly"):
-        store.flush(_SPACE, b"v1", _SECOND, [Write("card:3", b"three")])
+        store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:3", b"three")])
     assert store.load(_SPACE, b"v1", ["card:3"]) == [None]
 
 
@@ -194,10 +196,10 @@ def test_a_full_server_is_transient_and_nothing_is_half_written(start_server: Ca
     store.flush(_SPACE, None, _FIRST, _WRITES)
     client.config_set("maxmemory", 1)
     with pytest.raises(TransientError, match="OutOfMemory"):
-        store.flush(_SPACE, b"v1", _SECOND, [Write("card:1", None), Write("card:3", b"x")])
+        store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:1", None), Writes.of("card:3", b"x")])
     assert store.load(_SPACE, b"v1", ["card:1", "card:3"]) == [b"one", None]
     client.config_set("maxmemory", client.info("memory")["used_memory"] + 3_000_000)
-    writes = [Write(f"card:{i}", bytes(1_000), 60_000) for i in range(10_000)]
+    writes = [Writes.of(f"card:{i}", bytes(1_000), 60_000) for i in range(10_000)]
     try:
         store.flush(_SPACE, b"v1", _SECOND, writes)
         applied = True
@@ -272,7 +274,7 @@ def test_a_url_of_another_kind_is_a_mistake_in_the_configuration() -> None:
 def test_options_in_the_url_cannot_change_bytes_to_text(start_server: Callable) -> None:
     """Values stay bytes whatever the URL asks for."""
     store = _open(start_server().url + "?decode_responses=true")
-    store.flush(_SPACE, None, _FIRST, [Write("card:1", b"\xff\x00")])
+    store.flush(_SPACE, None, _FIRST, [Writes.of("card:1", b"\xff\x00")])
     assert store.load(_SPACE, b"v1", ["card:1"]) == [b"\xff\x00"]
 
 
@@ -303,7 +305,8 @@ def test_a_meta_of_unknown_layout_is_refused(start_server: Callable) -> None:
 
 def test_more_writes_than_a_command_can_hold_name_the_setting() -> None:
     """The bound is told before anything is sent."""
-    writes = [_WRITES[0]] * (WRITES_MAX + 1)
+    keys = [f"card:{i}" for i in range(WRITES_MAX + 1)]
+    writes = [Writes(keys, [b"x"] * len(keys))]
     with pytest.raises(FatalError, match=r"lower runner\.dirty_max"):
         _open("redis://127.0.0.1:1").flush(_SPACE, None, _FIRST, writes)
 

@@ -159,12 +159,13 @@ class Table:
         these, counts = np.unique(without, return_counts=True)
         return int(np.count_nonzero(meta[these, SIZE] + counts > self._rows.ring.shape[2]))
 
-    def take_dirty(self) -> list[tuple[str, bytes]]:
+    def take_dirty(self) -> tuple[list[str], list[bytes]]:
         slots = np.flatnonzero(self._rows.dirty)
         blobs = self._codec.encode(self._rows, slots)
         self._rows.dirty[slots] = False
         self.dirty_count = 0
-        return list(zip([self._ids[slot] for slot in slots.tolist()], blobs, strict=True))
+        ids = self._ids
+        return [ids[slot] for slot in slots.tolist()], blobs
 
     def evict(self) -> None:
         if len(self._slots) <= self._entities_max:

@@ -31,7 +31,7 @@ class SeriesPart(Protocol):
     def check(self, part: Mapping[str, bytes | None]) -> None: ...
     def load(self, part: Mapping[str, bytes | None]) -> None: ...
     def process(self, events: Events, duplicate: Bool, X: Float64) -> None: ...
-    def take_dirty(self) -> list[tuple[str, bytes]]: ...
+    def take_dirty(self) -> tuple[list[str], list[bytes]]: ...
     def evict(self) -> None: ...
 
 
@@ -230,12 +230,10 @@ class FeatureTables:
         """Return how many entities have changed since they were loaded or taken."""
         return sum(table.dirty_count for table in self._kept.values())
 
-    def take_dirty(self) -> list[tuple[str, str, bytes]]:
-        """Return (entity, id, blob) of all changed entities and call them clean."""
+    def take_dirty(self) -> list[tuple[str, list[str], list[bytes]]]:
+        """Return ids and blobs of all changed entities, by type, and call them clean."""
         return [
-            (name, id_, blob)
-            for name, table in self._kept.items()
-            for id_, blob in table.take_dirty()
+            (name, *table.take_dirty()) for name, table in self._kept.items() if table.dirty_count
         ]
 
     def evict(self) -> None:

@@ -114,12 +114,12 @@ class SeriesTable:
         self.dirty_count += int((~self._dirty[here]).sum())
         self._dirty[here] = True
 
-    def take_dirty(self) -> list[tuple[str, bytes]]:
-        """Return (id, blob) of all changed entities and call them clean."""
+    def take_dirty(self) -> tuple[list[str], list[bytes]]:
+        """Return ids and blobs of all changed entities and call them clean."""
         taken = [(id_, slot) for id_, slot in self._slots.items() if self._dirty[slot]]
         self._dirty[:] = False
         self.dirty_count = 0
-        return [(id_, self._blob(slot)) for id_, slot in taken]
+        return [id_ for id_, _ in taken], [self._blob(slot) for _, slot in taken]
 
     def evict(self) -> None:
         """Drop the clean entities that were used longest ago where there are too many."""

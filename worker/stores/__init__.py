@@ -25,15 +25,24 @@ class Meta:
     partitions: int = 1
 
 
-class Write(NamedTuple):
-    """One key of a flush. ``value`` None deletes; ``ttl_ms`` None keeps it until it is deleted.
+class Writes(NamedTuple):
+    """Keys of a flush that are kept equally long, and their values, in parallel.
 
-    A tuple, as a flush makes thousands of them: 0.2 µs each instead of 0.6.
+    A value of None deletes the key; a ``ttl_ms`` of None keeps keys until they are deleted. Columns
+    and not a tuple a key: a flush has tens of thousands of keys.
+
+    >>> Writes.of("card:1", b"state")
+    Writes(keys=['card:1'], values=[b'state'], ttl_ms=None)
     """
 
-    key: str
-    value: bytes | None
+    keys: Sequence[str]
+    values: Sequence[bytes | None]
     ttl_ms: int | None = None
+
+    @classmethod
+    def of(cls, key: str, value: bytes | None, ttl_ms: int | None = None) -> Writes:
+        """Return the write of one key."""
+        return cls([key], [value], ttl_ms)
 
 
 class StateStore(Protocol):
@@ -72,8 +81,12 @@ class StateStore(Protocol):
         One round trip; what is of one space is of one moment.
         """
 
-    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+    def flush(
+        self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
+    ) -> None:
         """Apply all writes and ``meta`` atomically if the space is still at ``version``.
+
+        No key is in the writes twice.
 
         Repeating a flush that was applied already is harmless and succeeds.
 

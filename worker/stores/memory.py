@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from worker.errors import StateLostError
-from worker.stores import Meta, Write
+from worker.stores import Meta, Writes
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class MemoryStore:
     Examples
     --------
     >>> store = MemoryStore()
-    >>> store.flush("cards.1", None, Meta(b"v1", 3, 0, 1), [Write("card:7", b"state")])
+    >>> store.flush("cards.1", None, Meta(b"v1", 3, 0, 1), [Writes.of("card:7", b"state")])
     >>> store.load("cards.1", b"v1", ["card:7", "card:8"])
     [b'state', None]
     """
@@ -62,7 +62,9 @@ class MemoryStore:
             found.append((held.meta, [held.values.get(key) for key in keys]))
         return found
 
-    def flush(self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Write]) -> None:
+    def flush(
+        self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
+    ) -> None:
         """Apply all writes and ``meta``, or none; see `StateStore.flush`."""
         assert meta.version != version, "every flush has a new version"
         held = self._space(space)
@@ -71,8 +73,9 @@ class MemoryStore:
         if _version(held) != version:
             raise _lost(space)
         self._expire(held)
-        for write in writes:
-            self._apply(held, write)
+        for keys, values, ttl_ms in writes:
+            for key, value in zip(keys, values, strict=True):
+                self._apply(held, key, value, ttl_ms)
         held.meta = meta
         self._spaces[space] = held
 
@@ -90,16 +93,16 @@ class MemoryStore:
     def _space(self, space: str) -> _Space:
         return self._spaces.get(space) or _Space()
 
-    def _apply(self, held: _Space, write: Write) -> None:
-        held.expires_ms.pop(write.key, None)
-        if write.value is None:
-            held.values.pop(write.key, None)
+    def _apply(self, held: _Space, key: str, value: bytes | None, ttl_ms: int | None) -> None:
+        held.expires_ms.pop(key, None)
+        if value is None:
+            held.values.pop(key, None)
             return
-        held.values[write.key] = write.value
-        if write.ttl_ms is not None and self._clock_ms is not None:
-            end_ms = self._clock_ms() + write.ttl_ms
-            held.expires_ms[write.key] = end_ms
-            heappush(held.ends, (end_ms, write.key))
+        held.values[key] = value
+        if ttl_ms is not None and self._clock_ms is not None:
+            end_ms = self._clock_ms() + ttl_ms
+            held.expires_ms[key] = end_ms
+            heappush(held.ends, (end_ms, key))
 
     def _expire(self, held: _Space) -> None:
         now_ms = 0 if self._clock_ms is None else self._clock_ms()
