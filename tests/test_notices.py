@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
-from tests.worlds import drain, events, fill, new_log, settings, worker
+from tests.worlds import START_MS, drain, events, fill, new_log, settings, worker
 from worker.arrow import order_record
+from worker.contracts.settings import DriftSettings
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog
 
@@ -69,6 +70,38 @@ def test_two_workers_say_it_once() -> None:
     fill(log, events(200)[100:])
     drain(*workers)
     assert len(notices(log, 2)) == 1
+
+
+def turned(count: int) -> MemoryLog:
+    """Return a log on which what is a fraud turns round half way."""
+    log = new_log(partitions=2)
+    for i, event in enumerate(events(count)):
+        p, key, time_ms = int(event["card"][1:]) % 2, event["card"].encode(), START_MS + 600_000 * i
+        y = (event["amount"] > 450) != (i > count // 2)
+        label = {"event_id": event["id"], "label": int(y)}
+        log.append("transactions", p, msgspec.json.encode(event), key, time_ms)
+        log.append("labels", p, msgspec.json.encode(label), key, time_ms)
+    return log
+
+
+@pytest.mark.parametrize("action", get_args(DriftSettings.model_fields["do"].annotation))
+def test_every_worker_does_the_same_about_a_drift_and_says_so(
+    action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that was there, and one that comes later and learns the log; once in the alerts."""
+    drift = [{"on": "error", "model": "fraud", "do": action, "params": {"delta": 0.05}}]
+    log, config = turned(1_200), settings(drift=drift)
+    first = worker(log, MemoryStore(), slot="0", config=config)
+    drain(first)
+    second = worker(log, MemoryStore(), slot="1", config=config)
+    drain(first, second)
+    one, other = (runner.parts.models for runner in (first, second))
+    assert one.state_hash() == other.state_hash()
+    done = [notice.action for notice in one.steward.notices]
+    assert action in done
+    assert [(n["cause"], n["action"]) for n in notices(log, 2)] == [("drift", a) for a in done]
+    assert f"action={action}" in capsys.readouterr().out
+    assert (one.rates[0] == 0.0) == (action == "freeze")
 
 
 def test_drift_is_said_in_the_alerts() -> None:

@@ -156,6 +156,65 @@ def test_a_raised_learning_rate_ends_after_its_examples() -> None:
     assert rates[: first + 3] == [1.0] * first + [5.0, 5.0, 1.0]
 
 
+def test_a_drift_freezes_the_model_until_somebody_thaws_it() -> None:
+    """It learns nothing of the world that turned round; its calibrator and metrics go on."""
+    models = build({"on": "error", "do": "freeze"}, one={"preset": "logistic"})
+    live(models, *stream(2_000))
+    live(models, *stream(REVIEW_EVERY // 2, 1, flipped=True))
+    (notice,) = models.steward.notices
+    said = (notice.kind, notice.model, notice.action, notice.text)
+    assert said == ("drift", "one", "freeze", "the error of the champion drifted")
+    before = models["one"].state_hash()
+    live(models, *stream(500, 2, flipped=True))
+    assert models["one"].state_hash() == before
+    assert [r.status for r in models.steward.reports()] == ["", "frozen"]
+    assert models.steward.reports()[1].figures[0].total.labelled == 2_750
+    assert models.steward.order("thaw", "one")
+    live(models, *stream(500, 3, flipped=True))
+    assert models["one"].state_hash() != before
+    assert [r.status for r in models.steward.reports()] == ["", "learning"]
+
+
+def test_a_drift_rolls_the_model_back_to_its_last_good_state() -> None:
+    """Bit for bit that of the first review, as none was kept since; it learns on from there."""
+    drift = {"on": "error", "do": "roll_back"}
+    models, calm = (build(drift, one={"preset": "logistic"}) for _ in range(2))
+    live(calm, *stream(REVIEW_EVERY // 2))
+    live(models, *stream(REVIEW_EVERY // 2))
+    live(models, *stream(2_000, 5))
+    assert models["one"].state_hash() != calm["one"].state_hash()
+    live(models, *stream(REVIEW_EVERY // 2, 1, flipped=True))
+    (notice,) = models.steward.notices
+    assert (notice.kind, notice.model, notice.action) == ("drift", "one", "roll_back")
+    assert models["one"].state_hash() == calm["one"].state_hash()
+    live(models, *stream(20, 2))
+    assert models["one"].state_hash() != calm["one"].state_hash()
+
+
+def test_a_drift_before_any_good_state_is_said_and_rolls_nothing_back() -> None:
+    """Rolling back to nothing would be a reset that nobody asked for."""
+    drift = {"on": "features", "do": "roll_back", "window": 100, "threshold": 0.2}
+    models, calm = build(drift, one={"preset": "logistic"}), build(one={"preset": "logistic"})
+    X, y = stream(REVIEW_EVERY // 2)
+    X[120:] += 3.0
+    for one in (models, calm):
+        live(one, X, y)
+    assert {n.action for n in models.steward.notices} == {"alert"}
+    assert models["one"].state_hash() == calm["one"].state_hash()
+
+
+def test_a_drift_that_only_alerts_changes_no_model() -> None:
+    """The same states and rates as without a monitor; one sentence more."""
+    models = build({"on": "error", "do": "alert"}, one={"preset": "logistic"})
+    plain = build(one={"preset": "logistic"})
+    for one in (models, plain):
+        live(one, *stream(2_000))
+        live(one, *stream(REVIEW_EVERY // 2, 1, flipped=True))
+    assert [n.action for n in models.steward.notices] == ["alert"]
+    assert models["one"].state_hash() == plain["one"].state_hash()
+    assert models.rates.tolist() == [1.0]
+
+
 def test_a_model_that_went_wrong_goes_back_to_its_last_good_state() -> None:
     """Labels turn round and the loss explodes: back, and after three times frozen; all said."""
     one = {"preset": "logistic", "params": {"lr": 0.03}}

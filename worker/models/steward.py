@@ -264,7 +264,9 @@ class Steward:
             self._set_frozen(i, True)
         elif action == "roll_back" and not self._roll_back(i):
             action = "alert"  # there is no good state yet
-        self._notice("drift", settings.model or "", action, words)
+        is_of_all = settings.on == "features" and action == "alert"
+        model = "" if is_of_all else self._models.model_names[i]
+        self._notice("drift", model, action, words)
 
     def _check(self, i: int, raw: Float64, y: Int64, is_mute: bool) -> None:
         """Trip the guard of a model that went wrong; else keep its state now and then.
@@ -327,4 +329,4 @@ def _monitor(settings: DriftSettings, features: Sequence[str]) -> Monitor:
     if settings.on == "features":
         return FeatureMonitor(features, settings.threshold, settings.window)
     words: Mapping[str, object] = settings.params
-    return DetectorMonitor(settings.on, settings.model or "", settings.detector, words)
+    return DetectorMonitor(settings.on, settings.model or "the champion", settings.detector, words)
