@@ -22,7 +22,7 @@ SHELL = tuple(
         "acquire", "backfill", "checkpoint", "cli", "commands", "commands_data", "commands_models",
         "commands_repair", "committing", "config", "config_lists", "dataset", "degrading",
         "describe", "exchange", "features.reader", "flushing", "listening", "owned", "patience",
-        "positions", "progress", "repair", "replay", "runner", "snapshots", "stopping",
+        "positions", "progress", "rekeying", "repair", "replay", "runner", "snapshots", "stopping",
         "telemetry", "testing", "training",
     )
 )  # fmt: skip

@@ -32,6 +32,11 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parent.parent
 PARTITIONS, COUNT = 4, 8_000
+FEATURES: dict[str, Any] = {
+    "amount": "$amount",
+    "card": {"count": ["1h", "1d"], "mean(amount)": ["1d"], "time_since_last": {}},
+    "terminal": {"count": ["1d", "3d"], "std(amount)": ["1d"], "max(amount)": ["7d"]},
+}
 TERMINALS = [f"t{i}" for i in range(60)]
 
 
@@ -54,15 +59,14 @@ class World:
     """Topics, a configuration and two workers of one test."""
 
     def __init__(self, directory: Path, bootstrap: str, redis_url: str) -> None:
-        self.directory, self.bootstrap = directory, bootstrap
+        self.directory, self.bootstrap, self.count = directory, bootstrap, COUNT
         self.name = f"shared-{uuid.uuid4().hex[:8]}"
         self.config = directory / "world.yaml"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.config.write_text(yaml.safe_dump(self._document(redis_url), sort_keys=False))
-        self.settings: Settings = load_settings(self.config, {})
-        self.spec = compile_features(self.settings)
+        self._declared = self._document(redis_url)
+        self.declare({})
         self.store = RedisStore(RedisSettings(url=SecretStr(redis_url)))
-        created = self._cli("topics", "--create", "--partitions", str(PARTITIONS))
+        created = self.cli("topics", "--create", "--partitions", str(PARTITIONS))
         assert f"{self.name}-entity-updates" in created
 
     def _document(self, redis_url: str) -> dict[str, Any]:
@@ -78,6 +82,12 @@ class World:
         document["store"] = {"kind": "redis", "url": redis_url}
         document["runner"] = {"metrics_port": None, "batch_records_max": 100}
         return document
+
+    def declare(self, changes: dict[str, Any]) -> None:
+        """Write the configuration with sections changed; what runs keeps its own."""
+        self.config.write_text(yaml.safe_dump(self._declared | changes, sort_keys=False))
+        self.settings: Settings = load_settings(self.config, {})
+        self.spec = compile_features(self.settings)
 
     def produce(self, part: list[dict[str, Any]]) -> None:
         """Send events; a card stays in its partition."""
@@ -97,9 +107,39 @@ class World:
                 cwd=ROOT, stderr=log, stdout=log,
             )  # fmt: skip
 
+    def dying_backfill(self, orders: str) -> None:
+        """Run a backfill that dies as told, see `tests.chaos.worker`."""
+        told = self.directory / "orders"
+        told.write_text(orders)
+        words = [sys.executable, "-m", "tests.chaos.worker", str(told), "backfill", "-c"]
+        done = subprocess.run([*words, str(self.config)], cwd=ROOT, timeout=120, check=False)
+        assert done.returncode == -signal.SIGKILL
+
     def kill(self, slot: str) -> None:
         self.processes[slot].send_signal(signal.SIGKILL)
         self.processes[slot].wait()
+
+    def stop(self, slot: str) -> None:
+        process = self.processes.pop(slot)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, self.log(slot)
+
+    def marks(self) -> int:
+        """Return how many committed records say how far rows were written anew."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": "marks", "enable.partition.eof": True,
+             "isolation.level": "read_committed", "auto.offset.reset": "earliest"}
+        )  # fmt: skip
+        topic = f"{self.name}-entity-updates"
+        consumer.assign([TopicPartition(topic, q, 0) for q in range(PARTITIONS)])
+        found, ended = 0, 0
+        while ended < PARTITIONS:
+            record = consumer.poll(10)
+            assert record is not None
+            ended += record.error() is not None
+            found += record.error() is None and record.key() == b"rekeyed"
+        consumer.close()
+        return found
 
     def wait_for(self, what: Callable[[], bool]) -> None:
         """Return once something is so; the test's own timeout is the bound."""
@@ -122,7 +162,7 @@ class World:
 
     def is_drained(self) -> bool:
         """Return whether every event is committed and every state has all of its rows."""
-        if self.journaled() < COUNT:
+        if self.journaled() < self.count:
             return False
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "ends"})
         topic = f"{self.name}-entity-updates"
@@ -157,7 +197,7 @@ class World:
     def _space(self, q: int) -> str:
         return updates_space_of(self.name, self.spec, q)
 
-    def _cli(self, command: str, *words: str) -> str:
+    def cli(self, command: str, *words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "worker.cli", command, "-c", str(self.config), *words],
             cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120, check=False,
@@ -173,14 +213,13 @@ def world(tmp_path: Path, kafka: str, redis_url: str) -> Iterator[World]:
     made.close()
 
 
-def of_one_process(config: Settings) -> dict[str, bytes | None]:
+def of_one_process(stream: list[dict[str, Any]], **changes: Any) -> dict[str, bytes | None]:
     """Return the states that one partition in one process makes of the same events."""
     log, store = new_log(1), MemoryStore()
-    for event in events():
+    for event in stream:
         value, key = msgspec.json.encode(event), event["card"].encode()
-        log.append(config.events.topic.replace(config.events.topic, "transactions"), 0, value, key,
-                   event["at"])  # fmt: skip
-    plain = settings(runner={"batch_records_max": 1_000})
+        log.append("transactions", 0, value, key, event["at"])
+    plain = settings(runner={"batch_records_max": 1_000}, **changes)
     drain(worker(log, store, config=plain, flush_every_s=0.0))
     space = space_of("world", compile_features(plain), 0)
     values = store.peek([(space, [f"terminal:{t}" for t in TERMINALS])])[0][1]
@@ -201,4 +240,30 @@ def test_two_workers_end_with_the_states_of_one_process(world: World) -> None:
     world.start("1")
     world.produce(every[COUNT // 2 :])
     world.wait_for(world.is_drained)
-    assert world.terminals() == of_one_process(world.settings)
+    assert world.terminals() == of_one_process(every)
+
+
+def test_a_backfill_and_a_restart_give_new_features_the_states_of_one_process(
+    world: World,
+) -> None:
+    """The backfill is killed with -9 inside of a transaction and run again while an old worker
+    serves, which goes on and is stopped; two new ones write what it did since.
+    """
+    count = world.count = COUNT // 4
+    every = events()[:count]
+    world.produce(every[: count // 2])
+    world.start("0")
+    world.wait_for(lambda: world.journaled() == count // 2)
+    world.declare({"features": FEATURES})
+    world.dying_backfill("offsets_sent 3 0")
+    assert world.cli("backfill").count("rows of secondary entities written") == 2
+    assert world.marks() == PARTITIONS
+    world.produce(every[count // 2 : 3 * count // 4])
+    world.wait_for(lambda: world.journaled() == 3 * count // 4)
+    world.stop("0")
+    world.start("0")
+    world.start("1")
+    world.produce(every[3 * count // 4 :])
+    world.wait_for(world.is_drained)
+    assert world.marks() == 2 * PARTITIONS
+    assert world.terminals() == of_one_process(every, features=FEATURES)

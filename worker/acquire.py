@@ -28,6 +28,7 @@ from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.inbox import Buffer, Inbox
 from worker.positions import BEGINS, Topics, committed_of, refuse, standing, start_of
+from worker.rekeying import Rekeying
 from worker.serving import Recorded
 from worker.shard import SHARD_KEY, Shard
 from worker.stores import Meta, StateStore
@@ -58,11 +59,13 @@ def acquire(
     dirty_max: int,
     progress: Callable[[int, int], None],
     tick: Callable[[], None],
+    rekeying: Rekeying | None = None,
 ) -> Live:
     """Bring a fresh shard to the committed position and seek the stream there.
 
     ``progress`` is called with (events folded, events to fold) after every chunk, ``tick`` between
-    polls: it may raise to end the work.
+    polls: it may raise to end the work. ``rekeying`` is given the rows of records that were
+    processed under another state, and closed.
 
     Raises
     ------
@@ -86,7 +89,9 @@ def acquire(
                 raise StateDamagedError(f"store {space}", "the shard's own state", "none")
             shard.restore(state, checkpoint.load)
             fault("acquire_restored")
-    fold = _Fold(stream, topics, shard, checkpoint, start, spec_hash, dirty_max, progress, tick)
+    fold = _Fold(
+        stream, topics, shard, checkpoint, start, spec_hash, dirty_max, progress, tick, rekeying
+    )
     journal_next = fold.run(committed)
     stream.seek(partition, shard.events_next, shard.labels_next)
     fault("acquire_sought")
@@ -108,8 +113,10 @@ class _Fold:
         dirty_max: int,
         progress: Callable[[int, int], None],
         tick: Callable[[], None],
+        rekeying: Rekeying | None,
     ) -> None:
         self._tick = tick
+        self._rekeying, self._lacks_rows = rekeying, False
         self.folded = 0
         self._spec_hash = spec_hash
         self._dirty_max = dirty_max
@@ -119,6 +126,8 @@ class _Fold:
         self._checkpoint = checkpoint
         self._start = start
         self._progress = progress
+        # Before the end of the labels is asked: what these records know of labels is there then.
+        self._journal_end = stream.log_range(topics.journal, shard.partition)[1]
         self._labels = _LabelLog(stream, topics.labels, shard.partition, start.labels_offset, tick)
         shard.events_next, shard.labels_next = start.events_offset, start.labels_offset
 
@@ -128,8 +137,11 @@ class _Fold:
         try:
             journal_next = self._events(events_end)
             self._rest(labels_end)
+            self._write_rows(journal_next)
         finally:
             self._labels.close()
+            if self._rekeying is not None:
+                self._rekeying.close()
         self._shard.events_next = max(self._shard.events_next, events_end)
         self._shard.labels_next = max(self._shard.labels_next, labels_end)
         return journal_next
@@ -138,24 +150,26 @@ class _Fold:
         partition = self._shard.partition
         journal = self._stream.reader(self._topics.journal, partition, self._start.journal_offset)
         log = self._stream.reader(self._topics.events, partition, self._start.events_offset)
-        journal_end = self._stream.log_range(self._topics.journal, partition)[1]
-        self._journal_next = journal.position
         behind = Inbox(self._topics.events, None, partition, self._start.events_offset, 0)
         try:
-            while journal.position < journal_end:
+            while journal.position < self._journal_end:
                 for journal_next, rows in self._rows(journal):
-                    self._fold(rows, log, behind, end)
+                    self._note_rows(journal_next - 1, rows)
+                    if rows.num_rows:
+                        self._fold(rows, log, behind, end)
+                    self._rest_of(rows)
+                    if self._rekeying is not None and self._rekeying.is_full:
+                        self._write_rows(journal_next)
                     if self._shard.dirty_count >= self._dirty_max:
-                        self._checkpoint.flush(self._shard, journal_next)
+                        self._flush(journal_next)
             self._check_complete(log, behind, end)
         finally:
             journal.close()
             log.close()
-        self._journal_next = journal.position
         return journal.position
 
     def _rows(self, journal: Reader) -> list[tuple[int, pa.RecordBatch]]:
-        """Return the next record batches that have rows, each with the offset after it."""
+        """Return the next record batches, each with the offset after it."""
         records = journal.poll(100, 10)
         self._tick()
         if records is None:
@@ -165,7 +179,29 @@ class _Fold:
         batches = [(offset + 1, read_batch(value or b"", topic)) for offset, value in pairs]
         said = [int(stamps_of(batch).get("next_notices", 0)) for _, batch in batches]
         self._shard.notices_next = max([self._shard.notices_next, *said])
-        return [(after, batch) for after, batch in batches if batch.num_rows]
+        return batches
+
+    def _note_rows(self, offset: int, rows: pa.RecordBatch) -> None:
+        """See whether what follows, up to the next journal record, is to be re-keyed."""
+        if self._rekeying is not None:
+            self._lacks_rows = self._rekeying.lacks(offset, stamps_of(rows))
+
+    def _rest_of(self, rows: pa.RecordBatch) -> None:
+        """Fold the labels that came after the last event of a journal record's transaction.
+
+        They are of its state, not of that of the next one.
+        """
+        stamps = stamps_of(rows)
+        if int(stamps["next_events"]) <= self._shard.events_next:
+            self._rest(int(stamps["next_labels"]))
+
+    def _write_rows(self, journal_next: int) -> None:
+        if self._rekeying is not None:
+            self._rekeying.write(journal_next)
+
+    def _flush(self, journal_next: int) -> None:
+        self._write_rows(journal_next)  # first: a state never stands beyond its rows
+        self._checkpoint.flush(self._shard, journal_next)
 
     def _check_complete(self, log: Reader, behind: Inbox, end: int) -> None:
         """Refuse when events before C have no journal row: their state would be missing."""
@@ -242,14 +278,14 @@ class _Fold:
             nobody = np.empty(0, np.bool_)
             unsaid = Recorded(nobody, unserved(0, width), np.empty((0, width)), None)
             self._redo(nothing, labels, np.zeros(len(labels), np.int64), unsaid)
-            if self._shard.dirty_count >= self._dirty_max:
-                self._checkpoint.flush(self._shard, self._journal_next)
 
     def _redo(self, events: Records, labels: Records, before: Int64, recorded: Recorded) -> None:
         batch = self._shard.prepare(events, labels, before)
         with self._checkpoint.guarding():
             self._shard.supply(batch, self._checkpoint.load)
-        self._shard.fold(batch, recorded)
+        rows = self._shard.fold(batch, recorded)
+        if self._lacks_rows and self._rekeying is not None:
+            self._rekeying.add(rows, max(0, self._shard.clock.now_ms))
         fault("acquire_folded")
 
 

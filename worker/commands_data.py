@@ -115,6 +115,7 @@ def run_backfill(path: Path, events: Path | None = None) -> int:
         print(
             f"partition {one.partition}: {one.events_folded} events folded, "
             f"stands at events {one.events_offset}, labels {one.labels_offset}"
+            + (f", {one.rekeyed} rows of secondary entities written" if one.rekeyed else "")
         )
     print(f"state {spec.state_hash[:16]} is there: restart the workers with {path}")
     return 0

@@ -40,24 +40,22 @@ import numpy as np
 
 from worker.checkpoint import updates_space_of
 from worker.contracts.records import EntityRows, Events, Output
-from worker.contracts.settings import KafkaSettings, Settings
-from worker.contracts.slots import transactional_id
+from worker.contracts.settings import Settings
 from worker.errors import StateDamagedError, StateLostError
 from worker.features.spec import FeatureSpec
 from worker.owned import Owned
 from worker.patience import Patience
-from worker.secondary import Overlay, Rekeyed, Targets, secondary_entities, secondary_parts
+from worker.rekeying import Rekeying, RowEncoder
+from worker.secondary import Overlay, Rekeyed, Targets, secondary_entities
 from worker.shard import Result, Shard
 from worker.stores import Meta, StateStore
 from worker.streams import Stream
 from worker.telemetry import Telemetry
-from worker.updates import update_records
 
 Peeked = tuple[int, Meta | None, list[bytes | None]]
 """A target partition, where its state stands, and the values that were asked for."""
 
 _STAMP = "entity_updates"
-_RECORD_BYTES_MAX = 900_000
 
 
 def exchange_for(
@@ -94,23 +92,18 @@ class Exchange:
         self._ttls_ms, self._patience, self._telemetry = ttls_ms, patience, telemetry
         self._topic = settings.outputs.entity_updates
         self.names = secondary_entities(spec)
-        self._parts = secondary_parts(spec)
         self._targets = Targets(stream.partitions)
-        self._stamps = {
-            "schema_version": "1",
-            "state_hash": spec.state_hash,
-            "transactional_id": transactional_id(settings.name, slot),
-        }
-        kafka = settings.stream
-        self._bytes_max = (
-            kafka.message_bytes_max if isinstance(kafka, KafkaSettings) else _RECORD_BYTES_MAX
-        )
+        self._encoder = RowEncoder(settings, spec, slot, self._targets)
         self.owned: dict[int, Owned] = {}
         self._overlays: dict[int, Overlay] = {}
         self._positions = np.zeros(stream.partitions, np.int64)
         self._floors = np.zeros(stream.partitions, np.int64)
         self._sent: Rekeyed | None = None
         self._sent_counts: list[int] = []
+
+    def rekeying(self, partition: int) -> Rekeying:
+        """Return what a shard that is acquired writes of records that had another state."""
+        return Rekeying(self._stream, self._settings, self._spec, partition, self._patience.tick)
 
     def acquire(self, partitions: Sequence[int]) -> None:
         """Bring up what these shards own, and take the ends that must be reached, see step 6.
@@ -221,12 +214,7 @@ class Exchange:
         return partial(self._encoded, parts, time_ms)
 
     def _encoded(self, parts: Sequence[tuple[int, str, EntityRows]], time_ms: int) -> list[Output]:
-        outputs: list[Output]
-        self._sent, self._sent_counts, outputs = Rekeyed(parts, self._targets, self._parts), [], []
-        for q, updates in self._sent.updates():
-            for count, value in update_records(updates, self._stamps, self._bytes_max):
-                self._sent_counts.append(count)
-                outputs.append(Output(self._topic, q, None, value, time_ms))
+        self._sent, self._sent_counts, outputs = self._encoder.records(parts, time_ms)
         return outputs
 
     def committed(self, outputs: Sequence[Output], offsets: Sequence[int]) -> None:

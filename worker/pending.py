@@ -162,14 +162,16 @@ class Pending:
 
     def add(
         self, part: Scored, clock_ms: Int64, number: Int64, unlabelled: Bool,
-        truths: Mapping[int, Truth],
+        truths: Mapping[int, Truth], *, teaches: bool = True,
     ) -> None:  # fmt: skip
         """Make scored events wait; a later one of the same id takes the place of the earlier.
 
         The columns are parallel to ``part``; those ``unlabelled`` may come to count as negative.
-        ``truths`` are known already, by the event's place in ``part``.
+        ``truths`` are known already, by the event's place in ``part``. Where x is not known it
+        ``teaches`` nothing; label features hear of these events too.
         """
-        self._events.put(part.ids, self.codec.pack(part, clock_ms, number, truths))
+        values = self.codec.pack(part, clock_ms, number, truths, teaches=teaches)
+        self._events.put(part.ids, values)
         if self.rules.maturity_ms is not None:
             for i in np.flatnonzero(self.rules.samples(part.id_hash) & unlabelled).tolist():
                 self.queue.append(int(clock_ms[i]), int(number[i]), part.ids[i])

@@ -250,7 +250,8 @@ class Runner:
         parts, settings = self._parts, self._settings
         self._telemetry.ready, self._telemetry.reason = False, f"acquiring partition {partition}"
         started_s = self._clock_s()
-        foreign = () if self._exchange is None else self._exchange.names
+        x = self._exchange
+        foreign, rekeying = ((), None) if x is None else (x.names, x.rekeying(partition))
         shard = Shard(
             settings, parts.spec, parts.models, partition, parts.stream.learns_inline, foreign,
             parts.stream.partitions,
@@ -260,7 +261,7 @@ class Runner:
             space_of(settings.name, parts.spec, partition), parts.spec.spec_hash, self._ttls_ms,
             self._bounds.dirty_max,
             lambda done, total: self._telemetry.log.debug("shard_folding", done=done, total=total),
-            self._patience.tick,
+            self._patience.tick, rekeying,
         )  # fmt: skip
         self._telemetry.acquired.inc()
         self._telemetry.log.info(

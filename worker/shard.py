@@ -31,7 +31,7 @@ from worker.decisions import Decided, Decider
 from worker.decode import Decoder
 from worker.errors import FatalError
 from worker.features.spec import FeatureSpec
-from worker.features.table import FeatureTables
+from worker.features.table import FeatureTables, TableRows
 from worker.labels import decode_labels
 from worker.learning import Join, Walk, concerned, no_labels, with_observed
 from worker.models.attribution import Attribution
@@ -203,8 +203,9 @@ class Shard:
             attribution.measure, join,
         )  # fmt: skip
 
-    def fold(self, batch: Batch, recorded: Recorded) -> None:
-        """Redo a committed batch without a word: same state, no scores, no output.
+    def fold(self, batch: Batch, recorded: Recorded) -> TableRows:
+        """Redo a committed batch without a word: same state, no scores, no output. Returns its rows
+        of entities that are kept elsewhere.
 
         Columns of entities that are kept elsewhere are taken from the journal as they are.
 
@@ -217,6 +218,7 @@ class Shard:
         if recorded.X is not None or not self.tables.has_foreign:
             self.statistics.update(part.scored.X, np.empty(0, np.int64))
         self._advance(batch)
+        return self.tables.foreign_rows(batch.decoded.events, part.duplicate)
 
     @property
     def dirty_count(self) -> int:
@@ -329,7 +331,7 @@ class Shard:
         # What other shards' events made of an x is in the journal only: without it, it is unknown.
         is_known = recorded is None or recorded.X is not None or not self.tables.has_foreign
         if walk is not None:
-            self._wait(walk, scored, events, is_known=is_known)
+            self._wait(walk, scored, events, teaches=is_known)
         return Part(X, duplicate, scored, join, decided)
 
     def _agree(self, X: Float64, duplicate: Bool, recorded: Recorded) -> None:
@@ -347,17 +349,13 @@ class Shard:
         if recorded.X is not None:
             X[~duplicate] = recorded.X
 
-    def _wait(self, walk: Walk, scored: Scored, events: Events, *, is_known: bool) -> None:
-        """Let the scored events wait for their labels; label features get those that were early.
-
-        Those whose x is not known do not wait.
-        """
+    def _wait(self, walk: Walk, scored: Scored, events: Events, *, teaches: bool) -> None:
+        """Let the scored events wait for their labels; label features get those that were early."""
         assert self.pending is not None, "a walk is along pending events"
         number, clock_ms = self.pending.number + scored.rows, walk.clock_ms[scored.rows + 1]
-        if is_known:
-            told = walk.unlabelled(scored), walk.truths(scored)
-            self.pending.add(scored, clock_ms, number, *told)
-        if self._layout.entities and is_known:
+        told = walk.unlabelled(scored), walk.truths(scored)
+        self.pending.add(scored, clock_ms, number, *told, teaches=teaches)
+        if self._layout.entities:
             updates = walk.updates_here()
             if len(updates):
                 self.tables.process(slice_of(events, len(events), len(events)), updates)

@@ -53,6 +53,13 @@ def update_records(
     ]
 
 
+def no_updates(stamps: Mapping[str, str]) -> bytes:
+    """Return a record without rows, for its stamps."""
+    nothing = np.empty(0, np.int64)
+    rows = EntityRows([], nothing, nothing.view(np.uint64), np.empty((0, 0), np.int64))
+    return _bytes_of(Updates([], nothing, nothing, rows), stamps)
+
+
 def read_updates(
     value: bytes, where: str, state_hash: str, widths: Mapping[str, int]
 ) -> dict[str, EntityRows]:

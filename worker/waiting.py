@@ -150,9 +150,10 @@ class WaitingCodec:
         object.__setattr__(self, "_models_tag", models[:4].replace(b"\0", b"-"))
 
     def pack(
-        self, part: Scored, clock_ms: Int64, number: Int64, truths: Mapping[int, Truth]
-    ) -> list[bytes]:
-        """Return one value per event, in order.
+        self, part: Scored, clock_ms: Int64, number: Int64, truths: Mapping[int, Truth], *,
+        teaches: bool = True,
+    ) -> list[bytes]:  # fmt: skip
+        """Return one value per event, in order; without x where it is not to teach.
 
         Parameters
         ----------
@@ -161,12 +162,15 @@ class WaitingCodec:
         truths
             What is known already, by the event's place in ``part``.
         """
-        numbers = np.concatenate([part.raw, part.X], axis=1)
+        X = part.X if teaches else part.X[:, :0]
+        numbers = np.concatenate([part.raw, X], axis=1)
         with np.errstate(over="ignore"):
             narrow = numbers.astype(np.float32)
         is_narrow = narrow.astype(np.float64).view(np.int64) == numbers.view(np.int64)
         count = is_narrow.sum(axis=1)
-        heads = self._heads(part, clock_ms, number, count, np.packbits(is_narrow, axis=1))
+        heads = self._heads(part, X, clock_ms, number, count, np.packbits(is_narrow, axis=1))
+        if not teaches:
+            heads["features"] = b"-"  # of nobody
         size = heads.itemsize
         head, small = heads.tobytes(), narrow[is_narrow].tobytes()
         wide = numbers[~is_narrow].tobytes()
@@ -222,9 +226,10 @@ class WaitingCodec:
         return waiting
 
     def _heads(
-        self, part: Scored, clock_ms: Int64, number: Int64, count: Int64, bits: NDArray[np.uint8]
-    ) -> NDArray[np.void]:
-        widths = part.raw.shape[1], part.X.shape[1], part.fields.shape[1]
+        self, part: Scored, X: Float64, clock_ms: Int64, number: Int64, count: Int64,
+        bits: NDArray[np.uint8],
+    ) -> NDArray[np.void]:  # fmt: skip
+        widths = part.raw.shape[1], X.shape[1], part.fields.shape[1]
         heads = np.zeros(len(part), _head(*widths))
         columns = {
             "time": part.time_ms, "clock": clock_ms, "number": number, "narrow": count,

@@ -277,9 +277,10 @@ class Schedule:
             one.idle_steps = 0
         until = self.steps + STEPS_MAX
         while not self._is_at_rest():
-            alive = {one.slot for one in self._alive}
-            for slot in sorted(self.log.group(GROUP).members.keys() - alive):
+            for slot in self._gone():
                 self._evict(slot)
+                for one in self._alive:
+                    one.idle_steps = 0
             if not self._alive:
                 self._start("0")  # a zombie that found its slot taken has left
             # A flush is due in every step: what the store lost last is noticed before they rest.
@@ -290,8 +291,15 @@ class Schedule:
                 raise StuckError(f"seed {self.seed}: not at rest after {STEPS_MAX} steps")
 
     def _is_at_rest(self) -> bool:
-        """Return whether every worker has idled for a while; the oracle says whether it should."""
-        return bool(self._alive) and all(one.idle_steps > IDLE_STEPS for one in self._alive)
+        """Return whether every worker has idled for a while; the oracle says whether it should.
+
+        Not while the group waits for one that is gone: its partitions are nobody's.
+        """
+        idle = all(one.idle_steps > IDLE_STEPS for one in self._alive)
+        return bool(self._alive) and idle and not self._gone()
+
+    def _gone(self) -> list[str]:
+        return sorted(self.log.group(GROUP).members.keys() - {one.slot for one in self._alive})
 
     def _tell_input(self) -> None:
         """Append some of the input."""

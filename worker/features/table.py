@@ -15,6 +15,9 @@ from worker.features.learned import Learned
 from worker.features.rows import RowFeatures
 from worker.features.spec import FeatureSpec
 
+TableRows = dict[str, EntityRows]
+"""Rows by what is kept of their entities: `terminal`, `terminal~labels`."""
+
 
 class SeriesPart(Protocol):
     """What models keep of the entities of one type, `worker.models.series_table`."""
@@ -129,9 +132,6 @@ class FeatureTables:
         duplicate, whose id its primary entity's ring holds, changes nothing; its row is zero.
         Update j of ``updates`` is folded before event ``before[j]`` is read.
         """
-        for name, table in self._labels.items():
-            if updates is not None and name in self._foreign:
-                self._told.setdefault(name, []).append(table.rows_told(updates))
         return self._process([*self._tables, *self._labels], events, updates)
 
     def process_own(
@@ -184,7 +184,7 @@ class FeatureTables:
             if name in later:
                 table.fold_rows(later[name])
 
-    def foreign_rows(self, events: Events, duplicate: Bool) -> dict[str, EntityRows]:
+    def foreign_rows(self, events: Events, duplicate: Bool) -> TableRows:
         """Return what the owners of these entities have to fold of a batch, by what is kept.
 
         That is its events, and what became known in all `process` since the last call.
@@ -201,6 +201,9 @@ class FeatureTables:
     def _process(
         self, names: Collection[str], events: Events, updates: LabelUpdates | None
     ) -> tuple[Float64, Bool]:
+        for name, labels in self._labels.items():
+            if updates is not None and name in self._foreign:
+                self._told.setdefault(name, []).append(labels.rows_told(updates))
         X = np.zeros((len(events), len(self._spec.event_view)))
         duplicate = np.zeros(len(events), np.bool_)
         now = {

@@ -46,6 +46,22 @@ class Reader(Protocol):
         """Give back sockets."""
 
 
+class Writer(Protocol):
+    """Writes outputs under a name, without positions; the last who asked for the name has it."""
+
+    def write(self, outputs: Sequence[Output]) -> None:
+        """Write outputs as one unit.
+
+        Raises
+        ------
+        StateLostError
+            Not known to be written, or somebody else has the name now: ask for it again.
+        """
+
+    def close(self) -> None:
+        """Give back sockets."""
+
+
 class Log(Protocol):
     """The topics of one group as anybody may read them. Not safe for use by two threads."""
 
@@ -77,6 +93,12 @@ class Log(Protocol):
 
     def last_records(self, topic: str, partition: int, count: int) -> Records:
         """Return the last ``count`` committed records (fewer where the log has fewer)."""
+
+    def writer(self, name: str) -> Writer:
+        """Return the writer of a name of this group.
+
+        What an earlier one had open has ended, and it is refused from now on.
+        """
 
 
 class Stream(Log, Protocol):

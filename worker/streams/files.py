@@ -170,6 +170,10 @@ class FileStream:
         """Return no records."""
         return Records(topic, partition, [], [], [], [], 0)
 
+    def writer(self, name: str) -> Sink:
+        """Return where outputs go: nobody else writes."""
+        return self._sink
+
     def commit(
         self,
         generation: object,

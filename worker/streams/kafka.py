@@ -33,7 +33,7 @@ from worker.streams import Polled, Reader, TopicPartition
 from worker.streams.kafka_client import make_admin
 from worker.streams.kafka_log import KafkaLog
 from worker.streams.kafka_member import Member
-from worker.streams.kafka_transactions import Transactions
+from worker.streams.kafka_transactions import NamedWriter, Transactions
 from worker.streams.topics import TopicState, inspect, needed, rows, stream_contracts
 
 _CREATE = "riverwatch topics -c FILE --create"
@@ -81,7 +81,7 @@ class KafkaStream:
         outputs: OutputSettings,
         shared: bool = False,
     ) -> None:
-        self._settings = settings
+        self._settings, self._group = settings, group
         self._events = events_topic
         self._labels = labels_topic
         self._journal = outputs.journal
@@ -180,6 +180,10 @@ class KafkaStream:
     def last_records(self, topic: str, partition: int, count: int) -> Records:
         """Return the last ``count`` committed records (fewer where the log has fewer)."""
         return self._log.last(topic, partition, count)
+
+    def writer(self, name: str) -> NamedWriter:
+        """Return the writer of a name of the group; an earlier one is refused from now on."""
+        return NamedWriter(self._settings, self._group, name)
 
     def commit(
         self,

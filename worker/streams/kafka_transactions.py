@@ -13,6 +13,7 @@ from kafka.structs import OffsetAndMetadata
 
 from worker.contracts.records import Output
 from worker.contracts.settings import KafkaSettings
+from worker.contracts.slots import transactional_id
 from worker.errors import FatalError, RiverwatchError, StateLostError, TransientError
 from worker.streams import TopicPartition
 from worker.streams.kafka_client import make_producer, wait_limit_s
@@ -193,6 +194,21 @@ class Transactions:
         producer._sender.join(_SETTLE_S)
         with suppress(errors.KafkaError):
             producer.close(timeout=_SETTLE_S)
+
+
+class NamedWriter:
+    """Writes under a name of the group; a process that asks for the name later takes it over."""
+
+    def __init__(self, settings: KafkaSettings, group: str, name: str) -> None:
+        self._transactions = Transactions(settings, transactional_id(group, name), lambda: False)
+
+    def write(self, outputs: Sequence[Output]) -> None:
+        """Write outputs as one transaction."""
+        self._transactions.commit(outputs, {}, None)
+
+    def close(self) -> None:
+        """Give back the sockets."""
+        self._transactions.close()
 
 
 def _send(producer: Any, output: Output) -> Any:

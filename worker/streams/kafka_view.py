@@ -1,4 +1,4 @@
-"""The topics of a worker as others see them: read from outside of its group, never written."""
+"""The topics of a worker as others see them, from outside of its group."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from worker.errors import ConfigError, TransientError
 from worker.streams import Reader
 from worker.streams.kafka_client import make_admin, make_consumer
 from worker.streams.kafka_log import KafkaLog, reading_failed
+from worker.streams.kafka_transactions import NamedWriter
 from worker.streams.topics import inspect
 
 _COMMITTED_MS = 1_000
@@ -90,6 +91,10 @@ class KafkaView:
     def last_records(self, topic: str, partition: int, count: int) -> Records:
         """Return the last ``count`` committed records (fewer where the log has fewer)."""
         return self._log.last(topic, partition, count)
+
+    def writer(self, name: str) -> NamedWriter:
+        """Return the writer of a name of the group; an earlier one is refused from now on."""
+        return NamedWriter(self._settings, self._group, name)
 
     def close(self) -> None:
         """Give back sockets. Idempotent."""

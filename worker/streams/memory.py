@@ -14,7 +14,7 @@ from worker.errors import FatalError, StateLostError
 from worker.streams import Polled, TopicPartition
 from worker.streams.memory_log import Group, MemoryLog
 
-__all__ = ["MemoryLog", "MemoryReader", "MemoryStream"]
+__all__ = ["MemoryLog", "MemoryReader", "MemoryStream", "MemoryWriter"]
 
 
 class MemoryReader:
@@ -34,6 +34,23 @@ class MemoryReader:
         records = self._log.read(self._topic, self._partition, self._position, records_max)
         self._position = records.next_offset
         return records if len(records) else None
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to give back."""
+
+
+class MemoryWriter:
+    """Writes under a name until somebody else asks for it."""
+
+    def __init__(self, log: MemoryLog, group: str, name: str) -> None:
+        self._log, self._names, self._name = log, log.group(group).writers, name
+        self._epoch = self._names[name] = self._names.get(name, 0) + 1
+
+    def write(self, outputs: Sequence[Output]) -> None:
+        """Append all outputs, or raise and append none."""
+        if self._names[self._name] != self._epoch:
+            raise StateLostError(f"writer {self._name}", "to have the name", "another has it")
+        self._log.write(outputs)
 
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""
@@ -156,17 +173,13 @@ class MemoryStream:
         now = _Membership(state.generation, self._recovered)
         if generation != now or not {p for _, p in positions} <= self._assigned():
             raise StateLostError("commit", "the generation that delivered the records", "another")
-        for place in {(output.topic, output.partition) for output in outputs}:
-            self._log.end(*place)  # refuses a place that is not there before anything is written
-        offsets = [
-            self._log.append(o.topic, o.partition, o.value, o.key, o.timestamp_ms, o.headers)
-            for o in outputs
-        ]
-        if self._log.markers:
-            for topic, partition in {(output.topic, output.partition) for output in outputs}:
-                self._log.skip(topic, partition)
+        offsets = self._log.write(outputs)
         state.offsets.update(positions)
         return offsets
+
+    def writer(self, name: str) -> MemoryWriter:
+        """Return the writer of a name; an earlier one is refused from now on."""
+        return MemoryWriter(self._log, self._group, name)
 
     def recover(self) -> None:
         """Forget all positions; memberships of before are void."""

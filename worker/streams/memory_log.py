@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from worker.contracts.records import Records
+from worker.contracts.records import Output, Records
 from worker.errors import FatalError
 from worker.streams import TopicPartition
 
@@ -37,6 +37,7 @@ class Group:
     members: dict[str, int] = field(default_factory=dict)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
     generation: int = 0
+    writers: dict[str, int] = field(default_factory=dict)
 
 
 class MemoryLog:
@@ -73,6 +74,20 @@ class MemoryLog:
         log = self._log(topic, partition)
         log.entries.append(_Entry(key, value, timestamp_ms, headers))
         return log.end - 1
+
+    def write(self, outputs: Sequence[Output]) -> list[int]:
+        """Append outputs as one transaction; return the offset of each."""
+        places = {(output.topic, output.partition) for output in outputs}
+        for place in places:
+            self._log(*place)  # refuses a place that is not there before anything is written
+        offsets = [
+            self.append(o.topic, o.partition, o.value, o.key, o.timestamp_ms, o.headers)
+            for o in outputs
+        ]
+        if self.markers:
+            for place in places:
+                self.skip(*place)
+        return offsets
 
     def skip(self, topic: str, partition: int, count: int = 1) -> None:
         """Append offsets without records, as an aborted transaction leaves them."""

@@ -46,8 +46,8 @@ class RecordedLog:
     def __init__(self, log: Log, events: str, path: Path) -> None:
         self._log, self._events, self._path = log, events, path
         self.partitions = log.partitions
-        self.committed, self.settle, self.last_records = (
-            log.committed, log.settle, log.last_records,
+        self.committed, self.settle, self.last_records, self.writer = (
+            log.committed, log.settle, log.last_records, log.writer,
         )  # fmt: skip
         self._spans: dict[int, _Span] = {}
         for line in self._lines():
