@@ -51,6 +51,7 @@ def _scores(values: Numbers) -> Numbers:
     series_kernels.fold(
         values.reshape(-1, 1), np.isfinite(values), np.zeros(len(values), np.int64), states,
         float(model.window), float(model.warm_up), scores,
+        np.empty((len(values), 1, 2)),
     )  # fmt: skip
     return scores
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from typing import Any
 
 import pytest
 
-from tests.worlds import drain, events, fill, journal, new_log, settings, worker
+from tests.worlds import START_MS, drain, events, fill, journal, new_log, settings, worker
 from worker.config_rules import semantic_problems
 from worker.errors import ConfigError, StateDamagedError
 from worker.features.spec import compile_features
@@ -211,3 +213,92 @@ def test_a_parameter_that_is_wrong_is_a_problem() -> None:
     with pytest.raises(ConfigError) as caught:
         build_models(config, compile_features(config).names)
     assert [p.path for p in caught.value.problems] == [("models", "odd", "params", "windw")]
+
+
+SENSOR: dict[str, Any] = {
+    "events": {
+        "topic": "transactions", "id": "id", "key": "sensor",
+        "time": {"field": "at", "unit": "ms"},
+        "fields": {
+            "id": "string", "sensor": "string", "at": {"type": "timestamp", "unit": "ms"},
+            "load": "float", "heat": "float", "flow": "float",
+        },
+    },
+    "labels": None,
+    "entities": {"sensor": {"key": "sensor", "ring": 4}},
+    "features": {"load": "$load", "heat": "$heat", "flow": "$flow"},
+    "models": {
+        "own": {
+            "preset": "series", "scope": "entity", "entity": "sensor",
+            "features": ["load", "heat", "flow"], "params": {"warm_up": 50, "window": 500},
+            "calibration": "none",
+        },
+    },
+    "decision": {"model": "own", "threshold": 1.5},
+}  # fmt: skip
+NAMES = ("load", "heat", "flow")
+SENSORS, READINGS = 40, 60
+
+
+def level_of(sensor: int, name: str) -> float:
+    """Return levels that lie far apart, some below zero."""
+    return {"load": 10.0 * 1.2**sensor, "heat": 20.0 - 7 * sensor, "flow": 0.5 + sensor}[name]
+
+
+def sensors() -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return readings of sensors about their own levels, and by event which number is odd: once a
+    sensor, at its end, and no odder than what others have always.
+    """
+    draw, made, odd = random.Random(3), [], {}
+    for i in range(SENSORS * READINGS):
+        sensor = i % SENSORS
+        values = {name: level_of(sensor, name) * draw.uniform(0.95, 1.05) for name in NAMES}
+        if i >= SENSORS * (READINGS - 1):
+            odd[f"e{i}"] = name = NAMES[sensor % 3]
+            values[name] = level_of(sensor, name) * draw.choice([1.6, 0.4])
+        at = START_MS + 60_000 * i
+        made.append({"id": f"e{i}", "sensor": f"s{sensor}", "at": at, **values})
+    return made, odd
+
+
+def alerts_of(stream: list[dict[str, Any]], die_at: int | None) -> list[dict[str, Any]]:
+    """Return the alerts of a worker that dies, if so, and of one that begins without a store."""
+    log, config = new_log(), settings(**SENSOR)
+    for i, event in enumerate(stream):
+        log.append("transactions", 0, json.dumps(event).encode(), event["sensor"].encode(), i)
+    if die_at is not None:
+        first = worker(log, MemoryStore(), config=config)
+        for _ in range(die_at):
+            first.step()
+    drain(worker(log, MemoryStore(), config=config))
+    return [json.loads(value or b"") for value in log.read("alerts", 0, 0, 10**6).values]
+
+
+@pytest.mark.parametrize("die_at", [None, 17])
+def test_reasons_of_a_series_are_about_the_entitys_own_past(die_at: int | None) -> None:
+    """The odd number comes first, with the sensor's own level, though other sensors have such."""
+    stream, odd = sensors()
+    alerts = alerts_of(stream, die_at)
+    found = {a["event_id"]: a for a in alerts if a["event_id"] in odd}
+    assert len(found) == len(alerts) == len(odd)
+    values = {event["id"]: event for event in stream}
+    first = 0
+    for event_id, alert in found.items():
+        reason = alert["reasons"][0]
+        first += reason["feature"] == odd[event_id]
+        level = level_of(int(values[event_id]["sensor"][1:]), reason["feature"])
+        assert reason["typical"] == pytest.approx(level, rel=0.05)
+        assert reason["contribution"] == pytest.approx(alert["score"])
+        assert "this sensor's level of" in reason["text"]
+    assert first >= 0.95 * len(odd)
+
+
+def test_the_words_of_a_level_are_a_ratio_or_a_distance() -> None:
+    """A ratio near one, or of numbers below zero, says nothing."""
+    stream, odd = sensors()
+    texts = {a["event_id"]: a["reasons"][0]["text"] for a in alerts_of(stream, None)}
+    values = {event["id"]: event for event in stream}
+    for event_id, name in odd.items():
+        value, text = values[event_id][name], texts[event_id]
+        assert re.fullmatch(rf"{name} -?[\d.]+ is [\d.]+ (times|above|below) this .*", text), text
+        assert ("times" in text) == (value > 0), text

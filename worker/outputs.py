@@ -174,6 +174,7 @@ class Emitter:
         reasons = reasons_for(
             self._features, result.X[i], snapshot.mean[k], snapshot.std[k],
             int(snapshot.count[k]), reasons_max, result.contributions[k], result.measure,
+            (self._primary, result.levels[k]),
         )  # fmt: skip
         return Alert(
             alert_id=f"{records.topic}-{records.partition}-{int(events.offsets[i])}",

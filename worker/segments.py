@@ -26,7 +26,7 @@ T = TypeVar("T", Scored, Examples)
 @dataclass(slots=True)
 class Part:
     """What became of a part of a batch: columns over its valid events, those that were scored,
-    their examples, and what was decided.
+    their examples, what was decided, and what `worker.models.series_table.OwnPast` says.
     """
 
     X: Float64
@@ -34,6 +34,7 @@ class Part:
     scored: Scored
     join: Join
     decided: Decided
+    past: Float64
 
 
 def label_cuts(
@@ -129,6 +130,7 @@ def merged(parts: Sequence[Part]) -> Part:
             counts,
         ),
         Decided.joined([part.decided for part in parts]),
+        np.concatenate([part.past for part in parts]),
     )
 
 

@@ -37,7 +37,7 @@ from worker.learning import Join, Walk, concerned, no_labels, with_observed
 from worker.models.attribution import Attribution
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import FeatureStatistics, Measure, Snapshot
-from worker.models.series_table import series_tables
+from worker.models.series_table import OwnPast, series_tables
 from worker.pending import Pending, PendingState, rules_of
 from worker.segments import Part, label_cuts, maturity_cuts, merged, parts_of, slice_of
 from worker.serving import Recorded, Serving
@@ -71,7 +71,8 @@ class Result:
 
     ``scored`` indexes the scored events; ``raw`` and ``calibrated`` have shape (s, n_models),
     ``score`` is the champion's calibrated one. ``snapshot`` has statistics, ``contributions`` what
-    features did, per alert; ``versions`` the model version that scored each event.
+    features did and ``levels`` the primary entity's own (NaN where it has none), per alert;
+    ``versions`` the model version that scored each event.
     """
 
     batch: Batch
@@ -85,6 +86,7 @@ class Result:
     versions: Int64
     snapshot: Snapshot
     contributions: Float64
+    levels: Float64
     measure: Measure
     join: Join
 
@@ -121,10 +123,11 @@ class Shard:
         self.notices_next = 0  # partition 0 publishes what befell models, each notice once
         self.clock = EventClock(settings.events.ahead_max)
         self.decider = Decider(settings, spec.names, partition, partitions)
+        series = series_tables(settings, spec)
+        self._own_past = OwnPast(series)
         self.tables = FeatureTables(
-            spec, settings.primary_entity, settings.runner.entities_max, foreign,
-            series_tables(settings, spec),
-        )  # fmt: skip
+            spec, settings.primary_entity, settings.runner.entities_max, foreign, series
+        )
         self.statistics = FeatureStatistics(len(spec.names))
         self._layout = Layout(
             spec.spec_hash, len(spec.names), models.names,
@@ -196,10 +199,12 @@ class Shard:
         contributions = attribution.explained(
             self._features, scored.X, scored.raw, alerts, snapshot.mean, join.examples
         )
+        past = part.past[alerts]
+        levels = self._own_past.explain(self._models.champion_name, past, contributions)
         self._advance(batch)
         return Result(
             batch, part.X, scored.rows, part.duplicate, scored.raw, scored.calibrated, scored.score,
-            decided, self._versions(version, len(scored), join), snapshot, contributions,
+            decided, self._versions(version, len(scored), join), snapshot, contributions, levels,
             attribution.measure, join,
         )  # fmt: skip
 
@@ -316,6 +321,7 @@ class Shard:
             X, duplicate = self.tables.process_own(events, updates)
             self._agree(X, duplicate, recorded)
         rows = np.flatnonzero(~duplicate)
+        past = self._own_past.of(rows)
         scored = scored_events(self._layout, events, rows, X[rows])
         if self.pending is None or walk is None:
             join = no_labels(scored)
@@ -332,7 +338,7 @@ class Shard:
         is_known = recorded is None or recorded.X is not None or not self.tables.has_foreign
         if walk is not None:
             self._wait(walk, scored, events, teaches=is_known)
-        return Part(X, duplicate, scored, join, decided)
+        return Part(X, duplicate, scored, join, decided, past)
 
     def _agree(self, X: Float64, duplicate: Bool, recorded: Recorded) -> None:
         """Hold what was computed again against the journal, and take from it what is not."""

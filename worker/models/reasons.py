@@ -73,6 +73,7 @@ def reasons_for(
     reasons_max: int,
     contributions: Float64 | None = None,
     measure: Measure = "deviations",
+    own: tuple[str, Float64] | None = None,
 ) -> list[Reason]:
     """Return up to `reasons_max` reasons, the largest contribution first, ties in order of
     features.
@@ -95,6 +96,8 @@ def reasons_for(
         How many events mean and std are of.
     contributions, measure
         What each feature did to the score, and in which units.
+    own
+        The name of an entity, and per feature the level of its own past, NaN where it has none.
 
     Examples
     --------
@@ -112,7 +115,7 @@ def reasons_for(
         chosen = _raising(contributions)[:reasons_max]
         if chosen:
             parts = [(i, float(mean[i]), float(std[i]), float(contributions[i])) for i in chosen]
-            return [_model_reason(features, x, *part, measure) for part in parts]
+            return [_model_reason(features, x, *part, measure, own) for part in parts]
     if count >= OBSERVATIONS_MIN:
         chosen = _ranked(features, np.asarray(x), np.asarray(mean), np.asarray(std))[:reasons_max]
     if not chosen:
@@ -174,10 +177,16 @@ def _raising(contributions: Float64) -> list[int]:
 
 def _model_reason(
     features: Sequence[FeatureWords], x: Float64, i: int, mean: float, std: float,
-    contribution: float, measure: Measure,
+    contribution: float, measure: Measure, own: tuple[str, Float64] | None,
 ) -> Reason:  # fmt: skip
     feature, value = features[i], float(x[i])
-    if std > 1e-12 * abs(mean):
+    if own is not None and math.isfinite(own[1][i]):
+        level = float(own[1][i])
+        text = _level_text(feature, value, own[0], level)
+        reason = Reason(
+            feature=feature.name, value=value, typical=level, contribution=0.0, text=text
+        )
+    elif std > 1e-12 * abs(mean):
         reason = _reason(features, i, x, mean, std)
     else:
         usual = f"the usual {_format(feature, mean)}"
@@ -186,6 +195,14 @@ def _model_reason(
             feature=feature.name, value=value, typical=mean, contribution=0.0, text=text
         )
     return reason.model_copy(update={"contribution": contribution, "measure": measure})
+
+
+def _level_text(feature: FeatureWords, value: float, entity: str, level: float) -> str:
+    usual = f"this {entity}'s level of {_format(feature, level)}"
+    if min(value, level) > 0.0 and not 2 / 3 < value / level < 3 / 2:
+        return f"{_subject(feature, value)} is {_ratio(value / level)} times {usual}"
+    side = "above" if value >= level else "below"
+    return f"{_subject(feature, value)} is {_format(feature, abs(value - level))} {side} {usual}"
 
 
 def _own(feature: FeatureWords, x: Float64) -> float | None:

@@ -69,11 +69,11 @@ class EntityScore:
     """The model of `scope: entity`: its score came with x, from the state of the entity.
 
     So it learns nothing from the log, and (version, x) gives the score back. Which features made
-    it is not in x: reasons are those with the largest distance from their usual values.
+    it is not in x: `worker.models.series_table.OwnPast` knows.
     """
 
     heads: tuple[str, ...] = ()
-    measure: Measure = "deviations"
+    measure: Measure = "score"
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -89,7 +89,7 @@ class EntityScore:
         return np.where(batch.scorable, batch.X[:, 0], 0.0)
 
     def contributions(self, x: Float64, usual: Float64) -> Float64:
-        """Return nothing for the only feature, which is the score itself."""
+        """Return nothing for the only feature, which is the score itself; see `OwnPast`."""
         return np.zeros(len(x))
 
     def state_hash(self) -> str:

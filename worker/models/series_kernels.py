@@ -21,17 +21,23 @@ NUMBERS = 9
 @compiled
 def fold(
     X: Float64, usable: Bool, slots: Int64, states: Float64, window: float, warm_up: float,
-    scores: Float64,
+    scores: Float64, past: Float64,
 ) -> None:  # fmt: skip
     """Score and then learn each usable row by the state (features, numbers) of its slot.
 
-    A slot of -1 and a row that is not usable change nothing; their score is 0.0.
+    ``past`` (rows, features, 2) gets each feature's level before the row, and how unusual it is. A
+    slot of -1 and a row that is not usable change nothing; their score is 0.0, their level NaN.
     """
     for i in range(X.shape[0]):
         scores[i] = 0.0
+        past[i, :, 0], past[i, :, 1] = math.nan, 0.0
         if usable[i] and slots[i] >= 0:
-            scores[i] = score(X[i], states[slots[i]], warm_up)
-            learn(X[i], states[slots[i]], window, warm_up)
+            state = states[slots[i]]
+            for j in range(X.shape[1]):
+                if state[j, COUNT] >= warm_up:
+                    past[i, j, 0], past[i, j, 1] = state[j, LEVEL], _unusual(X[i, j], state[j])
+                    scores[i] = max(scores[i], past[i, j, 1])
+            learn(X[i], state, window, warm_up)
 
 
 @compiled

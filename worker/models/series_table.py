@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.contracts.records import Bool, Events, Float64
 from worker.contracts.settings import Settings
@@ -15,6 +16,7 @@ from worker.models import series_kernels as kernels
 from worker.models.compiled import usable_rows
 from worker.models.series import Series
 
+SEPARATOR = "~"
 _SLOTS_FIRST = 256
 _EVICT_TO = 15 / 16
 
@@ -28,12 +30,44 @@ def series_tables(settings: Settings, spec: FeatureSpec) -> dict[str, SeriesTabl
         if feature.series is not None:
             model = Series(**settings.models[feature.series.model].params)
             columns = [spec.names.index(name) for name in feature.series.features]
-            where = f"{feature.series.entity}~{feature.series.model}"
+            where = f"{feature.series.entity}{SEPARATOR}{feature.series.model}"
             found[where] = SeriesTable(
                 where, feature.series.entity, columns, column, model, spec.state_hash,
                 settings.runner.entities_max,
             )  # fmt: skip
     return found
+
+
+class OwnPast:
+    """What the series of a shard say of its events, for reasons.
+
+    Parameters
+    ----------
+    tables
+        By name, see `series_tables`.
+    """
+
+    def __init__(self, tables: Mapping[str, SeriesTable]) -> None:
+        self._tables = tables
+
+    def of(self, rows: NDArray[np.intp]) -> Float64:
+        """Return (n, columns of all series, 2) of some of the events just processed."""
+        parts = [table.past(rows) for table in self._tables.values()]
+        return np.concatenate([np.empty((len(rows), 0, 2)), *parts], axis=1)
+
+    def explain(self, model: str, past: Float64, contributions: Float64) -> Float64:
+        """Return the levels (k, features) of the series that are the model's, NaN for all else.
+
+        Their features' contributions are filled in: how unusual each is; the score is the largest.
+        """
+        levels, first = np.full_like(contributions, np.nan), 0
+        for name, table in self._tables.items():
+            last = first + len(table.columns)
+            if name == f"{table.entity}{SEPARATOR}{model}":
+                levels[:, table.columns] = past[:, first:last, 0]
+                contributions[:, table.columns] = past[:, first:last, 1]
+            first = last
+        return levels
 
 
 class SeriesTable:
@@ -54,7 +88,7 @@ class SeriesTable:
         self.entity = entity
         self.dirty_count = 0
         self._where = f"stored state of a {name}"
-        self._columns, self._column = np.array(columns, np.int64), column
+        self.columns, self._column = np.array(columns, np.int64), column
         self._bounds = float(model.window), float(model.warm_up)
         self._prefix = b"rws1" + bytes.fromhex(state_hash)[:8]
         self._entities_max = entities_max
@@ -64,6 +98,7 @@ class SeriesTable:
         self._slots: dict[str, int] = {}
         self._free = list(range(_SLOTS_FIRST - 1, -1, -1))
         self._batch = 0
+        self._past = np.empty((0, len(columns), 2))
 
     def missing(self, ids: list[str]) -> list[str]:
         """Return the ids that are not in memory, each once."""
@@ -106,13 +141,19 @@ class SeriesTable:
         here = np.unique(slots[slots >= 0])
         self._batch += 1
         self._used[here] = self._batch
-        x = np.ascontiguousarray(X[:, self._columns])
+        x = np.ascontiguousarray(X[:, self.columns])
         usable = usable_rows(x)
-        scores = np.empty(len(ids))
-        kernels.fold(x, usable, slots, self._states, *self._bounds, scores)
+        scores, self._past = np.empty(len(ids)), np.empty((len(ids), x.shape[1], 2))
+        kernels.fold(x, usable, slots, self._states, *self._bounds, scores, self._past)
         X[:, self._column] = scores
         self.dirty_count += int((~self._dirty[here]).sum())
         self._dirty[here] = True
+
+    def past(self, rows: NDArray[np.intp]) -> Float64:
+        """Return of some of the events just processed what their entity's past says of each number:
+        its level before, NaN where too little was known, and how unusual it was, (n, columns, 2).
+        """
+        return self._past[rows]
 
     def take_dirty(self) -> tuple[list[str], list[bytes]]:
         """Return ids and blobs of all changed entities and call them clean."""
