@@ -10,7 +10,7 @@ from collections.abc import Callable
 FAULTS = (
     "acquire_standing", "acquire_committed", "acquire_settled", "acquire_restored",
     "acquire_folded", "acquire_sought", "polled", "learned", "processed", "committed", "noted",
-    "flush_started", "flushed", "secondary_folded",
+    "flush_started", "flushed", "secondary_folded", "snapshot_written",
 )  # fmt: skip
 
 _hook: Callable[[str], None] | None = None

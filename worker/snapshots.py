@@ -15,6 +15,7 @@ from pathlib import Path
 from worker.contracts.records import Float64
 from worker.contracts.settings import SnapshotSettings
 from worker.errors import StateLostError, TransientError
+from worker.faults import fault
 from worker.models.snapshot import (
     PROBES_MAX,
     Header,
@@ -151,4 +152,5 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    fault("snapshot_written")
     part.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import sys
 import threading
@@ -24,6 +25,7 @@ from tests.simulation.world import FEATURES, RING, Item, items
 from worker.commands import run_topics
 
 PARTITIONS = 4
+_KEY = "CHAOS_SNAPSHOTS_KEY"
 TOPICS = ("transactions", "labels", "journal", "alerts", "dead-letters", "entity-updates",
           "training")  # fmt: skip
 
@@ -196,6 +198,7 @@ class World:
     exits_s: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        os.environ.setdefault(_KEY, "no secret: of a test")  # workers inherit it
         self.prefix = f"{self.name}-"
         self.random = random.Random(self.seed)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -336,5 +339,9 @@ class World:
                 "transaction_timeout": f"{self.limits.transaction_ms}ms",
             },
             "store": {"kind": "redis", "url": self.store_url},
+            "snapshots": {
+                "directory": str(self.directory / "snapshots"), "key": f"${{{_KEY}}}",
+                "every": 100,
+            },
             "runner": {"batch_records_max": 1_000, "flush": "500ms"},
         }  # fmt: skip

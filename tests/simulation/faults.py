@@ -7,10 +7,10 @@ call fail before or after it took effect.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from worker.contracts.records import Output, Records
 from worker.errors import StateLostError, TransientError
@@ -20,6 +20,9 @@ from worker.streams import Polled, TopicPartition
 from worker.streams.memory import MemoryLog, MemoryReader, MemoryStream
 
 EVENTS, LABELS, GROUP = "transactions", "labels", "world"
+OPEN = ": open"
+"""Ends the name of the place where a transaction is written and not ended."""
+_SETTLE_TRIES = 3
 HISTORY = 4  # flushes that the store can lose
 
 
@@ -51,6 +54,7 @@ class Server:
     held: MemoryStore = field(default_factory=MemoryStore)
     history: list[Any] = field(default_factory=list)
     flushes: list[tuple[str, bytes | None, Meta, list[Writes]]] = field(default_factory=list)
+    changes: int = 0
 
     def flush(
         self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
@@ -58,6 +62,7 @@ class Server:
         """Apply a flush and remember what was before it."""
         self.history = [*self.history[-HISTORY:], _copied(self.held)]
         self.held.flush(space, version, meta, writes)
+        self.changes += 1
         self.flushes = [*self.flushes[-2 * HISTORY :], (space, version, meta, list(writes))]
 
     def roll_back(self, count: int) -> None:
@@ -137,14 +142,103 @@ class Torn:
     positions: dict[TopicPartition, int]
 
 
+@dataclass
+class Open:
+    """A transaction that was written and has not ended: nobody may read its records, or others
+    after them.
+    """
+
+    slot: str
+    producer: str
+    offsets: dict[TopicPartition, list[int]]
+
+
+class OpenLog(MemoryLog):
+    """A log whose transactions may stay open; readers end before them, at the last stable offset.
+
+    Parameters
+    ----------
+    partitions
+        As of `MemoryLog`.
+    """
+
+    def __init__(self, partitions: Mapping[str, int]) -> None:
+        super().__init__(partitions)
+        self._open: list[Open] = []
+        self.changes = 0
+
+    def append(self, *what: Any) -> int:
+        """Append one record; return its offset."""
+        self.changes += 1
+        return super().append(*what)
+
+    def end(self, topic: str, partition: int) -> int:
+        """Return the last stable offset."""
+        place = topic, partition
+        firsts = [one.offsets[place][0] for one in self._open if place in one.offsets]
+        return min([self.high_watermark(*place), *firsts])
+
+    def high_watermark(self, topic: str, partition: int) -> int:
+        """Return the offset after the last record of whatever transaction."""
+        return super().end(topic, partition)
+
+    def read(self, topic: str, partition: int, start: int, records_max: int) -> Records:
+        """Return committed records only."""
+        return super().read(
+            topic, partition, start, max(0, min(records_max, self.end(topic, partition) - start))
+        )
+
+    def leave_open(self, one: Open) -> None:
+        """Take note of what was written."""
+        self._open.append(one)
+
+    def commit(self, one: Open) -> bool:
+        """End a transaction; return False when somebody else has."""
+        if one not in self._open:
+            return False
+        self._open.remove(one)
+        return True
+
+    def initialise(self, slot: str) -> None:
+        """Abort what producers of a slot left open, as a new one's first request does."""
+        self._abort(lambda one: one.slot == slot)
+
+    def end_abandoned(self, place: TopicPartition, slots: Collection[str]) -> None:
+        """Abort open transactions of slots that no member has."""
+        self._abort(lambda one: place in one.offsets and one.slot not in slots)
+
+    def time_out(self, alive: Collection[str]) -> None:
+        """Abort the open transactions of producers that are dead."""
+        self._abort(lambda one: one.producer not in alive)
+
+    def _abort(self, is_meant: Callable[[Open], bool]) -> None:
+        for one in [one for one in self._open if is_meant(one)]:
+            self._open.remove(one)
+            for place, offsets in one.offsets.items():
+                log = self._logs[place]
+                for offset in offsets:
+                    log.entries[offset - log.first] = None
+
+
+class Producer(Protocol):
+    """Whose stream it is."""
+
+    name: str
+    slot: str
+
+
 class FaultyStream(MemoryStream):
     """One worker's stream; ``torn`` is shared with the scheduler, which ends what is in it."""
 
     def __init__(
-        self, log: MemoryLog, slot: str, chances: Chances, gate: Gate, torn: list[Torn]
+        self, log: OpenLog, owner: Producer, chances: Chances, gate: Gate, torn: list[Torn]
     ) -> None:
         self._chances, self._gate, self._torn = chances, gate, torn
-        super().__init__(log, group=GROUP, slot=slot, events_topic=EVENTS, labels_topic=LABELS)
+        self._name, self._opens = owner.name, log
+        log.initialise(owner.slot)
+        super().__init__(
+            log, group=GROUP, slot=owner.slot, events_topic=EVENTS, labels_topic=LABELS
+        )
 
     def poll(self, timeout_ms: int, records_max: int) -> Polled:
         self._pass("poll")
@@ -158,7 +252,15 @@ class FaultyStream(MemoryStream):
 
     def settle(self, topic: str, partition: int) -> int:
         self._pass(f"settle {topic}/{partition}")
-        return super().settle(topic, partition)
+        wanted = self._opens.high_watermark(topic, partition)
+        for _ in range(_SETTLE_TRIES):
+            end = super().settle(topic, partition)
+            if end >= wanted:
+                return end
+            slots = self._log.group(GROUP).members
+            self._opens.end_abandoned((topic, partition), slots)
+            self._gate(f"settle {topic}/{partition}: one is open")
+        raise TransientError(f"{topic}/{partition}", "no open transaction", "one")
 
     def reader(self, topic: str, partition: int, offset: int) -> FaultyReader:
         self._pass(f"reader {topic}/{partition} from {offset}")
@@ -189,6 +291,8 @@ class FaultyStream(MemoryStream):
             self._torn.append(Torn(dict(positions)))
             self._gate(f"{said}: torn")
             raise StateLostError("commit", "an answer", "none")
+        if dice > 1 - 2 * share:
+            return self._commit_late(said, generation, outputs, positions)
         offsets = super().commit(generation, outputs, positions)
         if dice < 3 * share:
             self._gate(f"{said}: the answer is lost")
@@ -196,8 +300,35 @@ class FaultyStream(MemoryStream):
         self._gate(f"{said}: done")
         return offsets
 
+    def _commit_late(
+        self,
+        said: str,
+        generation: object,
+        outputs: Sequence[Output],
+        positions: Mapping[TopicPartition, int],
+    ) -> list[int]:
+        """Write all of it and stop before its end, which nobody but the producer's heir prevents:
+        the group was asked before.
+        """
+        committed = self._state().offsets
+        before = dict(committed)
+        offsets = super().commit(generation, outputs, positions)
+        self._state().offsets = before
+        one = Open(self._slot, self._name, {})
+        for output, offset in zip(outputs, offsets, strict=True):
+            one.offsets.setdefault((output.topic, output.partition), []).append(offset)
+        self._opens.leave_open(one)
+        self._gate(f"{said}{OPEN}")
+        if not self._opens.commit(one):
+            raise StateLostError("commit", "the producer that wrote it", "another")
+        now = self._state().offsets
+        now.update(positions)
+        self._gate(f"{said}: done")
+        return offsets
+
     def recover(self) -> None:
         self._pass("recover")
+        self._opens.initialise(self._slot)
         super().recover()
 
     def keep_alive(self) -> None:

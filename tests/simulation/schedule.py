@@ -7,9 +7,12 @@ stream or a store the scheduler decides who goes on. So a seed gives the same sc
 from __future__ import annotations
 
 import random
-import threading
+import tempfile
 from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -17,92 +20,47 @@ from tests.simulation.faults import (
     EVENTS,
     GROUP,
     LABELS,
+    OPEN,
     Chances,
     FaultyStore,
     FaultyStream,
-    Killed,
+    OpenLog,
     Server,
     Torn,
 )
+from tests.simulation.process import Process
+from tests.simulation.snapshots import Disk
 from tests.simulation.world import Item, config, items, spec
 from tests.worlds import Late, new_log
+from worker.contracts.settings import Settings
 from worker.errors import FatalError
 from worker.faults import FAULTS, set_hook
 from worker.models.catalogue import build_models
 from worker.runner import Parts, Runner
-from worker.streams.memory import MemoryLog
+from worker.snapshots import Snapshots
+from worker.stores import StateStore
+from worker.stores.memory import MemoryStore
+from worker.streams import Stream
+from worker.streams.memory import MemoryStream
 from worker.telemetry import Telemetry
 
 STEPS_MAX = 30_000
-IDLE_STEPS = 8  # steps without work after which nothing more will come
+WHOLE = 1000  # more events than a schedule has
+IDLE_STEPS = 5  # steps without work after which nothing more will come
 SLOTS = ("0", "1", "2")
-KINDS = ("fails", "commit_fails", "start", "kill", "hold", "doom", "evict", "lose", "repeat")
+KINDS = (
+    "fails", "commit_fails", "start", "kill", "hold", "doom", "evict", "lose", "repeat", "damage",
+)  # fmt: skip
 """Kinds of faults that a schedule can do without."""
 
-_QUIET = structlog.wrap_logger(
+_TELEMETRY = Telemetry(lambda: 0.0)  # one for all: nothing here asks it, and to make one takes long
+_TELEMETRY.log = structlog.wrap_logger(
     None, wrapper_class=structlog.make_filtering_bound_logger("critical")
 )
 
 
 class StuckError(AssertionError):
     """After the last fault the workers do not come to rest: liveness is broken."""
-
-
-class Process:
-    """One worker process: a thread that runs only while the scheduler waits for it."""
-
-    def __init__(self, slot: str, number: int, body: Callable[[Process], None]) -> None:
-        self.slot, self.name = slot, f"worker {slot}.{number}"
-        self.error: BaseException | None = None
-        self.ended = False
-        self.killed = self.is_held = False
-        self.idle_steps = 0
-        self.doom: str | None = None
-        self._body = body
-        self.stops_left = 0
-        # Locks as signals: a semaphore of `threading` costs four times as much to hand over.
-        self._mine, self._theirs = threading.Lock(), threading.Lock()
-        self._mine.acquire()
-        self._theirs.acquire()
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self._thread.start()
-
-    def go_on(self, stops: int = 1) -> None:
-        """Run until it has reached so many calls of the world, or ends."""
-        self.stops_left = stops
-        self._mine.release()
-        self._theirs.acquire()
-
-    def kill(self) -> None:
-        """End it where it is; it touches nothing any more."""
-        self.killed = True
-        while not self.ended:
-            self.go_on()
-
-    def is_here(self) -> bool:
-        """Return whether this is the thread that asks."""
-        return threading.current_thread() is self._thread
-
-    def stop_here(self) -> None:
-        """Let the scheduler decide, at the last of the stops; called by the process."""
-        self.stops_left -= 1
-        if self.stops_left <= 0 and not self.killed:
-            self._theirs.release()
-            self._mine.acquire()
-        if self.killed:
-            raise Killed
-
-    def _run(self) -> None:
-        self._mine.acquire()
-        try:
-            if not self.killed:
-                self._body(self)
-        except Killed:
-            pass
-        except BaseException as error:  # the scheduler judges it
-            self.error = error
-        self.ended = True
-        self._theirs.release()
 
 
 @dataclass
@@ -121,9 +79,9 @@ class Plan:
     def of(cls, draw: random.Random) -> Plan:
         """Draw one."""
         return cls(
-            draw.choice((1, 1, 2, 3)), draw.randrange(8, 45), draw.choice((3, 8, 20)),
+            draw.choice((1, 2, 2, 3)), draw.randrange(6, 26), draw.choice((3, 8, 20)),
             draw.choice((0.0, 0.0, 30.0, 600.0)), draw.choice((0.0, 0.01, 0.05)),
-            draw.choice((0.0, 0.1, 0.3)), draw.choice((0.0, 0.02, 0.05)),
+            draw.choice((0.0, 0.1, 0.3)), draw.choice((0.0, 0.03, 0.08)),
         )  # fmt: skip
 
 
@@ -141,7 +99,7 @@ class Schedule:
 
     seed: int
     cut: Cut = Cut()
-    log: MemoryLog = field(init=False)
+    log: OpenLog = field(init=False)
     server: Server = field(default_factory=Server)
     told: list[str] = field(default_factory=list)
     steps: int = 0
@@ -149,7 +107,7 @@ class Schedule:
     def __post_init__(self) -> None:
         self._draw = random.Random(self.seed)
         self.plan = Plan.of(self._draw)
-        self.log = new_log(self.plan.partitions)
+        self.log = OpenLog(new_log(self.plan.partitions).partitions)
         whole = items(self._draw, self.plan.partitions, self.plan.events)
         self.input: list[Item] = whole[: self.cut.items_max]
         cut = self.cut.without
@@ -161,6 +119,8 @@ class Schedule:
         self._started = 0
         self._given = 0
         self._skipped_s = 0.0
+        self._seen = (0, 0, 0)
+        self._snapshots: Disk | None = None
 
     def run(self) -> Schedule:
         """Run to rest: faults while there is input, then calm.
@@ -173,6 +133,13 @@ class Schedule:
             A worker refused to go on that should have.
         """
         set_hook(self._at_fault)
+        directory = tempfile.TemporaryDirectory() if self.seed % 3 == 1 else nullcontext("")
+        with directory as path:
+            self._snapshots = Disk(path) if path else None
+            self._run()
+        return self
+
+    def _run(self) -> None:
         try:
             while self._given < len(self.input) or self._draw.random() < 0.95:
                 self._tell_input()
@@ -182,21 +149,20 @@ class Schedule:
             for one in self._alive:
                 one.kill()
             set_hook(None)
-        return self
 
-    def undisturbed(self) -> Schedule:
-        """Return what one worker makes of the same input when nothing ever fails."""
-        other = Schedule(self.seed, self.cut)
-        other.plan.batch = len(other.input)
+    def undisturbed(self) -> MemoryStore:
+        """Return what one worker stores of the same input when nothing ever fails."""
+        other, store = Schedule(self.seed, self.cut), MemoryStore()
         for item in other.input:
             other._append(item)
-        other._given = len(other.input)
-        try:
-            other._calm()
-        finally:
-            for one in other._alive:
-                one.kill()
-        return other
+        stream = MemoryStream(
+            other.log, group=GROUP, slot="0", events_topic=EVENTS, labels_topic=LABELS
+        )
+        runner = _runner(config(WHOLE), stream, store, "0", flush_every_s=0.0)
+        idle_steps = 0
+        while idle_steps < 3:  # shared entities follow one step later
+            idle_steps = 0 if runner.step() else idle_steps + 1
+        return store
 
     def _act(self) -> None:
         """Do one thing: mostly, let some worker go on to its next calls."""
@@ -205,8 +171,9 @@ class Schedule:
             "go_on": (1.0, self._go_on), "start": (0.03, self._start_any),
             "kill": (0.02 + often, self._kill_any), "hold": (often / 2, self._hold_any),
             "doom": (often, self._doom_any), "wake": (0.05, self._wake_any),
-            "evict": (0.01, self._evict_any), "lose": (often, self._lose),
+            "evict": (0.01, self._evict_any), "lose": (2 * often, self._lose),
             "repeat": (often, self._repeat), "torn": (0.05, self._end_torn),
+            "time_out": (0.02, self._time_out), "damage": (2 * often, self._damage),
         }  # fmt: skip
         chances = [0.0 if name in self.cut.without else acts[name][0] for name in acts]
         draw.choices([act for _, act in acts.values()], chances)[0]()
@@ -277,6 +244,7 @@ class Schedule:
             one.idle_steps = 0
         until = self.steps + STEPS_MAX
         while not self._is_at_rest():
+            self._time_out()
             for slot in self._gone():
                 self._evict(slot)
                 for one in self._alive:
@@ -303,7 +271,7 @@ class Schedule:
 
     def _tell_input(self) -> None:
         """Append some of the input."""
-        count = 1 if self._draw.random() < 0.2 else 0
+        count = 1 if self._draw.random() < 0.3 else 0
         for item in self.input[self._given : self._given + count * self._draw.randrange(1, 9)]:
             self._append(item)
             self._given += 1
@@ -347,10 +315,21 @@ class Schedule:
             for place, at in one.positions.items():
                 offsets[place] = max(at, offsets.get(place, 0))
 
+    def _time_out(self) -> None:
+        """Abort the transactions whose producers are dead, as the coordinator does in the end."""
+        self.log.time_out({one.name for one in self._alive})
+
+    def _damage(self) -> None:
+        """Harm a snapshot of the models."""
+        if self._snapshots is not None:
+            self._say(f"snapshot: {self._snapshots.harm(self._draw)}")
+
     def _let(self, one: Process, stops: int) -> None:
         one.go_on(stops)
         if one.ended:
             self._alive.remove(one)
+            for other in self._alive:  # it has something to take over
+                other.idle_steps = 0
             if not one.killed:
                 self._judge(one)
 
@@ -377,43 +356,46 @@ class Schedule:
                 return
 
     def _body(self, one: Process) -> None:
-        def is_busy(runner: Runner) -> bool:
-            return runner._committer.is_running or bool(runner._unflushed())
-
         def gate(what: str) -> None:
+            if what.endswith(OPEN) and "hold" not in self.cut.without and self._draw.random() < 0.5:
+                self._hold(one)
+                one.stops_left = 0
             self._stop(one)
             self._say(f"{one.name}: {what}")
 
-        settings = config(self.plan.batch, degrades=self.seed % 3 == 0)
-        stream = FaultyStream(self.log, one.slot, self._chances, gate, self._torn)
-        store = FaultyStore(self.server, self._chances, gate)
-        models = build_models(settings, spec().names)
-        telemetry = Telemetry(lambda: 0.0)
-        telemetry.log = _QUIET
-        runner = Runner(
-            Parts(
-                settings,
-                spec(),
-                models,
-                stream,
-                store,
-                telemetry,
-                one.slot,
-                None,
-                *((Late(), Late()) if self.seed % 2 else ()),
-            ),
-            lambda: False,
+        runner = _runner(
+            config(self.plan.batch, degrades=self.seed % 3 == 0),
+            FaultyStream(self.log, one, self._chances, gate, self._torn),
+            FaultyStore(self.server, self._chances, gate),
+            one.slot,
+            None if self._snapshots is None else self._snapshots.kept,
+            *((Late(), Late()) if self.seed % 2 else ()),
             flush_every_s=self.plan.flush_every,
             clock_s=lambda: self.steps + self._skipped_s,
             sleep=lambda s: gate("sleep"),
         )
         while True:
-            was_busy = is_busy(runner)
-            done = runner.step()
+            runner.step()
             one.idle_steps += 1
-            if done or was_busy or is_busy(runner):  # others may have something to do with it
-                for each in self._alive:
+            now = (self.server.changes, self.log.changes, self.log.group(GROUP).generation)
+            if now != self._seen or runner._committer.is_running or runner._unflushed():
+                self._seen = now
+                for each in self._alive:  # it may have something to do with it
                     each.idle_steps = 0
 
     def _say(self, what: str) -> None:
         self.told.append(f"{self.steps:6} {what}")
+
+
+def _runner(
+    settings: Settings,
+    stream: Stream,
+    store: StateStore,
+    slot: str,
+    snapshots: Snapshots | None = None,
+    *background: Executor,
+    **words: Any,
+) -> Runner:
+    models = build_models(settings, spec().names)
+    parts = Parts(settings, spec(), models, stream, store, _TELEMETRY, slot, snapshots, *background)
+    return Runner(parts, lambda: False, **words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -51,10 +52,20 @@ def shrunk(seed: int, mutant: str | None = None) -> Cut:
 
 def wrong_of(seeds: Sequence[int], jobs: int) -> Iterator[str]:
     """Yield what is wrong with seeds, in their order; several processes run them."""
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with workers_of(jobs) as pool:
         for said in pool.map(partial(trial, mutant=None), seeds, chunksize=8):
             if said is not None:
                 yield said
+
+
+def workers_of(jobs: int) -> ProcessPoolExecutor:
+    """Return processes for trials."""
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_ready)
+
+
+def _ready() -> None:
+    """Have the collector leave alone what was imported, which is most of what is there."""
+    gc.freeze()
 
 
 def replay(seed: int, cut: Cut) -> int:

@@ -7,7 +7,7 @@ from tests.simulation.schedule import Schedule
 from tests.simulation.seeds import command, shrunk, trial, wrong_of
 from worker.faults import FAULTS
 
-SEEDS = 400
+SEEDS = 2_000
 
 
 def test_no_schedule_of_faults_ends_wrong() -> None:

@@ -37,7 +37,7 @@ from worker.streams.kafka_transactions import NamedWriter, Transactions
 from worker.streams.topics import TopicState, inspect, needed, rows, stream_contracts
 
 _CREATE = "riverwatch topics -c FILE --create"
-_COMMITTED_MS = 1_000
+_COMMITTED_MS = 300
 _SCAN_S = 15.0
 
 

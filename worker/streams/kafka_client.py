@@ -103,7 +103,8 @@ def make_consumer(settings: KafkaSettings, group: str | None, slot: str | None) 
             "group_instance_id": slot,
             "partition_assignment_strategy": _range_assignor(),
             "session_timeout_ms": settings.session_timeout,
-            "heartbeat_interval_ms": settings.session_timeout // 3,
+            # Members hear by the next heartbeat that one of them is dead.
+            "heartbeat_interval_ms": min(1_000, settings.session_timeout // 3),
         }
     consumer = _build(
         KafkaConsumer,
