@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from tests.test_config import GOOD
 from tests.worlds import drain, events, fill, new_log, settings, worker
 from worker.cli import app
+from worker.commands import is_first_start
 from worker.commands_repair import elsewhere
 from worker.errors import StoreAwayError
 from worker.features.spec import compile_features
@@ -80,11 +82,36 @@ def test_a_partition_that_holds_nothing_is_told_from_those_that_do() -> None:
     """Whoever mistook the number sees which there are."""
     config, store = settings(), MemoryStore()
     spec = compile_features(config)
-    assert elsewhere(store, config, spec) == "there is state of no partition with these features"
+    nowhere = "nothing is stored of any partition with these features"
+    assert elsewhere(store, config, spec) == nowhere
     log = new_log()
     fill(log, events(50))
     drain(worker(log, store))
-    assert elsewhere(store, config, spec) == "there is state of partitions 0"
+    assert elsewhere(store, config, spec) == "nothing is stored; there is state of partitions 0"
+
+
+@pytest.mark.redis
+def test_a_rebuild_of_a_partition_that_is_not_there_is_a_failure(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """Exit code 1, and which there are: a wrong number must not look like success."""
+    config = tmp_path / "cards.yaml"
+    name = f"absent-{os.getpid()}"
+    config.write_text(GOOD.replace("name: cards", f"name: {name}").replace(
+        "redis://localhost", redis_url))  # fmt: skip
+    done = RUN.invoke(app, ["repair", "rebuild", "-c", str(config), "--partition", "9", "--yes"])
+    assert done.exit_code == 1
+    assert done.stdout == "partition 9: nothing is stored of any partition with these features\n"
+
+
+def test_a_first_start_says_that_it_compiles(tmp_path: Path) -> None:
+    """Nothing in numba's cache: a silent minute would look like a hang."""
+    assert not is_first_start()  # this process has compiled, or somebody before it
+    done = subprocess.run(
+        [sys.executable, "-c", "from worker.commands import is_first_start as f; print(f())"],
+        capture_output=True, text=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout.strip() == "True", done.stderr
 
 
 class AwayStore(MemoryStore):

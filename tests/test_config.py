@@ -104,7 +104,7 @@ ONE_MISTAKE = [
      '28 decision.treshold: expected a known key, got "treshold" (did you mean threshold?)'),
     (("  topic: transactions\n", ""), "2 events.topic: expected a value, got nothing"),
     (("horizon: 30d", "horizon: 0d"),
-     '15 labels.horizon: expected a duration such as 10m or 7d, got "0d"'),
+     '15 labels.horizon: expected a duration of more than 0, such as 10m or 7d, got "0d"'),
     (("ring: 32", "ring: 4096"), "17 entities.card.ring: expected at most 1024, got 4096"),
     (("ring: 32", "ring: many"), '17 entities.card.ring: expected an integer, got "many"'),
     (("kind: kafka", "kind: kafa"),
@@ -171,6 +171,10 @@ ONE_MISTAKE = [
      "17 labels.maturity: expected at most horizon, 7d, got 8d"),
     (("kind: kafka", "kind: kafka\nrunner: {dirty_max: 2000}"),
      "31 runner.dirty_max: expected more than batch_records_max, 5000, got 2000"),
+    *[(("kind: kafka", f"kind: kafka\n  bootstrap_servers: {servers}"),
+       f'31 stream.bootstrap_servers: expected host:port, by commas, got "{wrong}"')
+      for servers, wrong in (("localhost", "localhost"), ('"a:9092, b"', "b"), ('"a:0"', "a:0"),
+                             ("kafka://a:9092", "kafka://a:9092"), ('":9092"', ":9092"))],
     (("redis://localhost", "http://localhost"), "31 store.url: expected one of redis://"),
     *[(("redis://localhost", url),
        "31 store.url: expected a host, and a port from 1 to 65535, got another (for example redis:")
@@ -231,6 +235,15 @@ def test_problems_of_features_come_beside_a_missing_key_elsewhere(tmp_path: Path
     ]  # fmt: skip
 
 
+def test_an_entity_with_a_wrong_key_hides_no_mistake_below_it(tmp_path: Path) -> None:
+    """Features and decisions are looked at all the same."""
+    text = changed(("{key: card_id,", "{key: card_idd,"), ("[1d, 7d]", "[1d, x]"),
+                   ("model: fraud", "model: frauds"))  # fmt: skip
+    assert [line.split(": ")[0].split()[1] for line in problems(tmp_path, text)] == [
+        "entities", "entities.card.key", "features.card.mean(amount).windows[1]", "decision.model",
+    ]  # fmt: skip
+
+
 def test_a_failing_check_is_heard_when_nothing_else_is_wrong(tmp_path: Path) -> None:
     """A bug in a check must not pass for a right file."""
 
@@ -250,9 +263,9 @@ def test_variables_are_replaced_inside_texts_only_and_nothing_else_expands(tmp_p
     )
     found = problems(tmp_path, text, {"HOST": "${PORT}", "PORT": "1"})
     assert [line.split(":", 2)[1] for line in found] == ["31 stream.${HOST}"]
-    text = changed(("  kind: kafka", '  bootstrap_servers: "${HOST}:$PORT"\n  kind: kafka'))
+    text = changed(("  kind: kafka", '  sasl_username: "${HOST}:$PORT"\n  kind: kafka'))
     settings = load(tmp_path, text, {"HOST": "${PORT}", "PORT": "1"})
-    assert settings.stream.bootstrap_servers == "${PORT}:$PORT"  # type: ignore[union-attr]
+    assert settings.stream.sasl_username == "${PORT}:$PORT"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("form", ["${HOST:-x}", "${}", "${HOST", "${1}"])

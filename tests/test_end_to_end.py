@@ -304,7 +304,7 @@ def test_a_partition_whose_past_is_gone_begins_anew(
     assert world.play("--limit", half).wait() == 0
     before = world.wait_for_rows(half)
     reset = partial(run_reset, world.config, 0, None, None, "disk lost")
-    with pytest.raises(ConfigError, match="expected no worker, got"):
+    with pytest.raises(ConfigError, match="expected no worker, got slots "):
         reset(yes=True)
     assert stop(process) == 0
     delete_half(world, f"{world.name}-transactions", 0)

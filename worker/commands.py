@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +35,8 @@ from worker.telemetry import HealthServer, Telemetry
 
 if TYPE_CHECKING:
     from worker.snapshots import Snapshots
+
+_FIRST_START = "once, half a minute or more"
 
 
 def load(path: Path) -> Settings:
@@ -113,6 +116,8 @@ def run_worker(path: Path, slot: str, log_level: str, stop: Callable[[], bool]) 
     spec = compile_features(settings)
     relax_collector()
     telemetry = Telemetry(time.time)
+    if is_first_start():
+        telemetry.log.info("kernels_compiling", hint=_FIRST_START)
     with ExitStack() as stack:
         if settings.runner.metrics_port is not None:
             stack.callback(_health(telemetry, settings.runner.metrics_port).close)
@@ -211,6 +216,8 @@ def _replay(
     settings = settings.model_copy(update={"stream": MemoryStreamSettings()})
     relax_collector()
     spec = compile_features(settings)
+    if is_first_start():
+        print(f"compiling kernels: {_FIRST_START}", file=sys.stderr)
     with ProgressBar("replaying", "replayed") as bar:
 
         def committed(outcome: Any, stream: Any) -> None:
@@ -295,6 +302,14 @@ def delay_ms_of(text: str) -> int:
         return parse_duration(text)
     except ValueError as error:
         raise ConfigError("--label-delay", expected=str(error), got=repr(text)) from None
+
+
+def is_first_start() -> bool:
+    """Return whether kernels will be compiled: numba has kept none of them yet."""
+    from worker.models.compiled import usable_rows
+
+    kept: Any = usable_rows  # numba's dispatcher has no types
+    return not any(Path(kept.stats.cache_path).glob("*.nbi"))
 
 
 def relax_collector() -> None:

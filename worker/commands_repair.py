@@ -13,7 +13,7 @@ from worker.contracts.settings import Settings
 from worker.contracts.slots import transactional_id
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec, compile_features
-from worker.repair import PARTITIONS_MAX, Reset, Space, plan_reset, spaces
+from worker.repair import Reset, Space, plan_reset, spaces
 from worker.stores import StateStore
 
 _DRY = "nothing was done: add --yes to do it"
@@ -28,11 +28,15 @@ def run_rebuild(path: Path, partitions: Sequence[int] | None, yes: bool) -> int:
     try:
         spec = compile_features(settings)
         found = list(spaces(store, settings, spec, partitions))
-        _drop(store, found, yes)
-        if partitions and not found:
-            print(elsewhere(store, settings, spec))
+        absent = set(partitions or ()) - {one.partition for one in found}
+        if found or not absent:
+            _drop(store, found, yes)
+        for partition in sorted(absent):
+            print(f"partition {partition}: {elsewhere(store, settings, spec)}")
     finally:
         store.close()
+    if absent:
+        return 1
     print("done" if yes else _DRY)
     return 0
 
@@ -52,7 +56,7 @@ def run_reset(
         view, _ = view_of(settings, opened)
         if members := view.members():
             raise ConfigError(
-                f"group {settings.name}", expected="no worker", got=f"{members}",
+                f"group {settings.name}", expected="no worker", got=f"slots {', '.join(members)}",
                 hint="stop them first: what they commit would take the reset back",
             )  # fmt: skip
         reset = plan_reset(view, settings, spec, partition, events, labels, reason)
@@ -71,13 +75,10 @@ def run_reset(
 
 def elsewhere(store: StateStore, settings: Settings, spec: FeatureSpec) -> str:
     """Return which partitions have what was asked for, for somebody who mistook one."""
-    own = {space_of(settings.name, spec, p): p for p in range(PARTITIONS_MAX)}
-    there = [own[one.name] for one in spaces(store, settings, spec, None) if one.name in own]
-    return (
-        f"there is state of partitions {', '.join(map(str, there))}"
-        if there
-        else ("there is state of no partition with these features")
-    )
+    there = dict.fromkeys(one.partition for one in spaces(store, settings, spec, None))
+    if not there:
+        return "nothing is stored of any partition with these features"
+    return f"nothing is stored; there is state of partitions {', '.join(map(str, there))}"
 
 
 def _words(partition: int, reset: Reset) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ _NUMBER_TYPES = ("integer", "float", "decimal")
 _RESOLUTIONS = tuple(float(f"1e-{digits}") for digits in range(10))
 _KEY_BYTES_MIN = 16  # of the key that signs snapshots
 _SOURCES = ("preset", "river", "factory")
+_BOOTSTRAP = re.compile(r"([^\s:/,]+|\[[0-9A-Fa-f:]+\]):0*[1-9]\d{0,4}")
 _URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -294,6 +296,10 @@ def _stream(settings: Settings) -> Iterator[Problem]:
         expected = f"less than stream.message_bytes_max, {stream.message_bytes_max}"
         got = str(settings.events.record_bytes_max)
         yield Problem(("events", "record_bytes_max"), expected, got)
+    for server in stream.bootstrap_servers.split(","):
+        if not _BOOTSTRAP.fullmatch(server.strip()):
+            expected = "host:port, by commas"
+            yield Problem(("stream", "bootstrap_servers"), expected, shown(server.strip()))
     if stream.security_protocol.startswith("SASL"):
         for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
             if getattr(stream, name) is None:

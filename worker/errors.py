@@ -66,6 +66,12 @@ class StateLostError(RiverwatchError):
     """What this worker holds of a shard no longer matches store or log: acquire the shard again."""
 
 
+class UnansweredError(StateLostError):
+    """Nobody answered in time whether something was committed: acquire the shard again, which asks
+    until it is known.
+    """
+
+
 class StateDamagedError(StateLostError):
     """What the store holds is not whole, or not ours: drop the space, then acquire the shard again,
     which rebuilds it from the log.

@@ -38,6 +38,7 @@ class Space:
     """What the store holds of a partition; ``meta`` is None where half of it was dropped."""
 
     name: str
+    partition: int
     meta: Meta | None
 
 
@@ -65,10 +66,10 @@ def spaces(
             try:
                 meta = store.meta(name)
             except StateDamagedError:
-                yield Space(name, None)
+                yield Space(name, partition, None)
             else:
                 if meta is not None:
-                    yield Space(name, meta)
+                    yield Space(name, partition, meta)
 
 
 def plan_reset(

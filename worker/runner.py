@@ -384,12 +384,12 @@ class Runner:
             if self._flusher.every_s is not None:
                 self._flush_all()
         except StateLostError as error:
-            self._telemetry.log.warning("state_lost", error=str(error))
+            self._telemetry.lost(error)
 
     def _lose_all(self, error: RiverwatchError) -> None:
         """Forget everything that may not be committed; the next step acquires it again."""
         if self._live:
-            self._telemetry.log.warning("state_lost", error=str(error))
+            self._telemetry.lost(error)
         self._telemetry.ready, self._telemetry.reason = False, str(error)
         self._committer.drain()
         self._flusher.drain()

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from worker.contracts.decisions import DECISIONS, DEGRADED
 from worker.contracts.records import Float64
+from worker.errors import RiverwatchError, TransientError, UnansweredError
 from worker.models.measures import Measured
 from worker.models.prequential import Figures
 from worker.models.steward import Steward
@@ -187,6 +188,11 @@ class Telemetry:
         for partition, count in records.items():
             self.lag.labels(str(partition)).set(count)
         self._lagging = set(records)
+
+    def lost(self, error: RiverwatchError) -> None:
+        """Log why every shard is acquired again: state was lost, or nobody answers."""
+        is_away = isinstance(error, TransientError | UnansweredError)
+        self.log.warning("unanswered" if is_away else "state_lost", error=str(error))
 
     def reviewed(self, steward: Steward) -> None:
         """Log and count what befell models; now and then tell what they are worth."""

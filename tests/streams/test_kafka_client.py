@@ -59,6 +59,16 @@ def test_a_port_where_nobody_listens_is_named_with_the_reason() -> None:
         make_admin(KafkaSettings(bootstrap_servers=address, transaction_timeout="3s"))
 
 
+def test_a_failed_start_is_one_error_and_no_lines_of_the_client(kept: Kept) -> None:
+    """What it logs five times over is in the error already; later lines are passed on again."""
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(TransientError):
+        make_admin(KafkaSettings(bootstrap_servers=address, transaction_timeout="3s"))
+    assert kept.texts == []
+    logging.getLogger("kafka.something").error("later")
+    assert kept.texts == ["later"]
+
+
 @pytest.mark.kafka
 def test_tls_spoken_to_a_plaintext_port_is_a_mistake_of_the_configuration(kafka: str) -> None:
     """Waiting cannot help; the message names the setting."""

@@ -30,7 +30,7 @@ from tests.streams.harness import (
 )
 from worker.contracts.records import Output
 from worker.contracts.slots import transactional_id
-from worker.errors import FatalError, StateLostError
+from worker.errors import FatalError, StateLostError, UnansweredError
 from worker.streams import kafka_client
 from worker.streams.kafka import KafkaStream
 
@@ -258,7 +258,7 @@ def test_rule_f_a_request_that_is_never_answered_ends_in_time(
     generation = start(stream).generation
     lose(proxy, ADD_OFFSETS, "swallow")
     began_s = time.monotonic()
-    with pytest.raises(StateLostError):
+    with pytest.raises(UnansweredError):
         stream.commit(generation, [journal(lossy)], {(lossy.events, 0): 5})
     assert time.monotonic() - began_s < kafka_client.wait_limit_s(lossy.settings) + 1
     heal(proxy)
@@ -290,7 +290,7 @@ def test_rule_g_a_commit_without_an_answer_may_have_happened(
     stream = lossy.stream()
     generation = start(stream).generation
     lose(proxy, END_TXN, "mute")
-    with pytest.raises(StateLostError):
+    with pytest.raises(UnansweredError):
         stream.commit(generation, [journal(lossy, b"row")], {(lossy.events, 0): 5})
     heal(proxy)
     stream.recover()

@@ -18,8 +18,10 @@ def parse_duration(value: object) -> int:
     (600000, 604800000)
     """
     match = _DURATION.match(value) if isinstance(value, str) else None
-    if match is None or int(match[1]) == 0 or len(match[1]) > 6:
+    if match is None or len(match[1]) > 6:
         raise ValueError("a duration such as 10m or 7d")
+    if int(match[1]) == 0:
+        raise ValueError("a duration of more than 0, such as 10m or 7d")
     return int(match[1]) * _UNITS_MS[match[2]]
 
 

@@ -388,5 +388,6 @@ class Settings(Section):
 
     @property
     def primary_entity(self) -> str:
-        """Return the name of the entity whose id is the Kafka key."""
-        return next(n for n, e in self.entities.items() if e.key == self.events.key)
+        """Return the name of the entity whose id is the Kafka key; the first where none is."""
+        keys = {e.key: n for n, e in reversed(self.entities.items())}
+        return keys.get(self.events.key) or next(iter(self.entities))

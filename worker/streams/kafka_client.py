@@ -64,6 +64,7 @@ class ClientLog(logging.Handler):
         self._clock_s = clock_s
         self._said_s: dict[tuple[str, str], float] = {}
         self.problems: deque[str] = deque(maxlen=20)
+        self.is_told = True  # not while a client is built: an error says what is wrong
 
     def emit(self, record: logging.LogRecord) -> None:
         """Forward a record to the root logger's handlers unless its text was said just now."""
@@ -78,7 +79,7 @@ class ClientLog(logging.Handler):
                 self._said_s.clear()
             self._said_s[key] = now_s
             root = logging.getLogger()
-            if root.handlers:  # else nobody wanted a log: an error says what is wrong
+            if root.handlers and self.is_told:  # without any nobody wanted a log
                 root.handle(record)
 
 
@@ -213,6 +214,7 @@ def _build(kind: Any, settings: KafkaSettings, **options: Any) -> Any:
     quiet_client_logs()
     _check_ca_file(settings)
     _LOG.problems.clear()
+    _LOG.is_told = False
     try:
         return kind(
             **_connection(settings),
@@ -221,12 +223,14 @@ def _build(kind: Any, settings: KafkaSettings, **options: Any) -> Any:
         )
     except (KafkaTimeoutError, KafkaConnectionError) as error:
         raise _cause(settings, list(_LOG.problems)) from error
+    finally:
+        _LOG.is_told = True
 
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
     password = settings.sasl_password
     options = {
-        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "bootstrap_servers": [one.strip() for one in settings.bootstrap_servers.split(",")],
         "security_protocol": settings.security_protocol,
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,

@@ -14,7 +14,13 @@ from kafka.structs import OffsetAndMetadata
 from worker.contracts.records import Output
 from worker.contracts.settings import KafkaSettings
 from worker.contracts.slots import transactional_id
-from worker.errors import FatalError, RiverwatchError, StateLostError, TransientError
+from worker.errors import (
+    FatalError,
+    RiverwatchError,
+    StateLostError,
+    TransientError,
+    UnansweredError,
+)
 from worker.streams import TopicPartition
 from worker.streams.kafka_client import make_producer, wait_limit_s
 
@@ -176,6 +182,11 @@ class Transactions:
             return FatalError(where, "outputs that the topic takes", "a larger one", small)
         if any(isinstance(c, _DENIED) for c in causes):
             return FatalError(where, "permission", text, "see docs/operations.md for the list")
+        # The transaction manager keeps of a request that timed out the words alone.
+        is_late = "RequestTimedOutError" in text
+        if is_late or any(isinstance(c, errors.KafkaTimeoutError) for c in causes):
+            otherwise = UnansweredError if otherwise is StateLostError else otherwise
+            return otherwise(where, "an answer in time", text)
         return otherwise(where, got=text)
 
     def _discard(self) -> None:

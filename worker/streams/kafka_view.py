@@ -56,7 +56,7 @@ class KafkaView:
             self._opened = opened.pop_all()
 
     def members(self) -> list[str]:
-        """Return the client ids of the workers that are in the group now.
+        """Return the slots of the workers that are in the group now.
 
         Raises
         ------
@@ -67,7 +67,7 @@ class KafkaView:
             group = self._admin.describe_groups([self._group])[self._group]
         except errors.KafkaError as error:
             raise reading_failed(f"group {self._group}", error) from error
-        return sorted(member["client_id"] for member in group["members"])
+        return sorted(m["group_instance_id"] or m["client_id"] for m in group["members"])
 
     def committed(self, partition: int) -> tuple[int, int] | None:
         """Return the committed (events, labels) offsets, or None; waits while a commit is open."""
