@@ -112,20 +112,24 @@ def test_a_snapshot_cut_short_is_refused(length: int) -> None:
 
 
 class Canary:
-    """Sings when it is unpickled."""
+    """Makes a directory when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.putenv, ("RIVERWATCH_CANARY", "sang")
+        return os.mkdir, (str(self.place),)
 
 
 def test_a_pickle_in_the_place_of_a_snapshot_is_refused_and_never_run(tmp_path: Path) -> None:
     """Not even one that carries a right signature: the body is plain values."""
     key = KEY.encode()
     path = tmp_path / "world-v0000000000000009.rws"
-    for body in (pickle.dumps(Canary()), SNAPSHOT[:8] + pickle.dumps(Canary())):
+    song = pickle.dumps(Canary(tmp_path / "sang"))
+    for body in (song, SNAPSHOT[:8] + song):
         path.write_bytes(body)
         assert restored(directory(tmp_path))[0] == -1
-    assert not [name for name in os.environ if name == "RIVERWATCH_CANARY"]
+    assert not (tmp_path / "sang").exists()
     assert b"pickle" not in encoded(*taught(5)) and decode(SNAPSHOT, key, "f").header.version == 7
 
 

@@ -82,7 +82,7 @@ class FeatureMonitor:
         self._names, self._threshold, self._window = tuple(names), threshold, window
         self._rows = np.empty((0, len(names)))
         self._edges: Float64 | None = None  # (features, PSI_BINS - 1)
-        self._reference = np.empty((len(names), PSI_BINS))
+        self._reference = np.zeros((len(names), PSI_BINS))
 
     def feed(self, X: Float64, scores: Float64, y: Int64) -> list[str]:
         """Return a sentence per window in which some feature has drifted."""
