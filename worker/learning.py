@@ -25,8 +25,6 @@ FATES = (
 )  # fmt: skip
 """What becomes of labels; docs/metrics.md says when."""
 
-_EVENT, _LABEL, _MATURED = 0, 1, 2  # the order of things at one position
-
 
 @dataclass(slots=True)
 class Join:
@@ -92,18 +90,19 @@ class Walk:
         rows
             Place and id of each such event; see `concerned`.
         """
-        events = [(row + 1, _EVENT, row) for row, _ in rows]
-        due = self._due()
-        matured = [(position, _MATURED, j) for j, (position, _) in enumerate(due)]
-        heard = [(position, _LABEL, j) for j, position in enumerate(before.tolist())]
-        ids = dict(rows)
-        for position, kind, j in sorted([*events, *heard, *matured]):
-            if kind == _EVENT:
-                self._meet(j, ids[j])
-            elif kind == _LABEL:
-                self._hear(position, labels[j])
+        due, at = self._due(), before.tolist()
+        places = [[row + 1 for row, _ in rows], before, [position for position, _ in due]]
+        position = np.concatenate([np.asarray(part, np.int64) for part in places])
+        heard, matured = len(rows), len(rows) + len(labels)
+        # Of one position in the order of the kinds, and of one kind in their own.
+        for k in np.argsort(position, kind="stable").tolist():
+            if k < heard:
+                self._meet(*rows[k])
+            elif k < matured:
+                j = k - heard
+                self._hear(at[j], labels[j])
             else:
-                self._mature(position, due[j][1])
+                self._mature(*due[k - matured])
 
     def join(self, part: Scored) -> Join:
         """Return the examples; their scores are filled in when the events here are scored."""
