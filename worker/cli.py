@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -351,8 +353,16 @@ def _exit(command: Callable[[], int]) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line, and leave at once: to take apart what a worker has in memory, compiled
+    kernels above all, lasts as long as its own end, and everything is closed by then.
+    """
+    try:
+        app()
+    except SystemExit as end:
+        with suppress(OSError):  # nobody reads it any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else bool(end.code))
 
 
 if __name__ == "__main__":
