@@ -81,17 +81,17 @@ PLACES: dict[str, Callable[..., None]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_pickle_is_never_run(place: str, tmp_path: Path) -> None:
     """It is refused, dead-lettered or rebuilt; whatever else happens, it does not sing."""
-    config, nest = settings(runner={"batch_records_max": 20}), tmp_path / "sang"
+    config, nest = settings(runner={"batch_records_max": 10}), tmp_path / "sang"
     spec, files = compile_features(config), tmp_path / "snapshots"
-    declared = SnapshotSettings(directory=str(files), key=KEY, every=20)
+    declared = SnapshotSettings(directory=str(files), key=KEY, every=10)
     snapshots = Snapshots(
         declared, "world", spec.spec_hash, lambda: build_models(config, spec.names)
     )
-    log, store, stream = new_log(), MemoryStore(), events(160)
-    fill(log, stream[:80])
+    log, store, stream = new_log(), MemoryStore(), events(80)
+    fill(log, stream[:40])
     drain(worker(log, store, config=config, snapshots=snapshots))
     PLACES[place](log, store, files, pickle.dumps(Canary(nest)))
-    fill(log, stream[80:])
+    fill(log, stream[40:])
     for stores in (store, MemoryStore()):
         with suppress(RiverwatchError):
             drain(worker(log, stores, config=config, snapshots=snapshots))
