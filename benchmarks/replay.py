@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 
 from producers.cards import DEMO
 from producers.commands import cards_to_files
-from worker.commands import load, relax_collector
+from worker.commands import load
 from worker.contracts.settings import MemoryStreamSettings, Settings
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_models
 from worker.replay import Recording, replay
+from worker.stopping import relax_collector
 from worker.telemetry import configure_logging
 
 ROOT = Path(__file__).parents[1]

@@ -19,13 +19,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any  # the timed parts keep their own types
 
-from worker.commands import load, relax_collector
+from worker.commands import load
 from worker.contracts.settings import KafkaSettings, RedisSettings, Settings
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_models
 from worker.outputs import Outcome
 from worker.runner import Parts, Runner
 from worker.secondary import secondary_entities
+from worker.stopping import relax_collector
 from worker.stores.redis import RedisStore
 from worker.streams.kafka import KafkaStream
 from worker.telemetry import Telemetry, configure_logging

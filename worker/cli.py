@@ -97,9 +97,10 @@ def run(
     ),
 ) -> None:
     """Run one worker on Kafka and Redis until SIGTERM or Ctrl-C; a second signal leaves at once."""
-    from worker.stopping import stop_on_signals
+    from worker.stopping import relax_collector, stop_on_signals
 
     stop = stop_on_signals()  # before all that takes long to import
+    relax_collector()
 
     from worker.commands import run_worker
 

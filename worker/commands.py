@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -31,6 +30,7 @@ from worker.contracts.slots import SLOT
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec, compile_features
 from worker.progress import ProgressBar
+from worker.stopping import relax_collector
 from worker.telemetry import HealthServer, Telemetry
 
 if TYPE_CHECKING:
@@ -114,7 +114,6 @@ def run_worker(path: Path, slot: str, log_level: str, stop: Callable[[], bool]) 
     settings = load(path)
     redis = redis_of(path, settings)
     spec = compile_features(settings)
-    relax_collector()
     telemetry = Telemetry(time.time)
     if is_first_start():
         telemetry.log.info("kernels_compiling", hint=_FIRST_START)
@@ -310,13 +309,3 @@ def is_first_start() -> bool:
 
     kept: Any = usable_rows  # numba's dispatcher has no types
     return not any(Path(kept.stats.cache_path).glob("*.nbi"))
-
-
-def relax_collector() -> None:
-    """Let Python's cycle collector look less often.
-
-    A batch makes thousands of tuples that live until its commit and no cycles; with the defaults
-    (700, 10, 10) looking at them takes 12 to 20 of 105 µs an event on a broker. The clients do make
-    cycles: these wait for it, some 8 MB.
-    """
-    gc.set_threshold(50_000, 20, 50)
