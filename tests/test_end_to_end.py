@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from worker.arrow import read_batch
+from worker.commands_models import run_models
 from worker.commands_repair import run_reset
 from worker.config import load_settings
 from worker.errors import ConfigError
@@ -268,6 +270,51 @@ def test_health_and_metrics_are_served(world: World) -> None:
         if line.startswith("riverwatch_outcomes_total")
     ]
     assert sum(outcomes) == lines(world.events)
+
+
+def table_of(listed: str) -> list[str]:
+    """Return the lines from the headings on, without what was logged before."""
+    found = listed.splitlines()
+    return found[next(i for i, line in enumerate(found) if "(alerts)" in line) :]
+
+
+def test_models_are_listed_and_orders_hold_from_the_version_they_say(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who decides changes with the row of that version and no other; the list says it all."""
+    for name in ("TEST_BOOTSTRAP", "TEST_REDIS"):
+        monkeypatch.setenv(name, world.environ[name])
+
+    def models(order: str | None = None, model: str | None = None) -> str:
+        capsys.readouterr()
+        assert run_models(world.config, order, model) == 0
+        return capsys.readouterr().out
+
+    half = lines(world.events) // 2
+    process = world.start()
+    assert world.play("--limit", half).wait() == 0
+    world.wait_for_rows(half)
+    before = table_of(models())
+    assert before[0].split() == ["(alerts)", "fraud", "odd"]
+    assert before[1].split() == ["role", "published", "champion", "challenger"]
+    (labelled,) = [line for line in before if line.startswith("labelled")]
+    assert all(int(count) > 100 for count in re.findall(r"\d+", labelled))
+    (version,) = re.findall(r"promote odd is .* from version (\d+) on", models("promote", "odd"))
+    assert world.play().wait() == 0
+    rows = world.wait_for_rows(half + lines(world.events))
+    scored = [row for row in rows if row["outcome"] == "scored"]
+    after = [row["model_version"] >= int(version) for row in scored]
+    assert 0 < sum(after) < len(after)
+    for row, is_after in zip(scored, after, strict=True):
+        assert row["score"] == row["score_odd" if is_after else "score_fraud"]
+    assert table_of(models())[1].split() == ["role", "published", "challenger", "champion"]
+    models("roll-back")
+    models("freeze", "odd")
+    listed = models()
+    assert table_of(listed)[1].split() == ["role", "published", "champion", "challenger"]
+    assert table_of(listed)[2].split() == ["status", "learning", "frozen"]
+    assert "odd stopped learning (order: freeze)" in listed
+    assert stop(process) == 0
 
 
 def test_two_replays_write_the_same_bytes(tmp_path: Path) -> None:
