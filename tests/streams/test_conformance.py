@@ -192,6 +192,7 @@ def test_a_second_stream_in_the_same_slot_ends_the_first(harness: Harness) -> No
     generation = start(old).generation
     old.commit(generation, [journal(harness, b"old")], {(harness.events, 0): 1})
     new = harness.stream()
+    start(new)
     with pytest.raises(FatalError, match="slot"):
         old.commit(generation, [journal(harness, b"zombie")], {(harness.events, 0): 2})
     assert visible(new, harness.outputs.journal) == [b"old"]
