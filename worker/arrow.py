@@ -255,24 +255,21 @@ def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: i
     numbers = examples.X.shape[1] + 2 * examples.raw.shape[1]
     row_bytes = 96 + 4 * longest + 8 * numbers  # an id takes at most 4 bytes a letter
     step = max(1, (bytes_max - _FRAME_BYTES) // row_bytes)
-    values = []
-    for start in range(0, len(examples), step):
-        part = slice(start, start + step)
-        batch = pa.RecordBatch.from_arrays(
-            [
-                pa.array(examples.event_ids[part], pa.utf8()),
-                _vectors(examples.X[part], None),
-                pa.array(examples.y[part].astype(np.int8)),
-                pa.array(examples.weight[part]),
-                _vectors(examples.raw[part], None),
-                pa.array(examples.time_ms[part]),
-                *(pa.array(np.ascontiguousarray(examples.served[n][part])) for n in _SERVED),
-                _vectors(examples.served["scores"][part], None),
-            ],
-            names=["event_id", "x", "y", "weight", "raw", "time_ms", *_SERVED, "scores"],
-        ).replace_schema_metadata(dict(stamps))
-        values.append(to_bytes(batch))
-    return values
+    served = examples.served
+    batch = pa.RecordBatch.from_arrays(
+        [
+            pa.array(examples.event_ids, pa.utf8()),
+            _vectors(examples.X, None),
+            pa.array(examples.y.astype(np.int8)),
+            pa.array(examples.weight),
+            _vectors(examples.raw, None),
+            pa.array(examples.time_ms),
+            *(pa.array(np.ascontiguousarray(served[name])) for name in _SERVED),
+            _vectors(served["scores"], None),
+        ],
+        names=["event_id", "x", "y", "weight", "raw", "time_ms", *_SERVED, "scores"],
+    ).replace_schema_metadata(dict(stamps))
+    return [to_bytes(batch.slice(start, step)) for start in range(0, len(examples), step)]
 
 
 def order_record(action: str, model: str) -> bytes:
