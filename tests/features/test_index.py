@@ -22,7 +22,7 @@ def test_ids_that_come_and_go_have_their_slots() -> None:
     for step in range(1_000):
         new = {str(i) for i in draw.integers(0, 3_000, draw.integers(0, 40))} - known.keys()
         added = {id_: 5 * step + i for i, id_ in enumerate(sorted(new))}
-        index.add(list(added), np.array(list(added.values()), np.int64))
+        index.add(index.hashes(list(added)), np.array(list(added.values()), np.int64))
         known |= added
         gone = [id_ for id_ in known if draw.random() < 0.02]
         index.remove(gone)
@@ -38,7 +38,7 @@ def test_ids_that_come_and_go_have_their_slots() -> None:
 def test_any_text_is_an_id(ids: list[str]) -> None:
     """Also an empty one, one of many bytes, and a lone surrogate; and none is another's."""
     index = Index(KEY)
-    index.add(ids, np.arange(len(ids)))
+    index.add(index.hashes(ids), np.arange(len(ids)))
     assert index.find(ids).tolist() == list(range(len(ids)))
     assert index.find([id_ + "\0" for id_ in ids if id_ + "\0" not in ids]).tolist() == [
         -1 for id_ in ids if id_ + "\0" not in ids
@@ -48,17 +48,17 @@ def test_any_text_is_an_id(ids: list[str]) -> None:
 def test_what_was_cleared_is_gone() -> None:
     """And may come again elsewhere."""
     index = Index(KEY)
-    index.add(["a", "b"], np.array([3, 4]))
+    index.add(index.hashes(["a", "b"]), np.array([3, 4]))
     index.clear()
     assert (len(index), index.find(["a", "b"]).tolist()) == (0, [-1, -1])
-    index.add(["b"], np.array([0]))
+    index.add(index.hashes(["b"]), np.array([0]))
     assert index.find(["a", "b"]).tolist() == [-1, 0]
 
 
 def test_nothing_is_found_of_no_ids() -> None:
     """A batch may be empty."""
     index = Index(KEY)
-    index.add([], np.empty(0, np.int64))
+    index.add(index.hashes([]), np.empty(0, np.int64))
     assert index.find([]).tolist() == index.slots().tolist() == []
 
 

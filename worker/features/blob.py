@@ -11,7 +11,6 @@ and that are not empty, and each of these.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +24,9 @@ from worker.features.state import Rows
 
 FORMAT_VERSION = 3
 MAGIC = b"rw"
+
+Joined = tuple[Bytes, Int64]
+"""Blobs one after the other, and where each ends."""
 
 _CHUNK = 512  # slots packed at once: the buffer is sized for the worst case
 
@@ -47,6 +49,7 @@ class BlobCodec:
         self._prefix = MAGIC + version + bytes.fromhex(state_hash)[:8]
         self._shared = np.frombuffer(self._prefix, np.uint8)
         self._buffer = np.empty(0, np.uint8)  # kept: new pages cost more than to pack into them
+        self._whole: tuple[list[bytes], Joined] = [], _joined([])  # what was checked last
 
     def encode(self, rows: Rows, slots: Int64) -> list[bytes]:
         """Return the blob of each slot. The same state gives the same bytes, however it came."""
@@ -55,7 +58,7 @@ class BlobCodec:
             blobs += self._encode_chunk(rows, slots[first : first + _CHUNK])
         return blobs
 
-    def check(self, blobs: Collection[bytes]) -> None:
+    def check(self, blobs: list[bytes]) -> None:
         """Refuse blobs that are not ours, or damaged.
 
         Raises
@@ -63,20 +66,27 @@ class BlobCodec:
         StateDamagedError
             Drop the space and acquire the shard again: it is rebuilt from the log.
         """
-        if self._are_whole(blobs):
-            return
-        raise self._refusal(next(blob for blob in blobs if not self._are_whole([blob])))
+        joined = _joined(blobs)
+        if not are_whole(*joined, self._shared):
+            raise self._refusal(
+                next(b for b in blobs if not are_whole(*_joined([b]), self._shared))
+            )
+        self._whole = blobs, joined
 
-    def decode(self, rows: Rows, slots: Int64, blobs: Sequence[bytes]) -> None:
-        """Fill empty slots from blobs that were checked. There must be a free tile row for each.
+    def decode(self, rows: Rows, slots: Int64, blobs: list[bytes]) -> None:
+        """Fill empty slots from blobs that were checked, at best just now. There must be a free
+        tile row for each.
 
         Raises
         ------
         StateDamagedError
             As `check`; the slots hold nothing of use then.
         """
-        data, ends = _joined(blobs)
-        if not unpack(self._plan, rows, slots, data, ends):
+        checked, joined = self._whole
+        self._whole = [], _joined([])
+        if checked != blobs:  # a comparison of places in memory
+            joined = _joined(blobs)
+        if not unpack(self._plan, rows, slots, *joined):
             raise StateDamagedError(
                 self._where, "a packed state", "bytes that end too early or late"
             )
@@ -94,9 +104,6 @@ class BlobCodec:
         data, bounds = buffer[: ends[-1]].tobytes(), [0, *ends.tolist()]
         return [data[begin:end] for begin, end in pairwise(bounds)]
 
-    def _are_whole(self, blobs: Collection[bytes]) -> bool:
-        return are_whole(*_joined(blobs), self._shared)
-
     def _refusal(self, blob: bytes) -> StateDamagedError:
         hint = "the worker rebuilds it from the log"
         if blob[:3] != self._prefix[:3]:
@@ -111,7 +118,7 @@ class BlobCodec:
         )
 
 
-def _joined(blobs: Collection[bytes]) -> tuple[Bytes, Int64]:
+def _joined(blobs: list[bytes]) -> Joined:
     """Return blobs as one array, and where each ends."""
     ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, len(blobs)))
     return np.frombuffer(b"".join(blobs), np.uint8), ends

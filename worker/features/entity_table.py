@@ -9,7 +9,7 @@ import numpy as np
 from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.blob import BlobCodec
-from worker.features.index import Index
+from worker.features.index import Index, UInt64
 from worker.features.kernels import fold_of
 from worker.features.label_view import entity_of
 from worker.features.plan import make_plan
@@ -73,19 +73,24 @@ class Table:
         self._codec.check([blob for blob in part.values() if blob is not None])
 
     def load(self, part: Mapping[str, bytes | None]) -> None:
-        known = self._slots.find(list(part)) >= 0
-        new = part if not known.any() else {id_: part[id_] for id_ in self.missing(list(part))}
-        places = self._places_for(list(new))
-        stored = [blob for blob in new.values() if blob is not None]
+        ids, blobs = list(part), list(part.values())
+        hashes = self._slots.hashes(ids)
+        new = self._slots.look_up(hashes) < 0
+        if not new.all():
+            at = np.flatnonzero(new).tolist()
+            ids, blobs, hashes = [ids[i] for i in at], [blobs[i] for i in at], hashes[new]
+        places = self._places_for(ids, hashes)
+        stored = [blob for blob in blobs if blob is not None]
+        if len(stored) < len(blobs):
+            places = places[[blob is not None for blob in blobs]]
         if stored:
             self._rows = with_free_tiles(self._plan, self._rows, len(stored))
-            is_stored = np.array([blob is not None for blob in new.values()], np.bool_)
-            self._codec.decode(self._rows, places[is_stored], stored)
+            self._codec.decode(self._rows, places, stored)
 
     def adopt(self, other: Table, ids: list[str]) -> None:
         """Take the present states of entities, which are not here, from another table."""
         self._rows = with_free_tiles(self._plan, self._rows, len(ids))
-        places = self._places_for(ids)
+        places = self._places_for(ids, self._slots.hashes(ids))
         copy_slots(self._plan, other._rows, other._slots.find(ids), self._rows, places)
 
     def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> Int64:
@@ -181,8 +186,8 @@ class Table:
             self._ids[slot] = ""
         self._free += places
 
-    def _places_for(self, ids: list[str]) -> Int64:
-        """Return a new slot for each id."""
+    def _places_for(self, ids: list[str], hashes: UInt64) -> Int64:
+        """Return a new slot for each id; ``hashes`` are theirs, and used up."""
         self._make_room(len(ids))
         left = len(self._free) - len(ids)
         places = self._free[left:][::-1]
@@ -190,7 +195,7 @@ class Table:
         for id_, slot in zip(ids, places, strict=True):
             self._ids[slot] = id_
         slots = np.array(places, np.int64)
-        self._slots.add(ids, slots)
+        self._slots.add(hashes, slots)
         self._used[slots] = self._batch
         return slots
 

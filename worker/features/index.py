@@ -49,19 +49,22 @@ class Index:
 
     def find(self, ids: Sequence[str]) -> Int64:
         """Return the slot of each id, -1 for those that are not here."""
-        slots = np.empty(len(ids), np.int64)
-        _find(self._places, self.hashes(ids), slots)
+        return self.look_up(self.hashes(ids))
+
+    def look_up(self, hashes: UInt64) -> Int64:
+        """Return the slot of each id by its hash, -1 for those that are not here."""
+        slots = np.empty(len(hashes), np.int64)
+        _find(self._places, hashes, slots)
         return slots
 
-    def add(self, ids: Sequence[str], slots: Int64) -> None:
-        """Remember the slots of ids that are not here, each once."""
-        self._count += len(ids)
+    def add(self, hashes: UInt64, slots: Int64) -> None:
+        """Remember the slots of ids that are not here, each once; their hashes are used up."""
+        self._count += len(hashes)
         places = self._places
         if 2 * self._count > len(places):
             capacity = 1 << int(2 * self._count - 1).bit_length()
             self._places = np.zeros((capacity, 2), np.uint64)
             _add(self._places, places[places[:, 1] > 0])
-        hashes = self.hashes(ids)
         hashes[:, 1] |= (slots + 1).view(np.uint64)
         _add(self._places, hashes)
 
