@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kafka import ConsumerRebalanceListener, errors
 from kafka import TopicPartition as KafkaPartition
-from kafka import errors
 from kafka.admin import MemberToRemove
 from kafka.structs import MemberState
 
@@ -65,7 +65,6 @@ class Member:
         self._admin = admin
         self._clock_s = clock_s
         self._consumer = make_consumer(settings, group, slot)
-        self._consumer.subscribe(list(topics))
         self._now: Membership | None = None
         self._owned: frozenset[int] = frozenset()
         self._lost: set[int] = set()
@@ -75,6 +74,7 @@ class Member:
         self._ends_asked_s = 0.0
         self._polled_s = self._checked_s = clock_s()
         self._epoch = 0
+        self._consumer.subscribe(list(topics), listener=_Assigned(self._apply_pauses))
 
     @property
     def is_rebalancing(self) -> bool:
@@ -284,6 +284,22 @@ class Member:
         if self.is_slot_taken():
             raise FatalError(f"group {self._group}", f"to be the only member in slot {self._slot}",
                              "another one", "start one worker per slot")  # fmt: skip
+
+
+class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Parks what is new while the client joins the group: it would ask for committed offsets else,
+    and wait for those that a dead member's transaction holds back.
+    """
+
+    def __init__(self, park: Callable[[], None]) -> None:
+        self._park = park
+
+    def on_partitions_revoked(self, revoked: object) -> None:
+        """Do nothing: the next poll finds out."""
+
+    def on_partitions_assigned(self, assigned: object) -> None:
+        """Park all that is not live."""
+        self._park()
 
 
 def _same(before: Any, after: Any) -> bool:
