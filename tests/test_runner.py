@@ -11,7 +11,13 @@ import pytest
 
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
 from worker.contracts.records import Output, Records
-from worker.errors import FatalError, StateLostError, TransientError
+from worker.errors import (
+    FatalError,
+    RiverwatchError,
+    StateLostError,
+    TransientError,
+    UnansweredError,
+)
 from worker.features.spec import compile_features
 from worker.runner import Runner
 from worker.stores import Meta, Writes
@@ -202,6 +208,26 @@ def test_what_models_are_worth_is_gauged() -> None:
                 told = telemetry.registry.get_sample_value("riverwatch_model_figures", labels)
                 assert told == figures[figure], labels
     assert steward.reports()[0].figures[0].recent.labelled > 500
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (
+            UnansweredError("transaction w.0", "an answer in time", "KafkaTimeoutError"),
+            "unanswered",
+        ),
+        (TransientError("input of w", "an answer", "KafkaTimeoutError"), "unanswered"),
+        (StateLostError("store w", "the version last seen", "another"), "state_lost"),
+    ],
+)
+def test_what_nobody_answered_is_not_called_lost(
+    error: RiverwatchError, event: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broker that is frozen has lost nothing yet; the shards are acquired again in any case."""
+    Telemetry(lambda: 0.0).lost(error)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f" {event} " in line
 
 
 def test_labels_of_a_backlog_are_known_when_they_were_however_records_arrive() -> None:
