@@ -24,6 +24,7 @@ from worker.committing import Committer
 from worker.errors import TransientError
 from worker.exchange import Exchange
 from worker.flushing import Flusher
+from worker.patience import Patience
 from worker.runner import Runner
 from worker.secondary import Overlay
 from worker.snapshots import Snapshots
@@ -120,6 +121,14 @@ def _pause_more(pause: Any) -> Any:
     return lambda self, places: pause(self, [*self._paused, *places])
 
 
+def _for_ever(_: Any) -> Any:
+    def recover(self: Any) -> None:
+        while True:
+            self.pause()
+
+    return recover
+
+
 def _always(answer: Any) -> Callable[[Any], Any]:
     return lambda _: lambda *args: answer
 
@@ -200,6 +209,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "snapshot ahead of the log": lambda: _instead(Snapshots, "restore", _whatever_version),
     "snapshot of fewer examples than learned": lambda: _instead(Snapshots, "save", _one_less),
     "signature of a snapshot not checked": lambda: _instead(hmac, "compare_digest", _always(True)),
+    "never live again after a doubt": lambda: _instead(Patience, "recover", _for_ever),
     "what is paused stays so": lambda: _instead(MemoryStream, "pause", _pause_more),
 }
 """By name: breaks it for as long as the context lasts."""
