@@ -1,4 +1,4 @@
-"""Servers that tests share: started once per run, when the first test asks for them."""
+"""What tests share: servers, started when the first test asks for them, and a log as it was."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests.services.kafka import KafkaServer
 from tests.services.valkey import ValkeyServer
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """Undo what a command that ran in this process made of the log."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

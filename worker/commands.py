@@ -31,7 +31,7 @@ from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec, compile_features
 from worker.progress import ProgressBar
 from worker.stopping import relax_collector
-from worker.telemetry import HealthServer, Telemetry
+from worker.telemetry import HealthServer, Telemetry, configure_logging
 
 if TYPE_CHECKING:
     from worker.snapshots import Snapshots
@@ -105,7 +105,6 @@ def run_worker(path: Path, slot: str, log_level: str, stop: Callable[[], bool]) 
     from worker.secondary import secondary_entities
     from worker.stores.redis import RedisStore
     from worker.streams.kafka import KafkaStream
-    from worker.telemetry import configure_logging
 
     if not SLOT.fullmatch(slot):
         names = "1 to 100 letters, digits, '.', '_' or '-'"
@@ -210,6 +209,7 @@ def _replay(
     from worker.models.catalogue import build_models
     from worker.replay import replay
 
+    configure_logging("WARNING")  # what is printed is the result
     if settings.labels is None and (recording.labels or recording.label_column):
         settings = settings.model_copy(update={"labels": LabelSettings()})
     settings = settings.model_copy(update={"stream": MemoryStreamSettings()})

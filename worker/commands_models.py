@@ -22,6 +22,7 @@ from worker.models.steward import Report
 from worker.models.versioned import ModelSet
 from worker.progress import ProgressBar
 from worker.snapshots import Snapshots
+from worker.telemetry import configure_logging
 
 ORDERS = ("promote", "roll_back", "freeze", "thaw")
 _ORDERS_OF_ONE = ("promote", "freeze", "thaw")
@@ -32,6 +33,7 @@ def run_models(path: Path, order: str | None, model: str | None) -> int:
     """List the models with their metrics as the training log has them; or write an order to it."""
     settings = load(path)
     if order is None:
+        configure_logging("WARNING")  # what is printed is the table
         _print_models(_learned(settings))
         return 0
     words = order.replace("-", "_")
