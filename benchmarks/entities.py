@@ -6,19 +6,23 @@ Figures of speed are CPU time, the median over batches; those of size are what a
 from __future__ import annotations
 
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import redis
+from numba import njit
 from pydantic import SecretStr
 
 from benchmarks.features import BATCH, ENTITIES, Row, batches, row, settings_of, timed
 from tests.features.streams import call_dirty, taken_from
 from tests.services.valkey import ValkeyServer
 from worker.checkpoint import space_of
-from worker.contracts.records import Events, LabelUpdates
+from worker.contracts.records import Bool, Events, Int64, LabelUpdates
 from worker.contracts.settings import EntitySettings, LabelSettings, RedisSettings, Settings
+from worker.features.compiling import prefetch
+from worker.features.fetching import AHEAD, LINE_ITEMS
 from worker.features.spec import compile_features
 from worker.features.table import FeatureTables
 from worker.stores import Meta, Writes
@@ -126,11 +130,57 @@ def _scaled_rows(counts: list[int], rounds: int) -> list[Row]:
             events = _cards(chosen, NOW_MS + KNOWN_EVENTS * DAY_MS + i, draw)
             times.append(timed(lambda t=table, e=events: t.process(e)))  # type: ignore[misc]
     few_s, *more_s = map(statistics.median, took)
-    names = ("events_of_1_million", "events_of_10_million")[: len(more_s)]
-    return [row("events_of_10_thousand", BATCH / few_s, "events/s")] + [
-        row(name, BATCH / time_s, "events/s", few_s / time_s, "10 thousand")
-        for name, time_s in zip(names, more_s, strict=True)
+    names = ("1_million", "10_million")[: len(more_s)]
+    return [
+        row("events_of_10_thousand", BATCH / few_s, "events/s"),
+        *[
+            row(f"events_of_{name}", BATCH / time_s, "events/s", few_s / time_s, "10 thousand")
+            for name, time_s in zip(names, more_s, strict=True)
+        ],
+        *[
+            row(f"touch_of_{name}", us, "us/event", us / few_us, "10 thousand")
+            for few_us in [_touch_us(counts[0], rounds, draw)]
+            for name, count in zip(names, counts[1:], strict=True)
+            for us in [_touch_us(count, rounds, draw)]
+        ],
     ]
+
+
+def _touch_us(count: int, rounds: int, draw: np.random.Generator) -> float:
+    """Return what an event takes that reads and writes the same memory as one above, and does
+    nothing: places of an index, and rows of that length of so many entities.
+    """
+    meta, used, ring = (np.ones((count, width), np.int64) for width in (4, 1, 3 * RING))
+    places = np.ones((1 << (2 * count - 1).bit_length(), 2), np.int64)
+    dirty = np.ones(count, np.bool_)
+    took = []
+    for _ in range(rounds):
+        slots, at = draw.integers(0, count, BATCH), draw.integers(0, len(places), BATCH)
+        started = time.process_time()
+        _touch(slots, at, places, meta, used, dirty, ring)
+        took.append(time.process_time() - started)
+    return statistics.median(took) / BATCH * 1e6
+
+
+@njit
+def _touch(
+    slots: Int64, at: Int64, places: Int64, meta: Int64, used: Int64, dirty: Bool, ring: Int64
+) -> None:
+    for e in range(len(slots)):
+        if e + AHEAD < len(slots):
+            slot = slots[e + AHEAD]
+            prefetch(places, at[e + AHEAD] * 2)
+            prefetch(meta, slot * 4)
+            prefetch(used, slot)
+            prefetch(dirty, slot)
+            for item in range(slot * ring.shape[1], (slot + 1) * ring.shape[1], LINE_ITEMS):
+                prefetch(ring, item)
+        slot = slots[e]
+        meta[slot, 0] += places[at[e], 0]
+        used[slot, 0] += 1
+        dirty[slot] = True
+        for item in range(0, ring.shape[1], LINE_ITEMS):
+            ring[slot, item] += 1
 
 
 def _available_bytes() -> int:

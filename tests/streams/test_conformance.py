@@ -199,6 +199,20 @@ def test_a_second_stream_in_the_same_slot_ends_the_first(harness: Harness) -> No
     assert new.committed(0) == (1, 0)
 
 
+def test_who_asked_last_for_a_name_writes_under_it(harness: Harness) -> None:
+    """What it wrote is there as a whole; who had the name before writes nothing more."""
+    stream = harness.stream()
+    first = stream.writer("rekey-0")
+    first.write([journal(harness, b"one"), journal(harness, b"two")])
+    second = stream.writer("rekey-0")
+    with pytest.raises(StateLostError):
+        first.write([journal(harness, b"zombie")])
+    second.write([journal(harness, b"three")])
+    first.close()
+    second.close()
+    assert visible(stream, harness.outputs.journal) == [b"one", b"two", b"three"]
+
+
 def test_settle_returns_the_end_of_the_log(harness: Harness) -> None:
     """With no transaction open, everything that was committed lies before the end."""
     stream = harness.stream()
