@@ -8,6 +8,8 @@ transformation".
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tests.features.streams import taken_from
@@ -246,3 +249,25 @@ def test_a_stop_and_a_cache_of_a_tenth_change_nothing(
     store.close()
     assert len(rows) <= DIFFERENT_MAX, rows[:5]
     assert stored.found > len(recording)
+
+
+def test_a_replay_of_the_example_serves_the_features_of_the_book(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    """In its journal, of the first six weeks of every fortieth customer."""
+    days = (frame.TX_DATETIME - frame.TX_DATETIME.iloc[0]).dt.days
+    part = frame[(frame.CUSTOMER_ID % 40 == 0) & (days < 42)].reset_index(drop=True)
+    part.to_parquet(tmp_path / "rows.parquet")
+    words = ["-c", CONFIG, "--events", tmp_path / "rows.parquet", "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "replay", *map(str, words)],
+        cwd=HOME, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    with pa.ipc.open_file(tmp_path / "out" / "journal" / "events-0.arrow") as file:
+        rows = file.read_all()
+    assert rows.column("event_id").to_pylist() == list(map(str, part.TRANSACTION_ID.tolist()))
+    X = np.array(rows.column("x").to_pylist())
+    expected = book_features(part)
+    assert (expected[:, 12:] > 0).sum() > 20
+    assert ((expected != X).any(axis=1)).sum() <= DIFFERENT_MAX
