@@ -18,14 +18,14 @@ from tests.worlds import drain, events, fill, journal, new_log, worker
 from tests.worlds import settings as world
 from worker.cli import app
 from worker.contracts.settings import ModelSettings, Settings, SnapshotSettings
-from worker.errors import FatalError, StateLostError
+from worker.errors import FatalError, StateLostError, TransientError
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_model_set, build_models
 from worker.models.snapshot import decode, encode, header_of
 from worker.models.versioned import ModelSet
 from worker.snapshots import Found, Snapshots
 from worker.stores.memory import MemoryStore
-from worker.streams.memory import MemoryLog
+from worker.streams.memory import MemoryLog, MemoryReader, MemoryStream
 
 KEY = "a key that is long enough"
 DECLARED = {
@@ -67,7 +67,7 @@ def encoded(models: ModelSet, X: np.ndarray, key: str = KEY) -> bytes:
 def restored(snapshots: Snapshots, first: int = 0, end: int = 1_000) -> tuple[int, list[str]]:
     """Return the version a start would go on from (-1: none), and the reasons on the way."""
     refused: list[Found] = []
-    snapshot = snapshots.restore(build(), first, end, refused.append)
+    snapshot = snapshots.newest(first, end, refused.append)
     return -1 if snapshot is None else snapshot.header.version, [f.refused for f in refused]
 
 
@@ -76,8 +76,9 @@ def test_models_from_a_snapshot_learn_on_as_if_nothing_had_happened(tmp_path: Pa
     models, X = taught()
     directory(tmp_path).save(models, 7, len(X), X)
     again = build()
-    snapshot = directory(tmp_path).restore(again, 0, 7, lambda found: None)
+    snapshot = directory(tmp_path).newest(0, 7, lambda found: None)
     assert snapshot is not None
+    again.restore(snapshot.state)
     assert (snapshot.header.version, snapshot.header.examples) == (7, 400)
     assert again.state_hash() == models.state_hash()
     for one in (again, models):
@@ -227,7 +228,7 @@ def with_snapshots(path: Path, every: int = 100) -> Settings:
     return world(snapshots={"directory": str(path), "key": KEY, "every": every, "keep": 9})
 
 
-def run_to_rest(log: MemoryLog, config: Settings) -> Any:
+def run_to_rest(log: MemoryLog, config: Settings, stream: MemoryStream | None = None) -> Any:
     """Run a worker with snapshots until nothing comes any more; return it."""
     spec = compile_features(config)
     snapshots = None
@@ -235,7 +236,7 @@ def run_to_rest(log: MemoryLog, config: Settings) -> Any:
         snapshots = Snapshots(
             config.snapshots, config.name, spec.spec_hash, lambda: build_models(config, spec.names)
         )
-    one = worker(log, MemoryStore(), config=config, snapshots=snapshots)
+    one = worker(log, MemoryStore(), config=config, snapshots=snapshots, stream=stream)
     drain(one)
     return one
 
@@ -252,6 +253,35 @@ def test_a_start_from_a_snapshot_and_the_rest_of_the_log_equals_the_whole_log(
     without = run_to_rest(log, world())
     assert second.parts.models.state_hash() == without.parts.models.state_hash()
     assert first.parts.models.state_hash() == without.parts.models.state_hash()
+
+
+class Losing(MemoryStream):
+    """At the first question for the training log it does not answer, and the snapshots go."""
+
+    def __init__(self, log: MemoryLog, directory: Path) -> None:
+        super().__init__(
+            log, group="world", slot="0", events_topic="transactions", labels_topic="labels"
+        )
+        self._directory = directory
+
+    def reader(self, topic: str, partition: int, offset: int) -> MemoryReader:
+        if topic == "training" and (files := list(self._directory.iterdir())):
+            for file in files:
+                file.unlink()
+            raise TransientError("stream", got="no answer")
+        return super().reader(topic, partition, offset)
+
+
+def test_a_start_that_is_tried_again_without_its_snapshot_learns_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    """What was restored before the stream failed is no beginning for the whole log."""
+    log = new_log()
+    fill(log, events(300))
+    run_to_rest(log, with_snapshots(tmp_path))
+    again = run_to_rest(log, with_snapshots(tmp_path), Losing(log, tmp_path))
+    without = run_to_rest(log, world())
+    assert again.parts.models.state_hash() == without.parts.models.state_hash()
 
 
 def test_snapshots_of_one_log_are_the_same_whoever_writes_them(tmp_path: Path) -> None:

@@ -83,10 +83,8 @@ class Snapshots:
             ) from error
         return path
 
-    def restore(
-        self, models: ModelSet, first: int, end: int, refused: Callable[[Found], None]
-    ) -> Snapshot | None:
-        """Put the newest valid snapshot into models that have learned nothing; None for none.
+    def newest(self, first: int, end: int, refused: Callable[[Found], None]) -> Snapshot | None:
+        """Return the newest valid snapshot, None for none.
 
         Parameters
         ----------
@@ -97,12 +95,9 @@ class Snapshots:
         """
         for path in self._paths():
             try:
-                snapshot = self.proved(path, first, end)
+                return self.proved(path, first, end)
             except StateLostError as error:
                 refused(Found(path, None, str(error)))
-            else:
-                models.restore(snapshot.state)
-                return snapshot
         return None
 
     def proved(self, path: Path, first: int = 0, end: int | None = None) -> Snapshot:

@@ -13,7 +13,7 @@ from worker.contracts.records import Float64, unserved
 from worker.errors import FatalError, TransientError
 from worker.models.advance import advance
 from worker.models.catalogue import ModelSet
-from worker.models.snapshot import PROBES_MAX
+from worker.models.snapshot import PROBES_MAX, Snapshot
 from worker.snapshots import Found, Snapshots
 from worker.streams import Log
 
@@ -51,8 +51,14 @@ class TrainingFollower:
         self._probes: Float64 | None = None
         self._fetched: list[tuple[int, bytes | None]] = []
         first, end = stream.log_range(topic, 0)
-        self.version = self._restore(first, end)
+        snapshot = self._newest(first, end)
+        self.version = first if snapshot is None else snapshot.header.version
         self._reader = stream.reader(topic, 0, self.version)
+        # Last: where the stream does not answer, who tries again has models that learned nothing.
+        if snapshot is not None:
+            models.restore(snapshot.state)
+            self.learned, self._probes = snapshot.header.examples, snapshot.probes
+            log.info("snapshot_loaded", version=self.version, examples=self.learned)
 
     def catch_up(self, tick: Callable[[], None]) -> int:
         """Apply everything committed until now; return the number of examples.
@@ -90,22 +96,17 @@ class TrainingFollower:
         """Give back the reader."""
         self._reader.close()
 
-    def _restore(self, first: int, end: int) -> int:
-        """Return the version to go on from: the newest snapshot's, or the log's beginning."""
+    def _newest(self, first: int, end: int) -> Snapshot | None:
+        """Return the snapshot to go on from, None for the log's beginning."""
         snapshot = None
         if self._snapshots is not None:
-            snapshot = self._snapshots.restore(self._models, first, end, self._passed_over)
-        if snapshot is not None:
-            header, self._probes = snapshot.header, snapshot.probes
-            self.learned = header.examples
-            self._log.info("snapshot_loaded", version=header.version, examples=header.examples)
-            return header.version
-        if first > 0:
+            snapshot = self._snapshots.newest(first, end, self._passed_over)
+        if snapshot is None and first > 0:
             raise FatalError(
                 f"{self._topic}/0", "a log from 0 on, or a snapshot", f"one from {first} on",
                 "keep the training topic whole (retention.ms=-1), or configure snapshots",
             )  # fmt: skip
-        return first
+        return snapshot
 
     def _passed_over(self, found: Found) -> None:
         self._log.warning("snapshot_refused", file=found.path.name, reason=found.refused)

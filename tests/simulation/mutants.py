@@ -109,8 +109,8 @@ def _state_the_newest(learn: Any) -> Any:
     return learned
 
 
-def _whatever_version(restore: Any) -> Any:
-    return lambda self, models, first, end, refused: restore(self, models, 0, 10**9, refused)
+def _whatever_version(newest: Any) -> Any:
+    return lambda self, first, end, refused: newest(self, 0, 10**9, refused)
 
 
 def _one_less(save: Any) -> Any:
@@ -206,7 +206,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "read beyond the last stable offset": lambda: _instead(
         OpenLog, "end", lambda _: OpenLog.high_watermark
     ),
-    "snapshot ahead of the log": lambda: _instead(Snapshots, "restore", _whatever_version),
+    "snapshot ahead of the log": lambda: _instead(Snapshots, "newest", _whatever_version),
     "snapshot of fewer examples than learned": lambda: _instead(Snapshots, "save", _one_less),
     "signature of a snapshot not checked": lambda: _instead(hmac, "compare_digest", _always(True)),
     "never live again after a doubt": lambda: _instead(Patience, "recover", _for_ever),
