@@ -55,6 +55,17 @@ def test_what_was_cleared_is_gone() -> None:
     assert index.find(["a", "b"]).tolist() == [-1, 0]
 
 
+def test_a_list_that_is_asked_for_again_finds_what_was_added_meanwhile() -> None:
+    """Its hashes are kept, its places are not."""
+    index, ids = Index(KEY), ["a", "b", "c"]
+    assert index.find(ids).tolist() == [-1, -1, -1]
+    index.add(index.hashes(ids), np.array([5, 6, 7]))
+    assert index.find(ids).tolist() == [5, 6, 7]
+    index.remove(["b"])
+    assert index.find(ids).tolist() == [5, -1, 7]
+    assert index.find(["c", "a"]).tolist() == [7, 5]
+
+
 def test_nothing_is_found_of_no_ids() -> None:
     """A batch may be empty."""
     index = Index(KEY)

@@ -187,7 +187,7 @@ class Table:
         self._free += places
 
     def _places_for(self, ids: list[str], hashes: UInt64) -> Int64:
-        """Return a new slot for each id; ``hashes`` are theirs, and used up."""
+        """Return a new slot for each id; ``hashes`` are theirs."""
         self._make_room(len(ids))
         left = len(self._free) - len(ids)
         places = self._free[left:][::-1]

@@ -37,6 +37,7 @@ class Index:
 
     def __init__(self, key: bytes) -> None:
         self._key = np.frombuffer(key, np.uint64)
+        self._hashed: tuple[Sequence[str], UInt64] = (), np.empty((0, 2), np.uint64)
         self.clear()
 
     def __len__(self) -> int:
@@ -58,15 +59,16 @@ class Index:
         return slots
 
     def add(self, hashes: UInt64, slots: Int64) -> None:
-        """Remember the slots of ids that are not here, each once; their hashes are used up."""
+        """Remember the slots of ids that are not here, each once, by their hashes."""
         self._count += len(hashes)
         places = self._places
         if 2 * self._count > len(places):
             capacity = 1 << int(2 * self._count - 1).bit_length()
             self._places = np.zeros((capacity, 2), np.uint64)
             _add(self._places, places[places[:, 1] > 0])
-        hashes[:, 1] |= (slots + 1).view(np.uint64)
-        _add(self._places, hashes)
+        placed = hashes.copy()
+        placed[:, 1] |= (slots + 1).view(np.uint64)
+        _add(self._places, placed)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget ids that are here, each once."""
@@ -79,7 +81,13 @@ class Index:
         return np.sort((second[second > 0] & np.uint64((1 << _SLOT_BITS) - 1)).view(np.int64) - 1)
 
     def hashes(self, ids: Sequence[str]) -> UInt64:
-        """Return two words of hash for each id, the lower half of the second empty."""
+        """Return two words of hash for each id, the lower half of the second empty.
+
+        Of the list that was asked for last, which must not have been changed, they are there: a
+        batch is looked up before what it lacks is loaded, and again when it is processed.
+        """
+        if ids is self._hashed[0]:
+            return self._hashed[1]
         text = "".join(ids)
         if text.isascii():
             data, lengths = text.encode(), map(len, ids)
@@ -89,6 +97,7 @@ class Index:
         ends = np.cumsum(np.fromiter(lengths, np.int64, len(ids)))
         hashes = np.empty((len(ids), 2), np.uint64)
         _hash(np.frombuffer(data, np.uint8), ends, self._key, self._places, hashes)
+        self._hashed = ids, hashes
         return hashes
 
 
