@@ -80,7 +80,7 @@ class Plan:
         """Draw one."""
         return cls(
             draw.choice((1, 2, 2, 3)), draw.randrange(6, 26), draw.choice((3, 8, 20)),
-            draw.choice((0.0, 0.0, 30.0, 600.0)), draw.choice((0.0, 0.01, 0.05)),
+            draw.choice((0.0, 30.0, 100.0, 600.0)), draw.choice((0.0, 0.01, 0.05)),
             draw.choice((0.0, 0.1, 0.3)), draw.choice((0.0, 0.03, 0.08)),
         )  # fmt: skip
 
@@ -212,7 +212,7 @@ class Schedule:
         self._say(f"{one.name} is held")
         if self._draw.random() < 0.7 and one.slot in self.log.group(GROUP).members:
             self._evict(one.slot)
-        if self._draw.random() < 0.3:
+        if self._draw.random() < 0.6:
             self._lose()
 
     def _wake_any(self) -> None:
