@@ -159,6 +159,36 @@ def _messages(records: Records) -> list[tuple[dict[str, Any], int]]:
     ]
 
 
+def test_of_several_labels_the_last_that_was_known_by_the_time_counts() -> None:
+    """However they lie in the log; of equal times the later one, and one of the very time."""
+    told: list[Label] = [
+        ("a", 1, 30), ("a", 0, 20), ("b", 0, 20), ("b", 1, 20), ("c", 1, 50), ("c", 0, 51),
+        ("d", 1, 51),
+    ]  # fmt: skip
+    values = [json.dumps({"event_id": i, "label": y}).encode() for i, y, _ in told]
+    n, times = len(told), [time_ms for *_, time_ms in told]
+    known = known_labels([Records("labels", 0, list(range(n)), times, [None] * n, values, n)], 50)
+    columns = (known.event_ids, known.y, known.time_ms)
+    found = sorted(zip(*(column.to_pylist() for column in columns), strict=True))
+    assert found == [("a", 1, 30), ("b", 1, 20), ("c", 1, 50)]
+
+
+def test_an_event_of_the_very_time_is_in_and_later_ones_are_counted(tmp_path: Path) -> None:
+    """Up to the time, inclusive."""
+    log = new_log()
+    fill(log, events(60))
+    drain(worker(log, MemoryStore()))
+    view = MemoryStream(log, group="x", slot="0", events_topic="transactions", labels_topic=None)
+    times = sorted(row["time_ms"] for row in journal(log) if row["outcome"] == "scored")
+    until_ms = times[20]
+    counts = write_dataset(
+        tmp_path / "train.parquet", SPEC, journal_of_topic(view, "journal"),
+        known_labels([], until_ms), until_ms,
+    )  # fmt: skip
+    later = sum(time_ms > until_ms for time_ms in times)
+    assert (counts.rows, counts.later) == (len(times) - later, later)
+
+
 def test_rows_of_other_features_are_left_out_and_counted(tmp_path: Path) -> None:
     """Their x would stand under wrong names; the file is there, with no rows."""
     log = new_log()

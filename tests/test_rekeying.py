@@ -44,6 +44,9 @@ NEW = world_settings(
         },
     }
 )  # fmt: skip
+OLDER = world_settings(
+    runner=BOUNDS, features={"amount": "$amount", "terminal": {"sum(amount)": ["2h"]}}
+)
 SPEC = compile_features(NEW)
 
 
@@ -170,6 +173,16 @@ def test_going_back_and_forth_writes_what_others_did_and_nothing_twice(
         served(until(log, whole, share), store, config)
         if is_lost and share < 1.0:
             store = MemoryStore()
+    check(log, store, alone)
+
+
+def test_how_far_rows_of_another_state_were_written_says_nothing_of_this_one(
+    alone: dict[str, bytes],
+) -> None:
+    """The third state's workers write the rows of both before it; the second left marks."""
+    log, store, whole = new_log(PARTITIONS), MemoryStore(), full_log()
+    for share, config in ((0.3, OLDER), (0.5, OLD), (1.0, NEW)):
+        served(until(log, whole, share), store, config)
     check(log, store, alone)
 
 

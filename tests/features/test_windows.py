@@ -15,7 +15,7 @@ from tests.features.oracle import (
     declared,
     spec_of_all,
 )
-from tests.features.streams import UNHURRIED, Row, run, spec_of, step, streams, tables_of
+from tests.features.streams import START_MS, UNHURRIED, Row, run, spec_of, step, streams, tables_of
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.spec import FeatureSpec
 
@@ -71,6 +71,18 @@ def test_an_event_leaves_a_delayed_window_at_size_plus_delay(at: int, count: flo
     """The old end of a delayed window is open, too."""
     spec = spec_of({"card": {"count": {"windows": ["10s"], "delay": "5s"}}})
     assert run(spec, [Row("e1", 0), Row("e2", at)])[1] == {"card_count_10s_delay_5s": count}
+
+
+def test_a_tile_that_an_edge_of_the_window_cuts_counts_in_proportion() -> None:
+    """Of an hour with four events a quarter is inside: one event; extremes count whole."""
+    keys = ("count", "sum(amount)", "mean(amount)", "min(amount)")
+    spec = spec_of({"card": {key: ["1d"] for key in keys}}, ring=1)
+    hour, minute = 3_600_000, 60_000
+    first = hour - START_MS % hour
+    rows = [Row(f"e{i}", first + i * minute, amount=100) for i in range(4)]
+    rows += [Row("f", first + 5 * hour, amount=200)]
+    rows += [Row("g", first + 45 * minute - 1 + 24 * hour, amount=600)]
+    assert list(run(spec, rows)[-1].values()) == [3.0, 9.0, 3.0, 1.0]
 
 
 def test_a_late_event_is_read_at_the_now_of_its_entity() -> None:
