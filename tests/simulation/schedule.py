@@ -46,7 +46,7 @@ from worker.telemetry import Telemetry
 
 STEPS_MAX = 30_000
 WHOLE = 1000  # more events than a schedule has
-IDLE_STEPS = 5  # steps without work after which nothing more will come
+IDLE_STEPS = 8  # without work, after which nothing more will come: each sees after one of 6 spaces
 SLOTS = ("0", "1", "2")
 KINDS = (
     "fails", "commit_fails", "start", "kill", "hold", "doom", "evict", "lose", "repeat", "damage",
@@ -118,7 +118,7 @@ class Schedule:
         self._alive: list[Process] = []
         self._started = 0
         self._given = 0
-        self._skipped_s = 0.0
+        self._skipped_s = self._hurry_s = 0.0
         self._seen = (0, 0, 0)
         self._snapshots: Disk | None = None
 
@@ -236,6 +236,8 @@ class Schedule:
         """End all faults and let the workers that are left come to rest."""
         self._say("no more faults")
         self._chances.calm()
+        # A flush is due in every step: what the store lost last is noticed before they rest.
+        self._hurry_s = self.plan.flush_every
         for one in self._alive:
             one.is_held, one.doom = False, None
         while self._torn:
@@ -251,8 +253,6 @@ class Schedule:
                     one.idle_steps = 0
             if not self._alive:
                 self._start("0")  # a zombie that found its slot taken has left
-            # A flush is due in every step: what the store lost last is noticed before they rest.
-            self._skipped_s += self.plan.flush_every
             for one in list(self._alive):
                 self._let(one, self._draw.choice((1, 3, 30)))
             if self.steps > until:
@@ -375,6 +375,7 @@ class Schedule:
             sleep=lambda s: gate("sleep"),
         )
         while True:
+            self._skipped_s += self._hurry_s
             runner.step()
             one.idle_steps += 1
             now = (self.server.changes, self.log.changes, self.log.group(GROUP).generation)
