@@ -80,7 +80,7 @@ class Plan:
         """Draw one."""
         return cls(
             draw.choice((1, 2, 2, 3)), draw.randrange(6, 26), draw.choice((3, 8, 20)),
-            draw.choice((0.0, 30.0, 100.0, 600.0)), draw.choice((0.0, 0.01, 0.05)),
+            draw.choice((0.0, 0.0, 30.0, 100.0, 600.0)), draw.choice((0.0, 0.03, 0.1)),
             draw.choice((0.0, 0.1, 0.3)), draw.choice((0.0, 0.03, 0.08)),
         )  # fmt: skip
 
