@@ -17,6 +17,7 @@ from worker.commands import is_first_start
 from worker.commands_repair import elsewhere
 from worker.errors import StoreAwayError
 from worker.features.spec import compile_features
+from worker.progress import ProgressBar
 from worker.stores import Meta
 from worker.stores.memory import MemoryStore
 
@@ -112,6 +113,27 @@ def test_a_first_start_says_that_it_compiles(tmp_path: Path) -> None:
         capture_output=True, text=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert done.stdout.strip() == "True", done.stderr
+
+
+def test_an_order_that_is_unknown_is_told_the_words_that_are_typed(tmp_path: Path) -> None:
+    """They are those of the help, with a hyphen."""
+    config = tmp_path / "cards.yaml"
+    config.write_text(GOOD)
+    done = RUN.invoke(app, ["models", "rollback", "-c", str(config)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("models: expected one of promote, roll-back, freeze, thaw, got")
+
+
+def test_the_rate_of_a_progress_counts_the_parts_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backfill counts every partition from nothing; its rate is that of all of them."""
+    now = iter((0.0, 1.0, 10.0, 10.0))
+    monkeypatch.setattr("worker.progress.time.monotonic", lambda: next(now))
+    bar = ProgressBar("folding", "folded")
+    bar.update(900, 900, "events of partition 0", 900)
+    bar.update(100, 900, "events of partition 1", 100)
+    assert capsys.readouterr().err == "folded 100 of 900 events of partition 1, 100 rows/s\n"
 
 
 class AwayStore(MemoryStore):

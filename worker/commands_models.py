@@ -38,7 +38,8 @@ def run_models(path: Path, order: str | None, model: str | None) -> int:
         return 0
     words = order.replace("-", "_")
     if words not in ORDERS:
-        raise ConfigError("models", expected=f"one of {', '.join(ORDERS)}", got=order)
+        known = ", ".join(ORDERS).replace("_", "-")
+        raise ConfigError("models", expected=f"one of {known}", got=order)
     if (words in _ORDERS_OF_ONE) != (model is not None):
         expected = "the name of a model" if words in _ORDERS_OF_ONE else "no model"
         raise ConfigError(f"models {order}", expected=expected, got=model or "none")

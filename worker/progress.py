@@ -32,6 +32,7 @@ class ProgressBar:
             )  # fmt: skip
             self._task = self._bar.add_task(doing, total=None, unit="")
         self._started_s = self._said_s = time.monotonic()
+        self._rows = self._last = 0
 
     def __enter__(self) -> ProgressBar:
         if self._bar is not None:
@@ -43,10 +44,15 @@ class ProgressBar:
             self._bar.stop()
 
     def update(self, done: int, total: int | None, unit: str, rows: int) -> None:
-        """Show ``done`` of ``total`` units; ``rows`` is what the rate is counted in."""
+        """Show ``done`` of ``total`` units; ``rows`` is what the rate is counted in.
+
+        Rows that are fewer than last time are those of a next part, and are added.
+        """
+        self._rows += rows - self._last if rows >= self._last else rows
+        self._last = rows
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, unit=unit)
         elif time.monotonic() - self._said_s > _SAY_EVERY_S:
             self._said_s = time.monotonic()
-            rate = rows / (self._said_s - self._started_s)
+            rate = self._rows / (self._said_s - self._started_s)
             print(f"{self._done} {done} of {total} {unit}, {rate:.0f} rows/s", file=sys.stderr)
