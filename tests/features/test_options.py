@@ -39,7 +39,7 @@ WRONG: list[tuple[str, Any, tuple[str | int, ...], str]] = [
     ("decayed_mean(amount)", {"half_life": []}, ("half_life",), DURATIONS),
     ("decayed_mean(amount)", {}, (), DURATIONS),
     ("streak", {"gap": -1}, ("gap",), DURATIONS),
-    ("streak", {"gap": "0s"}, ("gap",), DURATION),
+    ("streak", {"gap": "0s"}, ("gap",), "a duration of more than 0, such as 10m or 7d"),
     ("streak", {"gap": ["1m", "60s"]}, ("gap", 1), "each window once"),
     ("mean(amount)", {"windows": "1d", "gap": "1s"}, ("gap",), KNOWN),
     ("mean(amount)", {"windows": "1d", "half_life": "1s"}, ("half_life",), KNOWN),
