@@ -37,7 +37,7 @@ from worker.streams.kafka_transactions import NamedWriter, Transactions
 from worker.streams.topics import TopicState, inspect, needed, rows, stream_contracts
 
 _CREATE = "riverwatch topics -c FILE --create"
-_COMMITTED_MS = 300
+_COMMITTED_MS, _COMMITTED_MS_MAX = 300, 2_000
 _SCAN_S = 15.0
 
 
@@ -236,14 +236,16 @@ class KafkaStream:
         partition has a record in its journal.
         """
         deadline_s = time.monotonic() + self._settings.transaction_timeout / 1000 + _SCAN_S
+        wait_ms = _COMMITTED_MS
         while True:
             try:
-                return self._member.committed(topic, partition, _COMMITTED_MS)
+                return self._member.committed(topic, partition, wait_ms)
             except TransientError as error:
                 if time.monotonic() > deadline_s or not _pending(error):
                     raise
                 self._log.end_abandoned(self._journal, partition)
             self._member.keep_alive()
+            wait_ms = min(2 * wait_ms, _COMMITTED_MS_MAX)  # a slow broker answers, too
 
     def _slots(self) -> set[str] | None:
         members = self._member.members()
