@@ -18,6 +18,7 @@ from tests.worlds import (
     new_log,
     partition_of,
     settings,
+    terminals_of,
     worker,
 )
 from worker.arrow import read_batch, stamps_of
@@ -56,27 +57,12 @@ def start(log: MemoryLog, store: MemoryStore, slot: str = "0", **words: Any) -> 
     return worker(log, store, slot=slot, config=CONFIG, **words)
 
 
-def terminals(store: MemoryStore, partitions: int) -> dict[str, bytes]:
-    """Return what is stored of every terminal: what happened, and what became known."""
-    ids = {event["terminal"] for event in events(COUNT)}
-    found = {}
-    for id_ in sorted(ids):
-        space = f"world.{SPEC.state_hash[:16]}.0"
-        if partitions > 1:
-            space = updates_space_of("world", SPEC, target_of(id_, partitions))
-        for key in (f"terminal:{id_}", f"terminal~labels:{id_}"):
-            blob = store.peek([(space, [key])])[0][1][0]
-            assert blob is not None, key
-            found[key] = blob
-    return found
-
-
 @pytest.fixture(scope="module")
 def alone() -> dict[str, bytes]:
     """Return the states that one process with one partition makes of the same events."""
     log, store = full_log(1), MemoryStore()
     drain(start(log, store))
-    return terminals(store, 1)
+    return terminals_of(store, SPEC, events(COUNT), 1)
 
 
 def drop_all(store: MemoryStore) -> None:
@@ -138,7 +124,7 @@ def test_two_workers_fold_what_one_process_folds(
     drain(*both)
     for one in both:
         one.parts.stream.close()
-    assert terminals(store, PARTITIONS) == alone
+    assert terminals_of(store, SPEC, events(COUNT), PARTITIONS) == alone
     assert sum(len(journal(log, p)) for p in range(PARTITIONS)) == COUNT
 
 
@@ -297,7 +283,7 @@ def test_a_store_that_loses_its_last_writes_is_noticed_by_who_reads_them(
     drain(*both)
     for one in both:
         one.parts.stream.close()
-    assert terminals(store, PARTITIONS) == alone
+    assert terminals_of(store, SPEC, events(COUNT), PARTITIONS) == alone
 
 
 @pytest.mark.parametrize("reader_first", [True, False])
@@ -318,7 +304,7 @@ def test_a_damaged_state_is_rebuilt_from_the_log(
     drain(*both)
     for one in both:
         one.parts.stream.close()
-    assert terminals(store, PARTITIONS) == alone
+    assert terminals_of(store, SPEC, events(COUNT), PARTITIONS) == alone
 
 
 def test_a_log_that_begins_after_the_stored_position_is_refused() -> None:

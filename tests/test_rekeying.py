@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.test_backfill import DyingStore
-from tests.worlds import START_MS, drain, events, fill, journal, new_log, partition_of
+from tests.worlds import START_MS, drain, events, fill, journal, new_log, partition_of, terminals_of
 from tests.worlds import settings as world_settings
 from tests.worlds import worker as world_worker
 from worker.arrow import read_batch, read_stamps
@@ -24,7 +24,6 @@ from worker.features.spec import compile_features
 from worker.models.catalogue import build_models
 from worker.rekeying import Rekeying
 from worker.runner import Runner
-from worker.secondary import target_of
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog, MemoryStream, MemoryWriter
 
@@ -96,26 +95,12 @@ def served(log: MemoryLog, store: MemoryStore, config: Settings, workers: int = 
         one.parts.stream.close()
 
 
-def secondary(store: MemoryStore, partitions: int) -> dict[str, bytes]:
-    """Return what is stored of every terminal under the new features."""
-    found = {}
-    for id_ in sorted({event["terminal"] for event in events(COUNT)}):
-        space = space_of("world", SPEC, 0)
-        if partitions > 1:
-            space = updates_space_of("world", SPEC, target_of(id_, partitions))
-        for key in (f"terminal:{id_}", f"terminal~labels:{id_}"):
-            blob = store.peek([(space, [key])])[0][1][0]
-            assert blob is not None, key
-            found[key] = blob
-    return found
-
-
 @pytest.fixture(scope="module")
 def alone() -> dict[str, bytes]:
     """Return the states that one process with one partition makes of everything."""
     log, store = full_log(1), MemoryStore()
     served(log, store, NEW, workers=1)
-    return secondary(store, 1)
+    return terminals_of(store, SPEC, events(COUNT), 1)
 
 
 def check(log: MemoryLog, store: MemoryStore, alone: dict[str, bytes]) -> None:
@@ -129,7 +114,7 @@ def check(log: MemoryLog, store: MemoryStore, alone: dict[str, bytes]) -> None:
         for row in read_batch(value or b"", TOPIC).to_pylist()
     ]
     assert max(Counter(rows).values()) == 1
-    assert secondary(store, PARTITIONS) == alone
+    assert terminals_of(store, SPEC, events(COUNT), PARTITIONS) == alone
 
 
 def test_after_a_backfill_and_the_switch_states_are_those_of_one_process(

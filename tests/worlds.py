@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 
 from worker.arrow import read_batch
+from worker.checkpoint import space_of, updates_space_of
 from worker.contracts.settings import Settings
-from worker.features.spec import compile_features
+from worker.features.spec import FeatureSpec, compile_features
 from worker.models.catalogue import build_models
 from worker.runner import Parts, Runner
+from worker.secondary import target_of
 from worker.snapshots import Snapshots
 from worker.stores import StateStore
 from worker.streams import Stream
@@ -195,3 +197,19 @@ def journal(log: MemoryLog, partition: int = 0) -> list[dict[str, Any]]:
     records = log.read("journal", partition, 0, 10**9)
     batches = [read_batch(value or b"", "journal") for value in records.values]
     return [row for batch in batches for row in batch.to_pylist()]
+
+
+def terminals_of(
+    store: StateStore, spec: FeatureSpec, told: Sequence[dict[str, Any]], partitions: int
+) -> dict[str, bytes]:
+    """Return what is stored of every terminal: what happened, and what became known."""
+    found = {}
+    for id_ in sorted({event["terminal"] for event in told}):
+        space = space_of("world", spec, 0)
+        if partitions > 1:
+            space = updates_space_of("world", spec, target_of(id_, partitions))
+        for key in (f"terminal:{id_}", f"terminal~labels:{id_}"):
+            blob = store.peek([(space, [key])])[0][1][0]
+            assert blob is not None, key
+            found[key] = blob
+    return found
