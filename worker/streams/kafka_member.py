@@ -22,8 +22,7 @@ from worker.streams.kafka_log import reading_failed, to_records
 
 Ends = Callable[[list[KafkaPartition]], dict[KafkaPartition, int]]
 
-_JOIN_TURNS: Final = 20
-_JOIN_MS: Final = 50  # of a turn
+_JOIN_MS: Final = 1_000
 _ASK_ENDS_S: Final = 0.05
 _KEEP_ALIVE_S: Final = 0.5
 
@@ -208,17 +207,14 @@ class Member:
         return None
 
     def _poll_client(self, timeout_ms: int, records_max: int) -> dict[KafkaPartition, list[Any]]:
-        joins = needs_rejoin(self._consumer)
+        if needs_rejoin(self._consumer):
+            timeout_ms = max(timeout_ms, _JOIN_MS)
         self._polled_s = self._clock_s()
         release_drained(self._consumer)
         try:
-            # What is new is parked: the client does not know that it has joined, and would wait on.
-            for _ in range(_JOIN_TURNS if joins else 1):
-                found: dict[KafkaPartition, list[Any]] = self._consumer.poll(
-                    max(timeout_ms, _JOIN_MS) if joins else timeout_ms, max_records=records_max
-                )
-                if found or not needs_rejoin(self._consumer):
-                    break
+            found: dict[KafkaPartition, list[Any]] = self._consumer.poll(
+                timeout_ms, max_records=records_max
+            )
         except errors.NoOffsetForPartitionError:
             return {}  # a new partition of a new group: it is parked now and sought later
         except errors.KafkaError as error:
