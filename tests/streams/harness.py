@@ -114,11 +114,11 @@ class KafkaHarness:
         self._opened.callback(self.admin.close)
         names = [self.events, self.labels, self.outputs.journal, self.outputs.alerts,
                  self.outputs.dead_letters]  # fmt: skip
-        shape = {"num_partitions": PARTITIONS, "replication_factor": 1}
-        self.admin.create_topics(
-            {**dict.fromkeys(names, shape), self.outputs.training: {"num_partitions": 1}},
-            wait_for_metadata=True,
-        )
+        # The records are of 1970: by its defaults the broker would remove them, now and then.
+        one = {"num_partitions": 1, "replication_factor": 1, "configs": {"retention.ms": "-1"}}
+        several = {**one, "num_partitions": PARTITIONS}
+        topics = {self.outputs.training: one, **dict.fromkeys(names, several)}
+        self.admin.create_topics(topics, wait_for_metadata=True)
         self._producer: KafkaProducer | None = None
 
     def stream(self, slot: str = "0", settings: KafkaSettings | None = None) -> KafkaStream:
