@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from tests.services.kafka import KafkaServer
-from tests.services.valkey import ValkeyServer
+from tests.services.valkey import ValkeyCluster, ValkeyServer
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +39,10 @@ def redis_url() -> Iterator[str]:
         return
     with ValkeyServer() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    """Return a real cluster of three servers."""
+    with ValkeyCluster(3, tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,15 +25,12 @@ _LABELS = 8_192
 
 def run_features(path: Path, entity: str, id_: str, at: str | None, as_json: bool) -> int:
     """Print an entity's features as they stand in Redis. Returns 1 where it is not stored."""
-    from redis import Redis
+    from worker.stores.redis_servers import declared_servers
 
     settings = load(path)
-    declared = redis_of(path, settings)
     at_ms = None if at is None else time_ms_of("--at", at)
-    with Redis.from_url(
-        declared.url.get_secret_value(), socket_timeout=declared.timeout / 1000
-    ) as client:
-        reader = Reader(settings, client)
+    with closing(declared_servers(redis_of(path, settings))) as servers:
+        reader = Reader(settings, servers)
         reading = reader.look_up(entity, [id_], at_ms)[0]
         if as_json:
             print(_json(reading, reader.left_out(entity)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from tests.features.streams import (
     tables_of,
     taken_from,
 )
-from tests.services.valkey import ValkeyServer
+from tests.services.valkey import ValkeyCluster, ValkeyServer
 from tests.worlds import drain, events, fill, journal, new_log, worker
 from tests.worlds import settings as world_settings
 from worker.contracts.settings import RedisSettings, Settings
@@ -197,12 +198,17 @@ def server() -> Iterator[ValkeyServer]:
         yield started
 
 
-def run_world(server: ValkeyServer, partitions: int = 3, **changes: Any) -> tuple[Settings, Any]:
+def run_world(
+    server: ValkeyServer | ValkeyCluster, partitions: int = 3, **changes: Any
+) -> tuple[Settings, Any]:
     """Run a worker over a small world into the server; return its configuration and its log."""
     config = world_settings(**changes)
     log = new_log(partitions)
     fill(log, events(300))
-    store = RedisStore(RedisSettings.model_construct(url=SecretStr(server.url), timeout=5_000))
+    cluster = isinstance(server, ValkeyCluster)
+    store = RedisStore(
+        RedisSettings.model_construct(url=SecretStr(server.url), timeout=5_000, cluster=cluster)
+    )
     drain(worker(log, store, config=config))
     store.close()
     return config, log
@@ -288,6 +294,26 @@ def test_a_hundred_entities_are_one_round_trip(server: ValkeyServer) -> None:
 
 
 @pytest.mark.redis
+def test_a_worker_and_its_readers_in_a_cluster(
+    redis_cluster: ValkeyCluster, tmp_path: Path
+) -> None:
+    """Four partitions, some on every server: what is read equals what is read of one server."""
+    reader = Reader(run_world(redis_cluster, 4)[0], redis.RedisCluster.from_url(redis_cluster.url))
+    with ValkeyServer(persistent=False) as server:
+        config, _ = run_world(server, 4)
+        alone = Reader(config, redis.Redis.from_url(server.url))
+        for entity in ("card", "terminal"):
+            ids = [f"{entity[0]}{i}" for i in range(20)]
+            found = reader.look_up(entity, ids, START_MS)
+            assert found == alone.look_up(entity, ids, START_MS)
+            assert len({reading.partition for reading in found}) > 2
+    assert all(redis.Redis(port=port).dbsize() > 5 for port in redis_cluster.ports)
+    path = written(config, {"url": redis_cluster.url, "cluster": True}, tmp_path)
+    said = run_command(["features", "card", "c4", "-c", str(path), "--at", str(START_MS), "--json"])
+    assert json.loads(said)["features"] == reader.read("card", "c4", START_MS)
+
+
+@pytest.mark.redis
 def test_what_is_not_there_or_not_whole_is_refused(server: ValkeyServer) -> None:
     """An empty server, other features, a damaged blob, a client of texts, a server that is away."""
     client = redis.Redis.from_url(server.url)
@@ -313,14 +339,8 @@ def test_what_is_not_there_or_not_whole_is_refused(server: ValkeyServer) -> None
 @pytest.mark.redis
 def test_the_command_prints_the_features_of_an_entity(server: ValkeyServer, tmp_path: Path) -> None:
     """As a table, and as JSON that equals the library's answer."""
-    import json
-
     config, log = run_world(server)
-    data = config.model_dump(mode="json", exclude_unset=True)
-    data["labels"]["horizon"] = "30d"
-    data["store"] = {"kind": "redis", "url": server.url}
-    path = tmp_path / "world.yaml"
-    path.write_text(yaml.safe_dump(data))
+    path = written(config, {"url": server.url}, tmp_path)
     row = last_rows(log)["c4"]
     words = ["features", "card", "c4", "-c", str(path), "--at", str(row["time_ms"])]
     said = run_command([*words, "--json"])
@@ -335,6 +355,16 @@ def test_the_command_prints_the_features_of_an_entity(server: ValkeyServer, tmp_
     assert table.startswith(f"{head}{answer['position']}\n")
     for name, value in answer["features"].items():
         assert f"{value:.10g}" in next(x for x in table.splitlines() if x.split()[:1] == [name])
+
+
+def written(config: Settings, store: dict[str, Any], directory: Path) -> Path:
+    """Return a file of a world's configuration with another store."""
+    data = config.model_dump(mode="json", exclude_unset=True)
+    data["labels"]["horizon"] = "30d"
+    data["store"] = {"kind": "redis", **store}
+    path = directory / "world.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
 
 
 def run_command(words: list[str]) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.services.process import ServerProcess
+from tests.services.process import ServerProcess, free_port
 
 _READY = "Ready to accept connections"
+_SLOTS = 16_384
+_CLUSTER = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
 
 
 class ValkeyServer:
@@ -86,6 +90,66 @@ class ValkeyServer:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> ValkeyServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ValkeyCluster:
+    """Servers of a cluster without replicas, slots split evenly; ``url`` is of the first one.
+
+    A cluster takes no writes for 2 s after it was made.
+    """
+
+    def __init__(self, count: int, directory: Path, options: Sequence[str] = ()) -> None:
+        ports, self._buses = (
+            [free_port() for _ in range(count)],
+            [free_port() for _ in range(count)],
+        )
+        self.servers = [
+            ValkeyServer(
+                port, directory / str(port), persistent=False,
+                options=(*_CLUSTER, "--cluster-port", str(bus), *options),
+            )
+            for port, bus in zip(ports, self._buses, strict=True)
+        ]  # fmt: skip
+        self.ports, self.url = ports, self.servers[0].url
+
+    def start(self) -> ValkeyCluster:
+        """Start and join all servers and wait until every slot is served; return itself."""
+        count = len(self.servers)
+        for i, server in enumerate(self.servers):
+            server.start()
+            first, last = i * _SLOTS // count, (i + 1) * _SLOTS // count - 1
+            self.tell(i, "SET-CONFIG-EPOCH", i + 1)
+            self.tell(i, "ADDSLOTSRANGE", first, last)
+        for port, bus in zip(self.ports[1:], self._buses[1:], strict=True):
+            self.tell(0, "MEET", "127.0.0.1", port, bus)
+        end_s = time.monotonic() + 30
+        while not all(self._whole(i) for i in range(count)):
+            assert time.monotonic() < end_s, "the cluster did not form"
+            time.sleep(0.02)
+        return self
+
+    def tell(self, server: int, word: str, *told: str | int) -> Any:
+        """Send a CLUSTER command to one of the servers; return its answer."""
+        from redis import Redis
+
+        with Redis(port=self.ports[server]) as client:
+            return client.execute_command(f"CLUSTER {word}", *told)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """End the servers for good."""
+        for server in self.servers:
+            server.close()
+
+    def _whole(self, server: int) -> bool:
+        told = self.tell(server, "INFO")
+        known = int(told["cluster_known_nodes"]) == len(self.servers)
+        return known and told["cluster_state"] == "ok"
+
+    def __enter__(self) -> ValkeyCluster:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

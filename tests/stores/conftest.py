@@ -16,9 +16,11 @@ from worker.stores.memory import MemoryStore
 from worker.stores.redis import RedisStore
 
 
-def redis_store(url: str, timeout_ms: int = 5_000) -> RedisStore:
-    """Return a store on a server."""
-    return RedisStore(RedisSettings.model_construct(url=SecretStr(url), timeout=timeout_ms))
+def redis_store(url: str, timeout_ms: int = 5_000, *, cluster: bool = False) -> RedisStore:
+    """Return a store on a server, or on a cluster."""
+    return RedisStore(
+        RedisSettings.model_construct(url=SecretStr(url), timeout=timeout_ms, cluster=cluster)
+    )
 
 
 @pytest.fixture
@@ -36,18 +38,23 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., ValkeyServer]]:
         server.close()
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+_REDIS = [pytest.param(kind, marks=pytest.mark.redis) for kind in ("redis", "cluster")]
+
+
+@pytest.fixture(params=["memory", *_REDIS])
 def open_store(request: pytest.FixtureRequest) -> Iterator[Callable[[], StateStore]]:
     """Return a function that opens one more store on the same state."""
     if request.param == "memory":
         memory = MemoryStore()
         yield lambda: memory
         return
-    url = request.getfixturevalue("redis_url")
+    cluster = request.param == "cluster"
+    value = request.getfixturevalue
+    url = value("redis_cluster").url if cluster else value("redis_url")
     opened: list[RedisStore] = []
 
     def open_one() -> StateStore:
-        opened.append(redis_store(url))
+        opened.append(redis_store(url, cluster=cluster))
         return opened[-1]
 
     yield open_one

@@ -318,10 +318,10 @@ def test_a_drop_leaves_what_a_new_owner_wrote_meanwhile(start_server: Callable) 
     slow.flush(_SPACE, None, _FIRST, _WRITES)
     unlink = slow._unlink
 
-    def overtaken(prefix: bytes) -> int:
+    def overtaken(server: redis.Redis, prefix: bytes) -> int:
         other.drop(_SPACE)
         other.flush(_SPACE, None, _SECOND, _WRITES)
-        return unlink(prefix)
+        return unlink(server, prefix)
 
     slow._unlink = overtaken  # type: ignore[method-assign]
     slow.drop(_SPACE)

@@ -250,6 +250,9 @@ class RedisSettings(Section):
     url: SecretStr = Field(
         default=SecretStr("redis://localhost:6379/0"), description="with a password: write ${NAME}"
     )
+    cluster: bool = Field(
+        default=False, description="the URL is of any node of a Redis or Valkey cluster"
+    )
     timeout: Duration = Field(default=2_000, description="for an answer, then it is tried again")
 
 

@@ -55,7 +55,8 @@ class Reader:
     settings
         The configuration of the worker: from `worker.commands.load`.
     client
-        A `redis.Redis` that answers in bytes (the default), with the rights ``+mget ~fs:*``.
+        A `redis.Redis` that answers in bytes (the default), with the rights ``+mget ~fs:*``; or a
+        `redis.RedisCluster`, which needs ``+command +cluster|slots`` too.
     clock_ms
         Tells the instant of a question that names none: the wall clock.
 
@@ -118,12 +119,11 @@ class Reader:
         names = self._standing.names(entity)
         topic, spaces = self._spaces_of(entity)
         keys = [f"{part}:{id_}" for part in self._standing.parts(entity) for id_ in ids]
-        count, n = len(spaces), len(ids)
-        places = [(s, key) for key in keys for s in range(count)]
-        metas, values = self._view.read(spaces, places)
+        n = len(ids)
+        metas, values = zip(*self._view.peek([(space, keys) for space in spaces]), strict=True)
         if not any(metas):
             raise self._nothing()
-        held = [_held(entity, values[i * count : (i + 1) * count]) for i in range(len(keys))]
+        held = [_held(entity, found) for found in zip(*values, strict=True)]
         at = self._clock_ms() if at_ms is None else at_ms
         blobs = [blob for _, blob in held]
         X = self._standing.read(entity, blobs[:n], at, blobs[n:])
@@ -154,7 +154,8 @@ class Reader:
         """Return the spaces of all partitions; the first question learns how many there are."""
         if not self._spaces:
             asked = [space_of(self._name, self._spec, p) for p in range(_PARTITIONS_MAX)]
-            found = [meta for meta in self._view.metas(asked) if meta is not None]
+            looked = self._view.peek([(space, ()) for space in asked])
+            found = [meta for meta, _ in looked if meta is not None]
             if not found:
                 raise self._nothing()
             self._spaces = asked[: max(meta.partitions for meta in found)]

@@ -22,27 +22,17 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from typing import Any
 
-from redis import ConnectionPool, Redis
+from redis import Redis
 from redis import exceptions as redis_errors
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from worker.contracts.settings import RedisSettings
-from worker.errors import (
-    ConfigError,
-    FatalError,
-    RiverwatchError,
-    StateDamagedError,
-    StateLostError,
-    StoreAwayError,
-    TransientError,
-)
+from worker.errors import FatalError, StateDamagedError, StateLostError, TransientError
 from worker.stores import Meta, Writes
+from worker.stores.redis_servers import Servers, declared_servers, translated
 
 WRITES_MAX = 500_000
 """Writes of one flush: the server takes at most 1,048,576 arguments in a command."""
@@ -96,33 +86,18 @@ if ARGV[2] ~= '' and meta ~= ARGV[1] and
 redis.call('SET', KEYS[1], ARGV[1])
 return meta and 2 or 1
 """
-# KEYS: meta, then keys to delete. ARGV: the mark.
+# KEYS: meta, then keys to delete. ARGV: the mark, and anything to delete meta too.
 _UNLINK = b"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local count = 0
 for i = 2, #KEYS do count = count + redis.call('UNLINK', KEYS[i]) end
-if #KEYS == 1 then redis.call('UNLINK', KEYS[1]) end
+if ARGV[2] then redis.call('UNLINK', KEYS[1]) end
 return count
 """
 
-# Replies that say "not now". From inside a script older servers put the word into the middle.
-_NOT_NOW = re.compile(
-    r"\b(LOADING|READONLY|OOM|BUSY|MISCONF|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOREPLICAS|UNKILLABLE)\b"
-)
-_WAITS = (
-    redis_errors.ConnectionError,
-    redis_errors.TimeoutError,
-    redis_errors.ReadOnlyError,
-    redis_errors.OutOfMemoryError,
-    redis_errors.ClusterDownError,  # MasterDownError too
-    redis_errors.TryAgainError,
-)
-_REFUSALS = (redis_errors.AuthenticationError, redis_errors.AuthorizationError,
-             redis_errors.NoPermissionError)  # fmt: skip
-
 
 class RedisStore:
-    """A `StateStore` in one Redis or Valkey server. Connects at the first use.
+    """A `StateStore` in a Redis or Valkey server or cluster. Connects at the first use.
 
     Nothing is ever sent twice by the client: the caller repeats what failed, and the guard of
     `flush` makes that safe.
@@ -130,40 +105,25 @@ class RedisStore:
     Raises
     ------
     ConfigError
-        The URL is none.
+        The URL is none, or none of a cluster's.
     FatalError
-        From any method: the server refuses the password, or would evict keys.
+        From any method: a server refuses the password, or would evict keys.
     """
 
     def __init__(self, settings: RedisSettings) -> None:
-        url = settings.url.get_secret_value()
-        try:
-            pool = ConnectionPool.from_url(
-                url,
-                protocol=2,
-                socket_timeout=settings.timeout / 1000,
-                socket_connect_timeout=settings.timeout / 1000,
-            )
-        except ValueError as error:
-            raise ConfigError(
-                "store.url", expected="redis://, rediss:// or unix://", got="another text",
-                hint="for example redis://localhost:6379/0",
-            ) from error  # fmt: skip
-        # These two must hold whatever options the URL carries after its "?".
-        pool.connection_kwargs.update(retry=Retry(NoBackoff(), 0), decode_responses=False)
-        self._where = place_of(pool.connection_kwargs)
-        self._client = Redis(connection_pool=pool)
-        self._checked = False
+        self._servers = declared_servers(settings)
+        self._checked: set[Redis] = set()
 
     def meta(self, space: str) -> Meta | None:
         """Return where the fold of a space stands, or None where nothing is stored."""
-        return unpack_meta(space, self._call(b"GET", prefix_of(space) + b"meta"))
+        prefix = prefix_of(space)
+        return unpack_meta(space, self._call(prefix, b"GET", prefix + b"meta"))
 
     def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of ``keys`` by one MGET; see `StateStore.load`."""
         prefix = prefix_of(space)
         names = [prefix + key.encode() for key in keys]
-        values: list[bytes | None] = self._call(b"MGET", prefix + b"meta", *names)
+        values: list[bytes | None] = self._call(prefix, b"MGET", prefix + b"meta", *names)
         meta = unpack_meta(space, values[0])
         if (None if meta is None else meta.version) != version:
             raise _lost(space)
@@ -172,16 +132,15 @@ class RedisStore:
     def peek(
         self, asked: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
-        """Return meta and values of several spaces, by one MGET each; see `StateStore.peek`."""
-        commands = []
-        for space, keys in asked:
-            prefix = prefix_of(space)
-            commands.append((b"MGET", prefix + b"meta", *(prefix + key.encode() for key in keys)))
-        answers = self._call_all(commands)
-        return [
-            (unpack_meta(space, values[0]), values[1:])
-            for (space, _), values in zip(asked, answers, strict=True)
-        ]
+        """Return meta and values of several spaces, whoever writes them; see `StateStore.peek`."""
+
+        def ask() -> list[tuple[Meta | None, list[bytes | None]]]:
+            for space, _ in asked:
+                self._server(prefix_of(space))
+            return peek(self._servers, asked)
+
+        answers: list[tuple[Meta | None, list[bytes | None]]] = self._once(ask)
+        return answers
 
     def flush(
         self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
@@ -196,14 +155,15 @@ class RedisStore:
                 f"flush {space}", f"at most {WRITES_MAX} writes", str(count),
                 "lower runner.dirty_max",
             )  # fmt: skip
-        keys, args = _arguments(prefix_of(space), writes)
+        prefix = prefix_of(space)
+        keys, args = _arguments(prefix, writes)
         expected = b"" if version is None else _head(version)
-        command = (len(keys) + 1, prefix_of(space) + b"meta", *keys, expected, _pack(meta), *args)
+        command = (len(keys) + 1, prefix + b"meta", *keys, expected, _pack(meta), *args)
         try:
-            applied = self._call(b"EVALSHA", _FLUSH_SHA, *command)
+            applied = self._call(prefix, b"EVALSHA", _FLUSH_SHA, *command)
         except redis_errors.NoScriptError:
             # A restarted server has forgotten the script; it ran nothing. EVAL stores it again.
-            applied = self._call(b"EVAL", _FLUSH, *command)
+            applied = self._call(prefix, b"EVAL", _FLUSH, *command)
         if not applied:
             raise _lost(space)
 
@@ -213,71 +173,91 @@ class RedisStore:
         Meta becomes a mark first and goes last: a space that is half gone is never taken for a
         whole one nor for an empty one; dropping it again ends it. Looks at every key of the server.
         """
-        meta = prefix_of(space) + b"meta"
+        prefix = prefix_of(space)
+        meta = prefix + b"meta"
         head = b"" if version is None else _head(version)
-        marked = self._call(b"EVAL", _MARK, 1, meta, _DROPPING, head)
+        # One server from the first to the last command: another has another order of keys.
+        server = self._once(lambda: self._server(prefix))
+        marked = self._send(server, b"EVAL", _MARK, 1, meta, _DROPPING, head)
         if not marked:
             raise _lost(space)
-        count = self._unlink(prefix_of(space))
-        self._call(b"EVAL", _UNLINK, 1, meta, _DROPPING)
+        count = self._unlink(server, prefix)
+        # Two keys, one of which nobody has: refused while the slot moves and keys are elsewhere.
+        self._send(server, b"EVAL", _UNLINK, 2, meta, prefix + b"~", _DROPPING, b"whole")
         return count + int(marked == 2)
 
     def close(self) -> None:
-        """Give back the socket. Idempotent."""
-        self._client.close()
-        self._client.connection_pool.disconnect()
+        """Give back the sockets. Idempotent."""
+        self._servers.close()
 
-    def _unlink(self, prefix: bytes) -> int:
+    def _unlink(self, server: Redis, prefix: bytes) -> int:
         """Delete all keys of a prefix but meta, while the mark is there; return how many."""
         pattern = re.sub(rb"([\\*?\[\]^])", rb"\\\1", prefix) + b"*"
         cursor, count = b"0", 0
         while True:
-            cursor, keys = self._call(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT)
+            scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_COUNT)
+            cursor, keys = self._send(server, *scan)
             keys = [key for key in keys if key != prefix + b"meta"]
             if keys:
                 names = (prefix + b"meta", *keys)
-                gone = int(self._call(b"EVAL", _UNLINK, len(names), *names, _DROPPING))
+                gone = int(self._send(server, b"EVAL", _UNLINK, len(names), *names, _DROPPING))
                 if gone < 0:
                     return count
                 count += gone
             if int(cursor) == 0:
                 return count
 
-    def _call(self, *command: bytes | str | int) -> Any:  # Any: replies have no types
-        """Send one command once; return the reply."""
-        return self._once(lambda: self._client.execute_command(*command))  # type: ignore[no-untyped-call]
+    def _call(self, prefix: bytes, *command: bytes | int) -> Any:  # Any: replies have no types
+        """Send one command once, to the server of a space; return the reply."""
+        return self._once(lambda: self._server(prefix).execute_command(*command))  # type: ignore[no-untyped-call]
 
-    def _call_all(self, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
-        """Send commands that only read, once and together; return the replies."""
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-        return list(self._once(pipeline.execute))
+    def _send(self, server: Redis, *command: bytes | int) -> Any:
+        """Send one command once to this server; return the reply."""
+        return self._once(lambda: server.execute_command(*command))  # type: ignore[no-untyped-call]
 
     def _once(self, send: Callable[[], Any]) -> Any:
         try:
-            with translated(self._where):
-                if not self._checked:
-                    self._check_server()
+            with translated(self._servers):
                 return send()
         except TransientError:
-            # Behind the same address another server may answer next time.
-            self._checked = False
+            # Behind the same address another server may answer next time, and slots may have moved.
+            self._checked.clear()
+            self._servers.renew()
             raise
 
-    def _check_server(self) -> None:
-        """Refuse a server that throws keys away when it is full: state would lack them silently."""
-        try:
-            memory: dict[str, Any] = self._client.info("memory")
-        except redis_errors.NoPermissionError:
-            memory = {}  # Managed servers may forbid it: their policy is the operator's to know.
-        policy = memory.get("maxmemory_policy", "noeviction")
-        if int(memory.get("maxmemory", 0)) > 0 and policy != "noeviction":
-            raise FatalError(
-                self._where, "maxmemory-policy noeviction", str(policy),
-                "CONFIG SET maxmemory-policy noeviction, and in redis.conf",
-            )  # fmt: skip
-        self._checked = True
+    def _server(self, prefix: bytes) -> Redis:
+        """Return the server of a space, once it is known that it throws nothing away."""
+        server = self._servers.of(prefix)
+        if server not in self._checked:
+            _check_server(server, self._servers.where)
+            self._checked.add(server)
+        return server
+
+
+def peek(
+    servers: Servers, asked: Sequence[tuple[str, Sequence[str]]]
+) -> list[tuple[Meta | None, list[bytes | None]]]:
+    """Return meta and values of several spaces in one round trip; see `StateStore.peek`."""
+    groups = []
+    for space, keys in asked:
+        prefix = prefix_of(space)
+        groups.append([prefix + b"meta", *(prefix + key.encode() for key in keys)])
+    answers = zip(asked, servers.mget(groups), strict=True)
+    return [(unpack_meta(space, values[0]), values[1:]) for (space, _), values in answers]
+
+
+def _check_server(server: Redis, where: str) -> None:
+    """Refuse a server that throws keys away when it is full: state would lack them silently."""
+    try:
+        memory: dict[str, Any] = server.info("memory")
+    except redis_errors.NoPermissionError:
+        memory = {}  # Managed servers may forbid it: their policy is the operator's to know.
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if int(memory.get("maxmemory", 0)) > 0 and policy != "noeviction":
+        raise FatalError(
+            where, "maxmemory-policy noeviction", str(policy),
+            "CONFIG SET maxmemory-policy noeviction, and in redis.conf",
+        )  # fmt: skip
 
 
 def prefix_of(space: str) -> bytes:
@@ -357,39 +337,3 @@ def _how(ttl_ms: int | None) -> bytes:
 
 def _lost(space: str) -> StateLostError:
     return StateLostError(f"store {space}", "the version last seen", "another")
-
-
-def place_of(connection: dict[str, Any]) -> str:
-    """Return the server's address without user and password."""
-    if "path" in connection:
-        return f"unix://{connection['path']}"
-    return f"redis://{connection.get('host', 'localhost')}:{connection.get('port', 6379)}"
-
-
-@contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Raise the errors of redis-py as ours; a forgotten script passes through."""
-    try:
-        yield
-    except redis_errors.NoScriptError:
-        raise
-    except redis_errors.RedisError as error:
-        raise _translate(where, error) from error
-
-
-def _translate(where: str, error: redis_errors.RedisError) -> RiverwatchError:
-    text = str(error)
-    if isinstance(error, _REFUSALS) or "NOAUTH" in text:
-        return FatalError(
-            where, "access", type(error).__name__,
-            "check user and password in store.url, and the user's ACL",
-        )  # fmt: skip
-    if isinstance(error, _WAITS) or _NOT_NOW.search(text):
-        return StoreAwayError(where, "an answer", _reason(error))
-    return FatalError(where, "an answer", _reason(error), "is this one Redis or Valkey >= 6 server")
-
-
-def _reason(error: redis_errors.RedisError) -> str:
-    """Return the kind of an error; never its text, which may quote a key."""
-    word = _NOT_NOW.search(str(error))
-    return type(error).__name__ + (f" {word[1]}" if word else "")
