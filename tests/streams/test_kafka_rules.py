@@ -13,7 +13,7 @@ from typing import Any
 import kafka
 import pytest
 from kafka import TopicPartition
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from tests.services.kafka import KafkaServer
 from tests.services.process import free_port
@@ -33,6 +33,7 @@ from worker.contracts.slots import transactional_id
 from worker.errors import FatalError, StateLostError, UnansweredError
 from worker.streams import kafka_client
 from worker.streams.kafka import KafkaStream
+from worker.streams.kafka_member import _JOIN_MS
 
 pytestmark = pytest.mark.kafka
 
@@ -408,6 +409,37 @@ def test_a_member_knows_before_it_polls_that_the_group_is_rebalancing(world: Kaf
         joining.result()
     together([first, second], lambda two: {len(p.assigned) for p in two} == {1})
     assert not first.is_rebalancing
+
+
+def test_a_poll_that_joins_ends_when_it_has_joined(world: KafkaHarness) -> None:
+    """What it was assigned is parked and brings no record, yet nobody waits for one."""
+    took_s = []
+    for slot in "012":
+        stream = world.stream(slot)
+        began_s = time.monotonic()
+        join(stream)
+        took_s.append(time.monotonic() - began_s)
+        stream.close()
+    assert min(took_s) < _JOIN_MS / 1000
+
+
+def test_a_join_that_a_poll_left_under_way_is_completed(world: KafkaHarness) -> None:
+    """Topics had changed; the client makes the assignment and would not fetch its own."""
+    stream = world.stream()
+    start(stream)
+    consumer = stream._member._consumer
+    coordinator = consumer._coordinator
+    coordinator._metadata_snapshot = {}
+    consumer.poll(0)
+    until_s = time.monotonic() + 20
+    while not coordinator._join_task.is_done:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    assert stream.is_rebalancing
+    stream.poll(0, 1)
+    join(stream)
+    assert consumer.group_metadata().state == MemberState.STABLE
+    assert not stream.is_rebalancing
 
 
 def test_a_transaction_of_a_living_member_is_waited_for(world: KafkaHarness) -> None:

@@ -169,13 +169,31 @@ def wait_limit_s(settings: KafkaSettings) -> float:
 
 
 def needs_rejoin(consumer: Any) -> bool:
-    """Return whether the next poll will join the group, which must not be cut short.
-
-    A join that is given up half way is repeated, and each costs every member a rebalance.
-    """
+    """Return whether the next poll will join the group, or go on with a join that took too long."""
     coordinator = getattr(consumer, "_coordinator", None)
     ask = getattr(coordinator, "need_rejoin", None)
-    return bool(ask()) if ask is not None else False
+    return ask is not None and (bool(ask()) or _is_joining(coordinator))
+
+
+def join_group(consumer: Any, timeout_ms: int) -> int:
+    """Join the group, within that time; return how long the next poll must last for its sake.
+
+    It must not be cut short: a join that is given up half way is mostly repeated, and each costs
+    every member a rebalance. By itself a poll that joins waits out its time although it has joined,
+    for what is new is parked. And it forgets a join that took longer, where the reason to join was
+    that topics changed: it is "rebalancing" for ever, without heartbeats. So it is asked for again.
+    """
+    if not _repairable():
+        return timeout_ms
+    coordinator = consumer._coordinator
+    if _is_joining(coordinator):
+        coordinator.request_rejoin()
+    coordinator.poll(timeout_ms=timeout_ms)
+    return 0
+
+
+def _is_joining(coordinator: Any) -> bool:
+    return getattr(coordinator, "_join_task", None) is not None
 
 
 def release_drained(consumer: Any) -> None:

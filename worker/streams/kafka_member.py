@@ -17,7 +17,7 @@ from worker.contracts.records import Records
 from worker.contracts.settings import KafkaSettings
 from worker.errors import FatalError, StateLostError
 from worker.streams import TopicPartition
-from worker.streams.kafka_client import make_consumer, needs_rejoin, release_drained
+from worker.streams.kafka_client import join_group, make_consumer, needs_rejoin, release_drained
 from worker.streams.kafka_log import reading_failed, to_records
 
 Ends = Callable[[list[KafkaPartition]], dict[KafkaPartition, int]]
@@ -207,11 +207,11 @@ class Member:
         return None
 
     def _poll_client(self, timeout_ms: int, records_max: int) -> dict[KafkaPartition, list[Any]]:
-        if needs_rejoin(self._consumer):
-            timeout_ms = max(timeout_ms, _JOIN_MS)
         self._polled_s = self._clock_s()
         release_drained(self._consumer)
         try:
+            if needs_rejoin(self._consumer):
+                timeout_ms = max(timeout_ms, join_group(self._consumer, _JOIN_MS))
             found: dict[KafkaPartition, list[Any]] = self._consumer.poll(
                 timeout_ms, max_records=records_max
             )
