@@ -45,6 +45,7 @@ from worker.telemetry import Telemetry
 from worker.training import TrainingFollower
 
 _TURNS_MAX = 2  # of all input partitions, before what is ready is processed
+_FRESH_MS = 3  # what the client holds was fetched a step ago: waits for what has come since
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Runner:
         self._patience = Patience(parts.stream, parts.telemetry, stop, sleep)
         self._flusher = Flusher(parts.telemetry, clock_s, flush_every_s, parts.background)
         self._training: TrainingFollower | None = None
-        self._has_learned = False
+        self._has_learned = self._has_more = False
         self._version = 0
         self._live: dict[int, Live] = {}
         self._ttls_ms = ttls_ms_of(parts.settings, parts.spec)
@@ -117,7 +118,6 @@ class Runner:
         declared = None if inline else self._settings.degrade
         self._degrading = Degrading(declared, self._topics.events, parts.telemetry, clock_s)
         self._listening = Listening(parts.settings.events.topic, self._topics.labels)
-        self._has_more = False
 
     @property
     def parts(self) -> Parts:
@@ -173,17 +173,18 @@ class Runner:
         return done
 
     def _collect(self) -> Polled:
-        """Poll until a batch is ready or nothing more comes at once; return the last poll.
+        """Poll until a batch is ready or nothing more comes; return the last poll.
 
-        One poll may bring one partition of one topic only. Turns are counted and no clock is asked,
-        so that a backlog is cut alike everywhere. Where learning is inline, one poll is a batch.
+        One poll may bring one partition of one topic only. Turns are counted and no clock is asked:
+        a backlog is cut alike everywhere. Where learning is inline, one poll is a batch.
         """
         polled = self._poll(0 if self._has_more else self._bounds.poll)
         turns = 0 if self._parts.stream.learns_inline else _TURNS_MAX * 2 * len(self._live)
+        waits = [_FRESH_MS]
         for _ in range(turns):
-            if not polled.records or self._is_batch_ready():
+            if self._is_batch_ready() or not (polled.records or waits):
                 break
-            polled = self._poll(0)
+            polled = self._poll(0 if polled.records else waits.pop())
         return polled
 
     def _poll(self, timeout_ms: int) -> Polled:
