@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.label_oracle import Event, Truth
 from tests.worlds import settings
+from worker.contracts.needs import satisfy
 from worker.contracts.records import Events, LabelUpdates, Records
 from worker.contracts.settings import Settings
 from worker.features.spec import FeatureSpec, compile_features
@@ -121,7 +122,7 @@ class World:
     def take(self, part: Stream) -> None:
         """Process a part of the stream and write down what came of it."""
         shard, batch = self.shard, self.batch_of(part)
-        shard.supply(batch, self.load)
+        satisfy(shard.supply(batch), self.load)
         result = shard.process(batch, 0)
         e, done = result.join.examples, len(self.scores)
         self.examples += [

@@ -10,6 +10,7 @@ import pytest
 
 from tests import worlds
 from worker.arrow import read_examples
+from worker.contracts.needs import satisfy
 from worker.contracts.records import Records
 from worker.contracts.settings import Settings
 from worker.features.spec import compile_features
@@ -48,7 +49,7 @@ def inline(
             ),
             before,
         )
-        shard.supply(batch, lambda keys: [None] * len(keys))
+        satisfy(shard.supply(batch), lambda keys: [None] * len(keys))
         results.append(shard.process(batch, 0))
     return results
 

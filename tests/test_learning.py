@@ -9,6 +9,7 @@ import pytest
 
 from tests.label_oracle import Event, Truth
 from tests.label_worlds import HORIZON_MS, World, config, run
+from worker.contracts.needs import satisfy
 from worker.learning import with_observed
 
 START_MS = 1_000
@@ -199,7 +200,7 @@ def test_observed_events_come_right_after_their_score() -> None:
     stream = [event("a"), event("b", 1), label("a")]
     world = World(config(), has_label_features=False)
     batch = world.batch_of(list(stream))
-    world.shard.supply(batch, world.load)
+    satisfy(world.shard.supply(batch), world.load)
     (part,) = world.shard._parts(batch, None)
     made = with_observed(part.join, part.scored).examples
     assert made.event_ids == ["a", "b", "a"]

@@ -23,6 +23,7 @@ import pyarrow as pa
 from worker.arrow import read_batch, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
 from worker.contracts.decisions import ALERTS
+from worker.contracts.needs import satisfy
 from worker.contracts.records import Float64, Int64, Records, Served, unserved
 from worker.errors import StateDamagedError
 from worker.faults import fault
@@ -282,7 +283,7 @@ class _Fold:
     def _redo(self, events: Records, labels: Records, before: Int64, recorded: Recorded) -> None:
         batch = self._shard.prepare(events, labels, before)
         with self._checkpoint.guarding():
-            self._shard.supply(batch, self._checkpoint.load)
+            satisfy(self._shard.supply(batch), self._checkpoint.load)
         rows = self._shard.fold(batch, recorded)
         if self._lacks_rows and self._rekeying is not None:
             self._rekeying.add(rows, max(0, self._shard.clock.now_ms))

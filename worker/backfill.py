@@ -18,7 +18,7 @@ from typing import cast
 
 from worker.acquire import Live, acquire
 from worker.arrow import read_stamps
-from worker.checkpoint import space_of
+from worker.checkpoint import space_of, together
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec
@@ -143,11 +143,10 @@ class Backfill:
         end = self._log.settle(self._settings.outputs.entity_updates, q)
         owned = Owned(
             self._beside, self._store, self._settings, self._spec, q, end, self._ttls_ms,
-            self._patience,
         )  # fmt: skip
         try:
             while owned.owner.events_next < end:
-                owned.follow()
+                together([(owned.checkpoint, owned.follow())], self._patience.insist)
                 if owned.owner.dirty_count >= self._settings.runner.dirty_max:
                     owned.checkpoint.flush(owned.owner, 0)
             owned.checkpoint.flush(owned.owner, 0)

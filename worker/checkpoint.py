@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
+from worker.contracts.needs import Needs
 from worker.contracts.settings import Settings
-from worker.errors import StateDamagedError
+from worker.errors import StateDamagedError, StateLostError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
 from worker.pending import EVENTS, QUEUE
@@ -21,6 +23,9 @@ from worker.stores import Meta, StateStore, Writes
 _CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _DAY_MS = 86_400_000
 _CRC = struct.Struct("<I")
+
+T = TypeVar("T")
+Values = list[list[bytes | None]]
 
 
 def space_of(group: str, spec: FeatureSpec, partition: int) -> str:
@@ -100,9 +105,29 @@ class Checkpoint:
         StateDamagedError
             A value is not as it was written; the space was dropped. So it is by `guarding`.
         """
-        self._settle()
+        return self.load_all([(self, keys)])[0]
+
+    @staticmethod
+    def load_all(asked: Sequence[tuple[Checkpoint, Sequence[str]]]) -> Values:
+        """Return the values of keys of several, in one round trip; see `load`."""
+        for one, _ in asked:
+            one._settle()
+        try:
+            found = asked[0][0]._store.peek([(one._space, keys) for one, keys in asked])
+        except StateDamagedError:
+            if len(asked) > 1:  # it does not say which
+                return [one.load(keys) for one, keys in asked]
+            with asked[0][0].guarding():
+                raise
+        pairs = zip(asked, found, strict=True)
+        return [one._taken(keys, *answer) for (one, keys), answer in pairs]
+
+    def _taken(
+        self, keys: Sequence[str], meta: Meta | None, values: Sequence[bytes | None]
+    ) -> list[bytes | None]:
+        if (None if meta is None else meta.version) != self._version:
+            raise StateLostError(f"store {self._space}", "the version last seen", "another")
         with self.guarding():
-            values = self._store.load(self._space, self._version, keys)
             return [self._opened(k, v) for k, v in zip(keys, values, strict=True)]
 
     @contextmanager
@@ -186,3 +211,34 @@ class Checkpoint:
         fault("flush_started")
         self._store.flush(self._space, self._version, meta, writes)
         fault("flushed")
+
+
+def together(
+    parts: Sequence[tuple[Checkpoint, Needs[T]]], insist: Callable[[Callable[[], Values]], Values]
+) -> list[T]:
+    """Run parts to their ends and return what they made; each round of their needs is one trip.
+
+    ``insist`` asks until there is an answer, or raises.
+
+    Raises
+    ------
+    StateLostError
+        A space is at another version or damaged. No part is of use then.
+    """
+    made: dict[int, T] = {}
+
+    def step(i: int, values: list[bytes | None] | None) -> list[str] | None:
+        checkpoint, needs = parts[i]
+        with checkpoint.guarding():
+            try:
+                return next(needs) if values is None else needs.send(values)
+            except StopIteration as end:
+                made[i] = end.value
+                return None
+
+    asked = {i: step(i, None) for i in range(len(parts))}
+    while asked := {i: keys for i, keys in asked.items() if keys is not None}:
+        pairs = [(parts[i][0], keys) for i, keys in asked.items()]
+        values = insist(partial(Checkpoint.load_all, pairs))
+        asked = {i: step(i, part) for i, part in zip(asked, values, strict=True)}
+    return [made[i] for i in range(len(parts))]

@@ -38,7 +38,8 @@ from functools import partial
 
 import numpy as np
 
-from worker.checkpoint import updates_space_of
+from worker.checkpoint import Checkpoint, together, updates_space_of
+from worker.contracts.needs import Needs
 from worker.contracts.records import EntityRows, Events, Output
 from worker.contracts.settings import Settings
 from worker.errors import StateDamagedError, StateLostError
@@ -53,6 +54,7 @@ from worker.streams import Stream
 from worker.telemetry import Telemetry
 
 Peeked = tuple[int, Meta | None, list[bytes | None]]
+Wanted = dict[int, dict[str, list[str]]]
 """A target partition, where its state stands, and the values that were asked for."""
 
 _STAMP = "entity_updates"
@@ -100,6 +102,7 @@ class Exchange:
         self._floors = np.zeros(stream.partitions, np.int64)
         self._sent: Rekeyed | None = None
         self._sent_counts: list[int] = []
+        self._reading: list[tuple[Shard, Wanted]] = []
 
     def rekeying(self, partition: int) -> Rekeying:
         """Return what a shard that is acquired writes of records that had another state."""
@@ -122,7 +125,7 @@ class Exchange:
             if q in partitions:
                 self.owned[q] = Owned(
                     self._stream, self._store, self._settings, self._spec, q, end,
-                    self._ttls_ms, self._patience,
+                    self._ttls_ms,
                 )  # fmt: skip
             self._floors[q] = max(self._floors[q], end)
         self._overlays |= {p: Overlay() for p in partitions}
@@ -151,7 +154,8 @@ class Exchange:
         overlays are within their bound. ``is_full`` says that nothing more can be folded now.
         """
         while True:
-            count = sum(owned.follow() for owned in self.owned.values())
+            steps = [(owned.checkpoint, owned.follow()) for owned in self.owned.values()]
+            count = sum(together(steps, self._patience.insist))
             self._telemetry.updates.labels("in").inc(count)
             if self._is_ready():
                 return True
@@ -161,8 +165,20 @@ class Exchange:
                 return False
             self._patience.tick()
 
-    def recall(self, batches: Sequence[tuple[Shard, Events]]) -> None:
-        """Give the shards the states that their next batches read, see step 4.
+    def bring(
+        self, batches: Sequence[tuple[Shard, Events]]
+    ) -> list[tuple[Checkpoint, Needs[None]]]:
+        """Return what it takes to have in memory what these batches read of owned entities."""
+        self._reading = [(shard, self._wanted(shard, events)) for shard, events in batches]
+        mine: dict[int, dict[str, list[str]]] = {}
+        for _, targets in self._reading:
+            for q in targets.keys() & self.owned.keys():
+                for name, ids in targets[q].items():
+                    mine.setdefault(q, {}).setdefault(name, []).extend(ids)
+        return [(self.owned[q].checkpoint, self.owned[q].bring(mine[q])) for q in sorted(mine)]
+
+    def recall(self) -> None:
+        """Give the shards the states that the batches last told to `bring` read, see step 4.
 
         Without a batch, only drop what others hold by now.
 
@@ -171,30 +187,26 @@ class Exchange:
         StateLostError
             A state is behind one that was read before, or a blob is damaged.
         """
-        if not batches:
+        if not self._reading:
             if self._overlay_count:
                 self._ask()
             return
-        wanted = [self._by_target(shard.tables.foreign_ids(events)) for shard, events in batches]
         keys: dict[int, dict[str, None]] = {}
-        for targets in wanted:
-            for q, ids in targets.items():
-                if q in self.owned:
-                    self.owned[q].bring(ids)
-                else:
-                    names = (f"{name}:{i}" for name, part in ids.items() for i in part)
-                    keys.setdefault(q, {}).update(dict.fromkeys(names))
-        blobs = self._read(batches[0][0], {q: list(part) for q, part in keys.items()})
+        for _, targets in self._reading:
+            for q in targets.keys() - self.owned.keys():
+                names = (f"{name}:{i}" for name, part in targets[q].items() for i in part)
+                keys.setdefault(q, {}).update(dict.fromkeys(names))
+        blobs = self._read(self._reading[0][0], {q: list(part) for q, part in keys.items()})
         self._drop()
         stamp = json.dumps(self._positions.tolist())
-        for (shard, _), targets in zip(batches, wanted, strict=True):
+        for shard, targets in self._reading:
             near = [
-                (self.owned[q].owner.tables, targets.pop(q))
+                (self.owned[q].owner.tables, targets[q])
                 for q in sorted(self.owned.keys() & targets.keys())
             ]
             far: dict[str, dict[str, bytes | None]] = {}
-            for ids in targets.values():
-                for name, part in ids.items():
+            for q in targets.keys() - self.owned.keys():
+                for name, part in targets[q].items():
                     far.setdefault(name, {}).update((i, blobs[f"{name}:{i}"]) for i in part)
             later = self._overlays[shard.partition].later(self._positions)
             shard.tables.recall(far, near, later)
@@ -237,10 +249,10 @@ class Exchange:
     def _overlay_count(self) -> int:
         return sum(map(len, self._overlays.values()))
 
-    def _by_target(self, wanted: Mapping[str, list[str]]) -> dict[int, dict[str, list[str]]]:
-        """Return the ids that are read by target partition and entity type."""
-        found: dict[int, dict[str, list[str]]] = {}
-        for name, ids in wanted.items():
+    def _wanted(self, shard: Shard, events: Events) -> Wanted:
+        """Return the ids that a batch reads by target partition and entity type."""
+        found: Wanted = {}
+        for name, ids in shard.tables.foreign_ids(events).items():
             for id_, q in zip(ids, self._targets.of(ids).tolist(), strict=True):
                 found.setdefault(q, {}).setdefault(name, []).append(id_)
         return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from worker.checkpoint import Checkpoint, updates_space_of
+from worker.contracts.needs import Needs
 from worker.contracts.settings import Settings
 from worker.errors import FatalError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
-from worker.patience import Patience
 from worker.positions import REBUILD, standing
 from worker.secondary import Owner, joined, secondary_parts
 from worker.stores import StateStore
@@ -46,12 +46,10 @@ class Owned:
         partition: int,
         end: int,
         ttls_ms: tuple[int, int],
-        patience: Patience,
     ) -> None:
         topic = settings.outputs.entity_updates
         space = updates_space_of(settings.name, spec, partition)
         self._where, self._state_hash = f"{topic}/{partition}", spec.state_hash
-        self._patience = patience
         meta = standing(store, space)
         position = 0 if meta is None else meta.events_offset
         # Asked after the position: another owner may have gone on beyond ``end`` meanwhile.
@@ -70,8 +68,11 @@ class Owned:
         """Return whether the store has everything up to the owner's position."""
         return self.owner.is_taken and self.checkpoint.is_settled
 
-    def follow(self) -> int:
-        """Fold the records that are there; return the number of rows."""
+    def follow(self) -> Needs[int]:
+        """Fold the records that are there; return the number of rows.
+
+        Where it is not run to its end, this is of no more use: what was read is not folded.
+        """
         records = self._reader.poll(0, _RECORDS_MAX)
         if records is None:
             # Markers and aborted records count too: others wait for the position.
@@ -83,7 +84,7 @@ class Owned:
                 for o, v in zip(records.offsets, records.values, strict=True)
             ]
         )
-        self.bring({name: rows.ids for name, rows in found.items()})
+        yield from self.bring({name: rows.ids for name, rows in found.items()})
         self.owner.fold(found, records.next_offset)
         fault("secondary_folded")
         return sum(map(len, found.values()))
@@ -92,9 +93,8 @@ class Owned:
         """Give back the reader."""
         self._reader.close()
 
-    def bring(self, ids: Mapping[str, Sequence[str]]) -> None:
+    def bring(self, ids: Mapping[str, Sequence[str]]) -> Needs[None]:
         """Load the entities that memory lacks."""
         keys = self.owner.missing(ids)
         if keys:
-            with self.checkpoint.guarding():
-                self.owner.load(keys, self._patience.insist(lambda: self.checkpoint.load(keys)))
+            self.owner.load(keys, (yield keys))

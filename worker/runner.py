@@ -23,7 +23,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from worker.acquire import Live, acquire
-from worker.checkpoint import Checkpoint, Folded, space_of, ttls_ms_of
+from worker.checkpoint import Checkpoint, Folded, space_of, together, ttls_ms_of
 from worker.committing import Committer
 from worker.contracts.settings import Settings
 from worker.degrading import Degrading
@@ -290,17 +290,23 @@ class Runner:
             return 0  # nothing is taken on; full inboxes pause the input
         for state, checkpoint in self._states():
             checkpoint.evict(state)
-        ready = [(p, batch) for p in list(self._live) if (batch := self._prepare(p)) is not None]
+        found = ((live, self._prepare(live)) for live in self._live.values())
+        ready = [(live, batch) for live, batch in found if batch is not None]
+        needs = [(live.checkpoint, live.shard.supply(batch)) for live, batch in ready]
+        if x is not None:
+            needs += x.bring([(live.shard, batch.decoded.events) for live, batch in ready])
+        together(needs, self._patience.insist)
         self._committer.join()  # its rows are in the overlays now
         if x is not None:
-            x.recall([(self._live[p].shard, batch.decoded.events) for p, batch in ready])
+            x.recall()
         if self._parts.committing is not None:
             self._flush_due()  # before shards go on; the store has answered all that is asked
         self._learn()
-        done = [(p, self._process(p, batch)) for p, batch in ready]
+        done = [(live, self._process(live, batch)) for live, batch in ready]
         if done:
             fault("processed")
-            self._commit(polled, done)
+            fetch = (lambda: None) if self._training is None else self._training.fetch
+            self._committer.start(polled.generation, done, fetch)
         return sum(len(o.rows) for _, o in done)
 
     def _learn(self) -> None:
@@ -317,9 +323,9 @@ class Runner:
         """Return whether the store does not take what is dirty, at the cap."""
         return self._dirty() >= self._bounds.dirty_max and not self._flush_all()
 
-    def _prepare(self, partition: int) -> Batch | None:
-        """Return the next records of a shard, with the state that they need in memory."""
-        live = self._live[partition]
+    def _prepare(self, live: Live) -> Batch | None:
+        """Return the next records of a shard, decoded; None where there are none."""
+        partition = live.shard.partition
         events, labels, before = live.inbox.take(
             self._bounds.batch_records_max,
             events_end=self._listening.has_ended(self._settings.events.topic, partition),
@@ -327,14 +333,10 @@ class Runner:
         )
         if not len(events) and not len(labels):
             return None
-        batch = live.shard.prepare(events, labels, before)
-        insist, ask = self._patience.insist, live.checkpoint.load
-        with live.checkpoint.guarding():
-            live.shard.supply(batch, lambda keys: insist(lambda: ask(keys)))
-        return batch
+        return live.shard.prepare(events, labels, before)
 
-    def _process(self, partition: int, batch: Batch) -> Outcome:
-        live, started_s = self._live[partition], self._clock_s()
+    def _process(self, live: Live, batch: Batch) -> Outcome:
+        started_s = self._clock_s()
         live.shard.degraded = self._degrading.level
         result = live.shard.process(batch, self._version)
         if self._parts.stream.learns_inline:
@@ -342,10 +344,6 @@ class Runner:
         outcome = self._emitter.outcome(live.shard, result)
         self._telemetry.batch_seconds.observe(self._clock_s() - started_s)
         return outcome
-
-    def _commit(self, polled: Polled, done: list[tuple[int, Outcome]]) -> None:
-        fetch = (lambda: None) if self._training is None else self._training.fetch
-        self._committer.start(polled.generation, [(self._live[p], o) for p, o in done], fetch)
 
     def _dirty(self) -> int:
         mine = 0 if self._exchange is None else self._exchange.dirty_count

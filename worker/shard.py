@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contracts.clock import EventClock
+from worker.contracts.needs import Needs
 from worker.contracts.records import (
     Bool,
     Decoded,
@@ -162,11 +163,10 @@ class Shard:
         before = label_before[index]
         return Batch(clock, events, decoded, labels, label_before, valid, before, bad)
 
-    def supply(self, batch: Batch, load: Callable[[list[str]], list[bytes | None]]) -> None:
+    def supply(self, batch: Batch) -> Needs[None]:
         """Bring in what `process` or `fold` needs of the store and memory lacks.
 
-        ``load`` is given keys, each once, and returns their values; it is called at most twice:
-        which entities a label is about is known when its event is there.
+        It asks at most twice: which entities a label is about is known when its event is there.
         """
         events = batch.decoded.events
         states, waiting = self.tables.missing(events), []
@@ -174,17 +174,14 @@ class Shard:
         if self.pending is not None:
             clock_ms = int(events.time_ms.max(initial=-1))
             waiting = self.pending.missing(asked, clock_ms, len(events))
-        self._load(states, waiting, load)
+        yield from self._load(states, waiting)
         if self.pending is not None and self._layout.entities:
             ids = self.pending.entity_ids(asked, clock_ms, len(events))
-            self._load(self.tables.missing_labelled(ids), [], load)
+            yield from self._load(self.tables.missing_labelled(ids), [])
 
-    def _load(
-        self, states: list[tuple[str, str]], waiting: list[str],
-        load: Callable[[list[str]], list[bytes | None]],
-    ) -> None:  # fmt: skip
+    def _load(self, states: list[tuple[str, str]], waiting: list[str]) -> Needs[None]:
         keys = [*map(":".join, states), *waiting]
-        values = load(keys) if keys else []
+        values = (yield keys) if keys else []
         self.tables.load(states, values[: len(states)])
         if self.pending is not None:
             self.pending.load(waiting, values[len(states) :])

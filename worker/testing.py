@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from worker.contracts.messages import Alert
+from worker.contracts.needs import satisfy
 from worker.contracts.records import Label, Output, Records
 from worker.contracts.settings import Settings
 from worker.features.spec import compile_features
@@ -68,7 +69,7 @@ class Driver:
             _records("labels", shard.labels_next, labels),
             np.zeros(len(labels), np.int64),
         )
-        shard.supply(batch, lambda keys: [None] * len(keys))
+        satisfy(shard.supply(batch), lambda keys: [None] * len(keys))
         result = shard.process(batch, self._version)
         self._version += len(result.join.examples)
         outcome = self._emitter.outcome(shard, result)

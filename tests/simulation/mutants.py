@@ -18,7 +18,7 @@ from typing import Any
 
 import worker.acquire
 import worker.checkpoint
-from tests.simulation.faults import FaultyStore, FaultyStream, OpenLog
+from tests.simulation.faults import FaultyStream, OpenLog
 from worker.checkpoint import Checkpoint
 from worker.committing import Committer
 from worker.errors import TransientError
@@ -70,12 +70,15 @@ def _count_versions(_: Any) -> Any:
     return counted
 
 
-def _load_whatever(load: Any) -> Any:
-    def loaded(self: Any, space: str, version: bytes | None, keys: Any) -> Any:
-        now = self._server.held.meta(space)
-        return load(self, space, None if now is None else now.version, keys)
+def _take_whatever(taken: Any) -> Any:
+    def taken_anyway(self: Any, keys: Any, meta: Meta | None, values: Any) -> Any:
+        mine, self._version = self._version, None if meta is None else meta.version
+        try:
+            return taken(self, keys, meta, values)
+        finally:
+            self._version = mine
 
-    return loaded
+    return taken_anyway
 
 
 def _commit_as_whoever_is_there(commit: Any) -> Any:
@@ -172,7 +175,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "a step goes on before the last commit is known": _hurry,
     "unguarded write": lambda: _instead(Checkpoint, "_write", _write_whatever),
     "versions are counted": lambda: _instead(worker.checkpoint, "Meta", _count_versions),
-    "load without the version check": lambda: _instead(FaultyStore, "load", _load_whatever),
+    "load without the version check": lambda: _instead(Checkpoint, "_taken", _take_whatever),
     "live before the labels reach C": lambda: _instead(
         worker.acquire._Fold, "_rest", _always(None)
     ),
