@@ -344,6 +344,18 @@ def test_rule_h_a_producer_that_was_fenced_where_nobody_has_its_slot_goes_on(
     assert stream.commit(polled.generation, [journal(world)], {})
 
 
+def test_a_worker_that_was_never_polled_takes_no_partitions(world: KafkaHarness) -> None:
+    """It learns the whole training log first: the others serve them meanwhile."""
+    first, second = world.stream("0"), world.stream("1")
+    start(first)
+    second._member._polled_s -= 60  # long ago
+    second.keep_alive()
+    members = first._member.members() or []
+    assert [member["group_instance_id"] for member in members] == ["0"]
+    found = together([first, second], lambda found: all(len(p.assigned) == 1 for p in found))
+    assert len(found) == 2
+
+
 def test_rule_i_a_fenced_member_is_found_out_within_a_session(world: KafkaHarness) -> None:
     """The client would go on polling without any error."""
     settings = world.settings.model_copy(update={"session_timeout": 2_000})

@@ -150,7 +150,7 @@ class Stream(Log, Protocol):
         """Settle whatever a failed commit left behind and be ready to commit again."""
 
     def keep_alive(self) -> None:
-        """Stay a member of the group during long work without taking records."""
+        """Stay a member of the group during long work without taking records, once it is one."""
 
     def close(self) -> None:
         """Leave the group and give back sockets. Idempotent."""

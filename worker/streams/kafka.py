@@ -222,7 +222,7 @@ class KafkaStream:
         self._transactions.renew()
 
     def keep_alive(self) -> None:
-        """Stay a member of the group during long work without taking records."""
+        """Stay a member of the group during long work without taking records, once it is one."""
         self._member.keep_alive()
 
     def close(self) -> None:

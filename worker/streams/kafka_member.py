@@ -74,6 +74,7 @@ class Member:
         self._ends_asked_s = 0.0
         self._polled_s = self._checked_s = clock_s()
         self._epoch = 0
+        self._is_wanted = False
         self._consumer.subscribe(list(topics), listener=_Assigned(self._apply_pauses))
 
     @property
@@ -91,6 +92,7 @@ class Member:
         TransientError
             Kafka does not answer.
         """
+        self._is_wanted = True
         found = self._poll_client(timeout_ms, records_max)
         self._observe()
         self._check_slot()
@@ -172,8 +174,11 @@ class Member:
         self._apply_pauses()
 
     def keep_alive(self) -> None:
-        """Poll without taking records, so that the group does not wait for this member."""
-        if self._clock_s() - self._polled_s < _KEEP_ALIVE_S:
+        """Poll without taking records, so that the group does not wait for this member.
+
+        Who was never polled is no member yet: it would take partitions that it does not serve.
+        """
+        if not self._is_wanted or self._clock_s() - self._polled_s < _KEEP_ALIVE_S:
             return
         assigned = self._consumer.assignment()
         self._consumer.pause(*assigned)
