@@ -20,6 +20,7 @@ from tests.services.valkey import ValkeyServer
 from worker.checkpoint import space_of
 from worker.contracts.settings import RedisSettings
 from worker.features.reader import Reader
+from worker.features.sizes import bytes_estimate
 from worker.features.spec import compile_features
 from worker.features.table import FeatureTables
 from worker.stores import Meta, Writes
@@ -44,7 +45,7 @@ def run(quick: bool = False) -> list[Row]:
         many, _ = _alternately(
             max(rounds // 10, 2), lambda i: reader.read_many("card", ids[:100]), lambda i: None
         )
-        estimate = compile_features(settings).bytes_estimate("card")
+        estimate = bytes_estimate(settings, compile_features(settings), "card")
         largest = max(client.memory_usage(k, samples=0) or 0 for k in client.keys("fs:*card:*"))
     to = "a plain GET in the same run"
     return [

@@ -11,6 +11,7 @@ from tests.corpus import CORPUS, settings_values
 from worker.contracts.settings import Settings
 from worker.describe import CONTRACTS, describe, json_schema
 from worker.errors import ConfigError
+from worker.features.sizes import bytes_estimate
 from worker.features.spec import compile_features
 
 SETTINGS = Settings.model_validate(settings_values())
@@ -30,7 +31,7 @@ def test_everything_that_is_declared_is_described() -> None:
     places = [text.index(f"  {feature.name} ") for feature in SPEC.features]
     assert places == sorted(places)
     assert all(feature.words in text for feature in SPEC.features)
-    assert str(SPEC.bytes_estimate("card")) in text
+    assert str(bytes_estimate(SETTINGS, SPEC, "card")) in text
 
 
 def test_no_table_line_ends_in_blanks_and_columns_are_aligned() -> None:

@@ -27,6 +27,7 @@ from worker.contracts.settings import (
 )
 from worker.decode_fields import ID_BYTES_MAX
 from worker.errors import ConfigError
+from worker.features.sizes import bytes_estimate
 from worker.features.spec import FeatureSpec
 from worker.secondary import secondary_entities
 
@@ -186,11 +187,12 @@ def _entities(settings: Settings, spec: FeatureSpec) -> Iterator[tuple[str, ...]
             name + kind,
             " and ".join(entity.keys),
             str(entity.ring),
-            str(spec.bytes_estimate(name)),
+            str(bytes_estimate(settings, spec, name)),
         )
         if name in known:
-            ring, size = str(known[name].ring), str(spec.bytes_estimate(known[name].name))
-            yield known[name].name, "what became known", ring, size
+            part = known[name]
+            size = str(bytes_estimate(settings, spec, part.name))
+            yield part.name, "what became known", str(part.ring), size
 
 
 def _models(settings: Settings) -> Iterator[tuple[str, ...]]:

@@ -6,7 +6,10 @@ bits a byte, small ones first; signed numbers zigzag): now, now − newest time 
 without tiles), number of events; of each event, oldest first, the time since the one before, its
 recorded values (one more, and 0 for none, where one may be missing; hashes as 8 bytes), 8 bytes of
 id hash; the registers, 8 bytes each; per tile set the number of tiles that a window can still reach
-and that are not empty, and each of these.
+and that are not empty, and each of these: its events, and how many before it are empty; of each
+column what it keeps of sum, events with a value, squares (modulo 2⁶⁴, and how often 2⁴⁰), smallest,
+largest less smallest, bits. An "and" that is 0 is the lowest bit of the number before it, else it
+is signed, doubled and one more, and comes first.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from worker.features.packing import VARINT_MAX, pack, unpack
 from worker.features.plan import RECORD_LENGTH, TILES_ROW, Plan
 from worker.features.state import Rows
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAGIC = b"rw"
 
 Joined = tuple[Bytes, Int64]

@@ -158,12 +158,12 @@ def _pack_tiles(
 ) -> int:
     sets, tiles = plan.sets, rows.tiles
     for s in range(len(sets)):
-        before = _first_number(sets, s, now)
-        if newest // sets[s, 0] < before:
+        oldest = _first_number(sets, s, now)
+        if newest // sets[s, 0] < oldest:
             at = _put(buffer, at, np.uint64(0))
             continue
         length, first = sets[s, 1], row * plan.limits[TILES_ROW] + sets[s, 2]
-        oldest, place = before, before % length
+        before, place = oldest - 1, oldest % length
         count = 0
         for i in range(first, first + length):
             count += tiles[i, 1] > 0 and tiles[i, 0] >= oldest
@@ -172,16 +172,36 @@ def _pack_tiles(
             i = first + place
             place = place + 1 if place + 1 < length else 0
             if count > 0 and tiles[i, 1] > 0 and tiles[i, 0] == n:
-                at = _put(buffer, at, np.uint64(n - before))
+                at = _put_pair(buffer, at, tiles[i, 1], n - before - 1)
                 at = _pack_record(plan, tiles, i, buffer, at)
                 before = n
     return at
 
 
 @helper
+def _put_pair(buffer: Bytes, at: int, value: int, seldom: int) -> int:
+    """Write a number, and before it one of less than 2^62 that is nearly always 0: a bit then."""
+    if seldom == 0 and value >= 0:
+        return _put(buffer, at, np.uint64(value) << np.uint64(1))
+    zigzag = np.uint64((seldom << 1) ^ (seldom >> 63))
+    at = _put(buffer, at, zigzag << np.uint64(1) | np.uint64(1))
+    return _put(buffer, at, np.uint64(value))
+
+
+@helper
+def _get_pair(data: Bytes, at: int, end: int) -> tuple[np.int64, np.int64, int]:
+    """Return what `_put_pair` wrote, and the place after it."""
+    first, at = _get(data, at, end)
+    half = first >> np.uint64(1)
+    if first & np.uint64(1) == 0:
+        return np.int64(half), np.int64(0), at
+    value, at = _get(data, at, end)
+    return np.int64(value), _signed(half), at
+
+
+@helper
 def _pack_record(plan: Plan, tiles: Int64, i: int, buffer: Bytes, at: int) -> int:
     recorded = plan.recorded
-    at = _put(buffer, at, np.uint64(tiles[i, 1]))
     for f in range(plan.limits[TILED_COLUMNS]):
         at = _put_signed(buffer, at, tiles[i, recorded[f, PLACE_SUM]])
         squares, extremes = recorded[f, PLACE_SQUARES], recorded[f, PLACE_EXTREMES]
@@ -190,8 +210,7 @@ def _pack_record(plan: Plan, tiles: Int64, i: int, buffer: Bytes, at: int) -> in
         if count > 1:
             at = _put(buffer, at, np.uint64(known))
         if squares:
-            at = _put(buffer, at, np.uint64(tiles[i, squares]))
-            at = _put(buffer, at, np.uint64(tiles[i, squares + 1]))
+            at = _put_pair(buffer, at, tiles[i, squares], tiles[i, squares + 1])
         if extremes and known > 0:
             smallest = tiles[i, extremes]
             at = _put_signed(buffer, at, smallest)
@@ -273,18 +292,19 @@ def _unpack_tiles(
 ) -> int:
     sets, tiles = plan.sets, rows.tiles
     for s in range(len(sets)):
-        number = _first_number(sets, s, now)
+        number = _first_number(sets, s, now) - 1
         count, at = _get(data, at, end)
         if count > np.uint64(sets[s, 1]):
             return end + 1
         for _ in range(np.int64(count)):
-            value, at = _get(data, at, end)
-            number += int(value)
+            events, empty, at = _get_pair(data, at, end)
+            number += 1 + int(empty)
             # Numba has no bounds checks: what is read must not choose a place out of the row.
             if number < 0:
                 return end + 1
             i = row * plan.limits[TILES_ROW] + sets[s, 2] + number % sets[s, 1]
-            tiles[i, 0] = number
+            clear(plan.recorded, plan.limits[TILED_COLUMNS], tiles, i)
+            tiles[i, 0], tiles[i, 1] = number, events
             at = _unpack_record(plan, tiles, i, data, at, end)
     return at
 
@@ -292,9 +312,6 @@ def _unpack_tiles(
 @helper
 def _unpack_record(plan: Plan, tiles: Int64, i: int, data: Bytes, at: int, end: int) -> int:
     recorded = plan.recorded
-    value, at = _get(data, at, end)
-    clear(recorded, plan.limits[TILED_COLUMNS], tiles, i)
-    tiles[i, 1] = np.int64(value)
     for f in range(plan.limits[TILED_COLUMNS]):
         value, at = _get(data, at, end)
         tiles[i, recorded[f, PLACE_SUM]] = _signed(value)
@@ -304,10 +321,7 @@ def _unpack_record(plan: Plan, tiles: Int64, i: int, data: Bytes, at: int, end: 
             value, at = _get(data, at, end)
             tiles[i, count] = np.int64(value)
         if squares:
-            value, at = _get(data, at, end)
-            tiles[i, squares] = np.int64(value)
-            value, at = _get(data, at, end)
-            tiles[i, squares + 1] = np.int64(value)
+            tiles[i, squares], tiles[i, squares + 1], at = _get_pair(data, at, end)
         if extremes and tiles[i, count] > 0:
             value, at = _get(data, at, end)
             tiles[i, extremes] = _signed(value)

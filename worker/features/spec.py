@@ -10,8 +10,7 @@ from hashlib import sha256
 
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
-from worker.features.codes import HASHED
-from worker.features.entity import EntitySpec, Recorded, Window, entity_spec
+from worker.features.entity import EntitySpec, Window, entity_spec
 from worker.features.expressions import Expression, parse
 from worker.features.feature import Feature
 from worker.features.grammar import Grammar
@@ -31,7 +30,7 @@ from worker.features.series_features import series_features
 FORMAT_VERSION = 2
 """Counts changes of meaning that no declaration shows: how features are folded or read."""
 
-_STATE_VERSION = 4
+_STATE_VERSION = 5
 """Counts changes of how state is packed: what another version wrote is rebuilt from the log."""
 
 _DAY_MS = 86_400_000
@@ -97,21 +96,6 @@ class FeatureSpec:
         since = any(f.aggregation.startswith("time_since") for f in self.features)
         return max(reach_ms, (365 if since else 30) * _DAY_MS)
 
-    def bytes_estimate(self, entity: str) -> int:
-        """Return the bytes in Redis, key included, of an entity with a full ring and full tiles.
-
-        Parts by measurement of card streams, with up to 8,191 events a tile: 4 B a time, 3 a value,
-        8 an id, 3 a tile, 4 a sum, 7 the squares, 5 the extremes, 130 for key, header and Redis
-        itself. What is 0 or 1 takes 1 B, its sum 2.
-        """
-        kept = next(e for e in self.parts if e.name == entity)
-        if not kept.kept:
-            return 0
-        event = 4 + sum(map(_value_estimate, kept.recorded)) + 8 * kept.primary
-        tile = 3 + sum(_tile_estimate(r) for r in kept.recorded if r.tiled)
-        tiles = sum(t.tiles for t in kept.tile_sets)
-        return 130 + kept.ring * event + tiles * tile + 8 * len(kept.registers)
-
 
 def compile_features(settings: Settings) -> FeatureSpec:
     """Return the spec that a configuration declares.
@@ -170,20 +154,6 @@ def _typical(settings: Settings, features: list[Feature], own: Feature) -> int |
 
 def _is_primary(settings: Settings, entity: str | None) -> bool:
     return entity is not None and settings.entities[entity].key == settings.events.key
-
-
-def _value_estimate(column: Recorded) -> int:
-    return 8 if column.form == HASHED else 1 if column.source.is_bit else 3
-
-
-def _tile_estimate(column: Recorded) -> int:
-    return (
-        (2 if column.source.is_bit else 4)
-        + 7 * column.squares
-        + 5 * column.extremes
-        + column.optional
-        + 12 * column.bits
-    )
 
 
 def _hash(settings: Settings, features: list[Feature], filters: Mapping[str, Expression]) -> str:
