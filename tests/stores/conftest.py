@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from tests.services.valkey import ValkeyServer
 from worker.contracts.settings import RedisSettings
-from worker.stores import StateStore
+from worker.stores import StateStore, redis
 from worker.stores.memory import MemoryStore
 from worker.stores.redis import RedisStore
 
@@ -38,7 +38,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., ValkeyServer]]:
         server.close()
 
 
-_REDIS = [pytest.param(kind, marks=pytest.mark.redis) for kind in ("redis", "cluster")]
+_REDIS = [pytest.param(kind, marks=pytest.mark.redis) for kind in ("redis", "script", "cluster")]
 
 
 @pytest.fixture(params=["memory", *_REDIS])
@@ -50,6 +50,8 @@ def open_store(request: pytest.FixtureRequest) -> Iterator[Callable[[], StateSto
         return
     cluster = request.param == "cluster"
     value = request.getfixturevalue
+    if request.param == "script":  # as before Valkey 9.1 and Redis 8.4
+        value("monkeypatch").setattr(redis, "has_msetex", lambda server: False)
     url = value("redis_cluster").url if cluster else value("redis_url")
     opened: list[RedisStore] = []
 

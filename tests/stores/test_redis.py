@@ -21,7 +21,7 @@ from worker.errors import (
     StateLostError,
     TransientError,
 )
-from worker.stores import Meta, Writes
+from worker.stores import Meta, Writes, redis_flush
 from worker.stores.redis import WRITES_MAX, RedisStore
 
 pytestmark = pytest.mark.redis
@@ -134,7 +134,7 @@ def _relay_without_answers(listener: socket.socket, server_path: str) -> None:
         while request := client.recv(1 << 20):
             upstream.sendall(request)
             answer = upstream.recv(1 << 20)
-            if b"EVALSHA" in request:
+            if b"EXEC" in request:
                 return
             client.sendall(answer)
 
@@ -224,17 +224,45 @@ def test_a_policy_without_a_limit_is_accepted(start_server: Callable) -> None:
     assert _open(server.url).meta(_SPACE) is None
 
 
-def test_a_server_that_hides_its_policy_is_accepted(start_server: Callable) -> None:
-    """Managed servers forbid INFO; the worker needs only what it uses."""
+@pytest.mark.parametrize(
+    ("rights", "used"),
+    [
+        (["+evalsha"], "evalsha"),
+        (["+watch", "+unwatch", "+multi", "+exec", "+mset", "+msetex"], "exec"),
+    ],
+)
+def test_a_server_that_hides_its_policy_is_accepted(
+    start_server: Callable, rights: list[str], used: str
+) -> None:
+    """Managed servers forbid INFO; the worker needs only what it uses, one way or the other."""
     server = start_server()
-    commands = "+get", "+mget", "+set", "+unlink", "+evalsha", "+eval", "+scan"
-    _client(server).execute_command(
-        "ACL", "SETUSER", "worker", "on", ">pw", "~fs:*", "-@all", *commands
-    )
+    every = "+get", "+mget", "+set", "+unlink", "+eval", "+scan", *rights
+    user = ("worker", "on", ">pw", "~fs:*", "-@all")
+    _client(server).execute_command("ACL", "SETUSER", *user, *every)
     store = _open(f"unix://worker:pw@{_path(server)}")
     store.flush(_SPACE, None, _FIRST, _WRITES)
-    assert store.load(_SPACE, b"v1", ["card:1"]) == [b"one"]
+    store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:1", None), Writes.of("card:3", b"three")])
+    assert store.load(_SPACE, b"v2", ["card:1", "card:2", "card:3"]) == [None, b"two", b"three"]
+    assert f"cmdstat_{used}" in _client(server).info("commandstats")
+    with pytest.raises(StateLostError):
+        store.flush(_SPACE, b"v1", Meta(b"v3", 1, 1, 1), _WRITES)
     assert store.drop(_SPACE) == 3
+
+
+def test_a_server_that_breaks_a_transaction_loses_the_space(
+    start_server: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it took of a flush is not taken for the whole: the space is dropped and rebuilt."""
+    server = start_server()
+    store = _open(server.url)
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    prefix = f"fs:{{{_SPACE}}}:"
+    broken = [("MSET", f"{prefix}card:1", "later"), ("MSETEX", 1, f"{prefix}x", "y", "PX", 0)]
+    monkeypatch.setattr(redis_flush, "_commands", lambda prefix, writes: broken)
+    with pytest.raises(StateDamagedError, match="a part of it"):
+        store.flush(_SPACE, b"v1", _SECOND, _WRITES)
+    assert store.meta(_SPACE) is None
+    assert _client(server).dbsize() == 0
 
 
 def test_a_user_without_rights_is_told(start_server: Callable) -> None:

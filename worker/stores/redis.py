@@ -1,21 +1,7 @@
-"""State in Redis or Valkey: one MGET per load, one script per flush.
+"""State in Redis or Valkey: one MGET per load, one guarded write per flush.
 
 Keys of a space are ``fs:{space}:key``; the braces put a whole space into one slot of a cluster.
 ``fs:{space}:meta`` holds the version and positions as bytes, see `_pack`.
-
-How to write 2,000 keys of 400 B under a guard (Valkey 9.1, unix socket, two slow cores, medians):
-
-===========================================  =======  ==========  ===========================
-form                                         ms       CPU ms      why (not)
-===========================================  =======  ==========  ===========================
-one script with a SET … PX each              6.6      2.3         chosen: one round trip
-one script with MSET, no TTL                 4.5      2.1         nothing would ever expire
-WATCH, MULTI, a SET … PX each, EXEC          23.8     19.4        the client's cost per command
-WATCH, MULTI, MSET, EXEC, no TTL             3.5      2.2         no TTL, and two round trips
-MSET, no guard                               3.3      2.1         overwrites another worker
-===========================================  =======  ==========  ===========================
-
-CPU is that of this process. The MGET of the same keys takes 1.5 ms.
 """
 
 from __future__ import annotations
@@ -23,7 +9,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Sequence
-from hashlib import sha1
 from typing import Any
 
 from redis import Redis
@@ -32,6 +17,13 @@ from redis import exceptions as redis_errors
 from worker.contracts.settings import RedisSettings
 from worker.errors import FatalError, StateDamagedError, StateLostError, TransientError
 from worker.stores import Meta, Writes
+from worker.stores.redis_flush import (
+    Guard,
+    HalfAppliedError,
+    has_msetex,
+    write_by_script,
+    write_by_transaction,
+)
 from worker.stores.redis_servers import Servers, declared_servers, translated
 
 WRITES_MAX = 500_000
@@ -41,40 +33,6 @@ _DROPPING = b"\x00"
 _LAYOUT = 2
 _POSITIONS = struct.Struct("<qqqI")
 _SCAN_COUNT = 1_000
-
-# KEYS: meta, then the keys of all groups. ARGV: the bytes with which meta must begin ('' for no
-# meta), the new meta, then the groups: how to write ('del', 'keep' or the TTL in ms), how many
-# keys, and their values (none for 'del'). SET cannot fail after the first one of a script: the
-# server checks memory and read-only state only before a script has written something.
-_FLUSH = b"""
-local call, set = redis.call, 'SET'
-local meta = call('GET', KEYS[1])
-if meta == ARGV[2] then return 2 end
-if ARGV[1] == '' then
-  if meta then return 0 end
-elseif not meta or string.sub(meta, 1, #ARGV[1]) ~= ARGV[1] then
-  return 0
-end
-local key, arg = 2, 3
-while arg <= #ARGV do
-  local how, count = ARGV[arg], tonumber(ARGV[arg + 1])
-  arg = arg + 2
-  if how == 'del' then
-    for i = 0, count - 1 do call('UNLINK', KEYS[key + i]) end
-  else
-    if how == 'keep' then
-      for i = 0, count - 1 do call(set, KEYS[key + i], ARGV[arg + i]) end
-    else
-      for i = 0, count - 1 do call(set, KEYS[key + i], ARGV[arg + i], 'PX', how) end
-    end
-    arg = arg + count
-  end
-  key = key + count
-end
-call(set, KEYS[1], ARGV[2])
-return 1
-"""
-_FLUSH_SHA = sha1(_FLUSH, usedforsecurity=False).hexdigest().encode()
 
 # KEYS: meta. ARGV: the mark, the bytes with which meta must begin ('' for any). A space is marked
 # before its keys go, and they go only while the mark is there: once it is gone, whatever has the
@@ -112,7 +70,7 @@ class RedisStore:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._servers = declared_servers(settings)
-        self._checked: set[Redis] = set()
+        self._checked: dict[Redis, bool] = {}  # whether it has MSETEX
 
     def meta(self, space: str) -> Meta | None:
         """Return where the fold of a space stands, or None where nothing is stored."""
@@ -145,9 +103,12 @@ class RedisStore:
     def flush(
         self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
     ) -> None:
-        """Apply all writes and ``meta`` by one script, or nothing; see `StateStore.flush`.
+        """Apply all writes and ``meta``, or nothing; see `StateStore.flush`.
 
-        A script blocks the server: 0.8 s for 100,000 keys of 400 B (loading them takes 0.2 s).
+        Raises
+        ------
+        StateDamagedError
+            The server broke a transaction. The space was dropped.
         """
         assert meta.version != version, "every flush has a new version"
         if (count := sum(len(group.keys) for group in writes)) > WRITES_MAX:
@@ -156,14 +117,22 @@ class RedisStore:
                 "lower runner.dirty_max",
             )  # fmt: skip
         prefix = prefix_of(space)
-        keys, args = _arguments(prefix, writes)
-        expected = b"" if version is None else _head(version)
-        command = (len(keys) + 1, prefix + b"meta", *keys, expected, _pack(meta), *args)
+        guard = Guard(prefix + b"meta", b"" if version is None else _head(version), _pack(meta))
+
+        def write() -> bool:
+            server = self._server(prefix)
+            if self._checked[server]:
+                try:
+                    return write_by_transaction(server, guard, prefix, writes)
+                except redis_errors.NoPermissionError:  # nothing was written
+                    self._checked[server] = False
+            return write_by_script(server, guard, prefix, writes)
+
         try:
-            applied = self._call(prefix, b"EVALSHA", _FLUSH_SHA, *command)
-        except redis_errors.NoScriptError:
-            # A restarted server has forgotten the script; it ran nothing. EVAL stores it again.
-            applied = self._call(prefix, b"EVAL", _FLUSH, *command)
+            applied = self._once(write)
+        except HalfAppliedError as error:
+            self.drop(space)
+            raise StateDamagedError(f"store {space}", "all of a flush", "a part of it") from error
         if not applied:
             raise _lost(space)
 
@@ -230,7 +199,7 @@ class RedisStore:
         server = self._servers.of(prefix)
         if server not in self._checked:
             _check_server(server, self._servers.where)
-            self._checked.add(server)
+            self._checked[server] = has_msetex(server)
         return server
 
 
@@ -305,34 +274,6 @@ def unpack_meta(space: str, value: bytes | None) -> Meta | None:
             "another version wrote them: drop the space to rebuild it from the log",
         )  # fmt: skip
     return Meta(value[2 : 2 + size], *_POSITIONS.unpack_from(value, 2 + size))
-
-
-def _arguments(prefix: bytes, writes: Sequence[Writes]) -> tuple[list[bytes], list[bytes | int]]:
-    """Return keys and arguments of the script.
-
-    Deletes come last: a full server lets a script that has deleted something write on.
-    """
-    keys: list[bytes] = []
-    args: list[bytes | int] = []
-    gone: list[bytes] = []
-    for group in writes:
-        names = [prefix + key.encode() for key in group.keys]
-        values = [value for value in group.values if value is not None]
-        if len(values) < len(names):
-            told = list(zip(names, group.values, strict=True))
-            gone += [name for name, value in told if value is None]
-            names = [name for name, value in told if value is not None]
-        keys += names
-        args += [_how(group.ttl_ms), len(names), *values]
-    return keys + gone, [*args, b"del", len(gone)]
-
-
-def _how(ttl_ms: int | None) -> bytes:
-    if ttl_ms is None:
-        return b"keep"
-    # A TTL that the server refuses would stop the script half way.
-    assert 0 < ttl_ms < 1 << 53
-    return b"%d" % ttl_ms
 
 
 def _lost(space: str) -> StateLostError:

@@ -136,11 +136,11 @@ class Cluster:
         for place, names in enumerate(groups):
             places.setdefault(self.of(names[0]), []).append(place)
         found: list[list[bytes | None]] = [[] for _ in groups]
-        with _connections(places) as connections:
-            for connection, asked in zip(connections, places.values(), strict=True):
+        with connections(places) as opened:
+            for connection, asked in zip(opened, places.values(), strict=True):
                 commands = [("MGET", *groups[place]) for place in asked]
                 connection.send_packed_command(connection.pack_commands(commands))  # type: ignore[no-untyped-call]
-            for connection, asked in zip(connections, places.values(), strict=True):
+            for connection, asked in zip(opened, places.values(), strict=True):
                 for place in asked:
                     found[place] = connection.read_response()
         return found
@@ -210,11 +210,9 @@ def declared_servers(settings: RedisSettings) -> Servers:
 
 @contextmanager
 def translated(servers: Servers) -> Iterator[None]:
-    """Raise the errors of redis-py as ours; a forgotten script passes through."""
+    """Raise the errors of redis-py as ours."""
     try:
         yield
-    except redis_errors.NoScriptError:
-        raise
     except (redis_errors.RedisError, redis_errors.RedisClusterException) as error:
         raise _translate(servers.where, error, isinstance(servers, Cluster)) from error
 
@@ -227,18 +225,18 @@ def place_of(connection: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _connections(servers: Iterable[Redis]) -> Iterator[list[Connection]]:
+def connections(servers: Iterable[Redis]) -> Iterator[list[Connection]]:
     """Lend a connection to each server; none is used again if an answer may still be under way."""
-    connections: list[Connection] = []
+    opened: list[Connection] = []
     with ExitStack() as lent:
         for server in servers:
             connection = server.connection_pool.get_connection()
             lent.callback(server.connection_pool.release, connection)
-            connections.append(connection)
+            opened.append(connection)
         try:
-            yield connections
+            yield opened
         except BaseException:
-            for connection in connections:
+            for connection in opened:
                 connection.disconnect()  # type: ignore[no-untyped-call]
             raise
 
