@@ -192,6 +192,31 @@ def test_an_entity_never_seen_reads_as_a_new_one_and_what_is_of_events_is_left_o
         standing.names("terminal")
 
 
+def test_a_question_sees_nothing_of_those_before_it() -> None:
+    """Of more entities, of others, of a damaged blob: each answer is that of a new reader."""
+    tables = tables_of(spec_of(AFTER, 2))
+    rows = [Row(f"e{i}", i * 40_000, card="abc"[i % 3], amount=i) for i in range(60)]
+    step(tables, rows)
+    blobs = [blob for entity, _, blob in taken_from(tables) if entity == "card"]
+    settings = settings_of(AFTER, 2)
+    spec, at = compile_features(settings), START_MS + 2_400_000
+    standing = Standing(settings, spec)
+    damaged = blobs[0][:-1] + bytes([blobs[0][-1] ^ 1])
+    for asked in (
+        blobs,
+        [None] * 3,
+        blobs[:1],
+        [None],
+        [blobs[1], None],
+        [*blobs * 200, None],
+        blobs[2:],
+    ):
+        with pytest.raises(StateLostError):
+            standing.read("card", [*asked, damaged], at)
+        expected = [Standing(settings, spec).read("card", [blob], at)[0] for blob in asked[-3:]]
+        assert (standing.read("card", asked, at)[-3:] == expected).all()
+
+
 @pytest.fixture
 def server() -> Iterator[ValkeyServer]:
     with ValkeyServer(persistent=False) as started:
@@ -334,6 +359,29 @@ def test_what_is_not_there_or_not_whole_is_refused(server: ValkeyServer) -> None
     server.kill()
     with pytest.raises(TransientError):
         Reader(config, client).read("card", "c2")
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("part", ["card", "card~labels"])
+def test_an_entity_in_two_partitions_is_refused(server: ValkeyServer, part: str) -> None:
+    """Its key is not the topic's: neither half is an answer, and the message names no id."""
+    features = {"card": {"count": ["1d"], "frauds": {"windows": ["1d"], "delay": "4h"}}}
+    config, _ = run_world(server, 3, features=features)
+    client = redis.Redis.from_url(server.url)
+    reader = Reader(config, client)
+    reading = reader.look_up("card", ["c1", "c2"])[0]
+    key = next(client.scan_iter(f"fs:*:{part}:c1"))
+    other = key.replace(b".%d}" % reading.partition, b".%d}" % ((reading.partition + 1) % 3))
+    assert other != key
+    client.set(other, client.get(key))
+    with pytest.raises(
+        StateLostError, match=r"got parts in 2 partitions \(its key is not"
+    ) as caught:
+        reader.read_many("card", ["c2", "c1"])
+    assert "c1" not in str(caught.value)
+    assert reader.look_up("card", ["c2"])[0].stored
+    client.delete(other)
+    assert reader.look_up("card", ["c1"]) == [reading]
 
 
 @pytest.mark.redis

@@ -28,8 +28,10 @@ _WRITES = [Writes.of("card:1", b"one"), Writes.of("card:2", b"two", 60_000)]
 
 @pytest.fixture
 def open_one(redis_cluster: ValkeyCluster) -> Iterator[Callable[..., RedisStore]]:
-    """Return a function that opens one more store; the cluster is emptied afterwards."""
+    """Return a function that opens one more store on the emptied cluster."""
     opened: list[RedisStore] = []
+    for client in clients(redis_cluster):
+        client.flushall()
 
     def open_store(timeout_ms: int = 5_000, login: str = "") -> RedisStore:
         url = redis_cluster.url.replace("//", f"//{login}")
@@ -39,8 +41,6 @@ def open_one(redis_cluster: ValkeyCluster) -> Iterator[Callable[..., RedisStore]
     yield open_store
     for store in opened:
         store.close()
-    for client in clients(redis_cluster):
-        client.flushall()
 
 
 def clients(cluster: ValkeyCluster) -> list[Redis]:

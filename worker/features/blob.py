@@ -52,7 +52,7 @@ class BlobCodec:
         self._prefix = MAGIC + version + bytes.fromhex(state_hash)[:8]
         self._shared = np.frombuffer(self._prefix, np.uint8)
         self._buffer = np.empty(0, np.uint8)  # kept: new pages cost more than to pack into them
-        self._whole: tuple[list[bytes], Joined] = [], _joined([])  # what was checked last
+        self._whole: tuple[list[bytes], Joined] = _NOTHING  # what was checked last
 
     def encode(self, rows: Rows, slots: Int64) -> list[bytes]:
         """Return the blob of each slot. The same state gives the same bytes, however it came."""
@@ -86,7 +86,7 @@ class BlobCodec:
             As `check`; the slots hold nothing of use then.
         """
         checked, joined = self._whole
-        self._whole = [], _joined([])
+        self._whole = _NOTHING
         if checked != blobs:  # a comparison of places in memory
             joined = _joined(blobs)
         if not unpack(self._plan, rows, slots, *joined):
@@ -125,3 +125,6 @@ def _joined(blobs: list[bytes]) -> Joined:
     """Return blobs as one array, and where each ends."""
     ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, len(blobs)))
     return np.frombuffer(b"".join(blobs), np.uint8), ends
+
+
+_NOTHING: tuple[list[bytes], Joined] = [], _joined([])

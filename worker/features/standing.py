@@ -17,6 +17,7 @@ from worker.features.entity_table import Table
 from worker.features.label_table import LabelTable
 from worker.features.label_view import empties, entity_of, is_of_labels, is_over_genuine
 from worker.features.spec import FeatureSpec
+from worker.features.state import clear_slots, with_free_tiles
 
 OF_THE_EVENT = "it is of an event, not of an entity"
 COMPARES = "it compares an event with the history of its entity"
@@ -48,8 +49,9 @@ class Standing:
     def __init__(self, settings: Settings, spec: FeatureSpec) -> None:
         self._settings = settings
         self._spec = before_the_event(spec)
-        self._tables: dict[str, Table] = {}
-        self._labels: dict[str, LabelTable] = {}
+        self._tables: dict[str, _Numbered] = {}
+        self._labels: dict[str, _NumberedLabels] = {}
+        self._events = self._imagined(0)
         self._label_parts = {entity_of(part): part.name for part in spec.label_parts}
         self._columns = cache(self._find_columns)
         self.names = cache(self._find_names)
@@ -88,19 +90,18 @@ class Standing:
         StateLostError
             A blob is damaged, or of another state: the worker rebuilds it from the log.
         """
-        index, _ = self._entity(entity)
         n = len(blobs)
-        ids = [str(i) for i in range(n)]
-        events, duplicate = self._imagined(ids, at_ms), np.zeros(n, np.bool_)
+        if len(self._events) != n:
+            self._events = self._imagined(n)
+        events, duplicate = self._events, np.zeros(n, np.bool_)
+        events.time_ms.fill(at_ms)
         X = np.zeros((n, len(self._spec.event_view)))
-        table = self._tables.get(entity) or self._tables.setdefault(
-            entity, Table(self._spec, index, n)
-        )
-        _fill(table, ids, blobs)
-        now = table.process(events, ids, duplicate, X)
+        table = self._table(entity)
+        table.hold(blobs)
+        now = table.process(events, events.ids, duplicate, X)
         if entity in self._label_parts:
-            labels = self._label_table(entity, n)
-            _fill(labels, ids, known)
+            labels = self._label_table(entity)
+            labels.hold(known)
             for column, empty in empties(self._spec.features):
                 X[:, column] = empty
             labels.process_labels(events, None, now, duplicate, X)
@@ -108,11 +109,17 @@ class Standing:
                 rate.apply(X)
         return X[:, self._columns(entity)]
 
-    def _label_table(self, entity: str, n: int) -> LabelTable:
+    def _table(self, entity: str) -> _Numbered:
+        if entity not in self._tables:
+            index, _ = self._entity(entity)
+            self._tables[entity] = _Numbered(self._spec, index, 1)
+        return self._tables[entity]
+
+    def _label_table(self, entity: str) -> _NumberedLabels:
         if entity not in self._labels:
             names = [part.name for part in self._spec.parts]
             index = names.index(self._label_parts[entity])
-            self._labels[entity] = LabelTable(self._spec, index, n)
+            self._labels[entity] = _NumberedLabels(self._spec, index, 1)
         return self._labels[entity]
 
     def _find_columns(self, entity: str) -> list[int]:
@@ -134,9 +141,9 @@ class Standing:
         known = ", ".join(e.name for e in self._spec.entities if e.kept)
         raise ConfigError("entity", expected=f"one of {known}", got=name)
 
-    def _imagined(self, ids: list[str], at_ms: int) -> Events:
-        """Return an event per id at one instant; nobody reads its values."""
-        n = len(ids)
+    def _imagined(self, n: int) -> Events:
+        """Return n events of as many entities; nobody reads their values."""
+        ids = [str(i) for i in range(n)]
         columns: dict[str, Int64 | Float64 | list[str]] = {}
         for name, declared in self._settings.events.fields.items():
             if declared.type == "string":
@@ -148,7 +155,7 @@ class Standing:
         return Events(
             index=np.arange(n),
             offsets=np.zeros(n, np.int64),
-            time_ms=np.full(n, at_ms, np.int64),
+            time_ms=np.zeros(n, np.int64),
             ids=ids,
             id_hash=(_NUMBERS - np.arange(n)).astype(np.uint64),
             entity_ids=dict.fromkeys(self._settings.entities, ids),
@@ -156,11 +163,35 @@ class Standing:
         )
 
 
-def _fill(table: Table, ids: list[str], blobs: Sequence[bytes | None]) -> None:
-    stored = dict(zip(ids, blobs, strict=True))
-    table.clear()
-    table.check(stored)
-    table.load(stored)
+class _Numbered(Table):
+    """Entities by number: what is held and asked for is all of them, the first in slot 0."""
+
+    _held = 0
+
+    def hold(self, blobs: Sequence[bytes | None]) -> None:
+        """Hold what these blobs say, None of an entity never seen, and nothing else.
+
+        Raises
+        ------
+        StateDamagedError
+            A blob is damaged, or of another state.
+        """
+        stored = [blob for blob in blobs if blob is not None]
+        self._codec.check(stored)
+        self._make_room(len(blobs))
+        clear_slots(self._plan, self._rows, np.arange(self._held))
+        self._held = len(blobs)
+        if stored:
+            self._rows = with_free_tiles(self._plan, self._rows, len(stored))
+            places = np.flatnonzero([blob is not None for blob in blobs])
+            self._codec.decode(self._rows, places, stored)
+
+    def _here(self, ids: list[str]) -> Int64:
+        return np.arange(len(ids))
+
+
+class _NumberedLabels(_Numbered, LabelTable):
+    """The L-parts of entities by number."""
 
 
 def before_the_event(spec: FeatureSpec) -> FeatureSpec:
