@@ -39,6 +39,16 @@ worker.cli.main()
 """
 
 
+def test_who_stops_reading_gets_no_error() -> None:
+    """As ``riverwatch schema journal | head -1`` does."""
+    command = [sys.executable, "-m", "worker.cli", "schema", "journal"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
 def test_a_signal_before_the_worker_is_up_does_not_kill_it() -> None:
     """It comes to its own end, here that of a missing file, and not to exit code -15."""
     done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)

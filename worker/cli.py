@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -348,9 +349,17 @@ def _exit(command: Callable[[], int]) -> None:
         print(error, file=sys.stderr)
         raise typer.Exit(EXIT_WRONG) from None
     except (RiverwatchError, OSError) as error:  # OSError: a place that cannot be written
-        print(f"riverwatch: {error}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError) or _is_read(sys.stdout):
+            print(f"riverwatch: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED) from None
     raise typer.Exit(code)
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Return whether somebody still reads what is printed, unlike `head` that has had enough."""
+    asked = select.poll()
+    asked.register(stream, 0)  # errors are always told
+    return not asked.poll(0)
 
 
 def main() -> None:
