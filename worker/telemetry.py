@@ -261,9 +261,10 @@ class Telemetry:
             self.event_to_alert_seconds.observe(max(0.0, now_s - timestamp_ms / 1000))
 
 
-def _rounded(figures: Figures) -> dict[str, float | None]:
-    said = asdict(figures)
-    return {n: round(v, 4) if isinstance(v, float) else v for n, v in said.items()}
+def _rounded(figures: Figures) -> dict[str, float]:
+    """Return what is known of figures, short enough to be read."""
+    known = {name: value for name, value in asdict(figures).items() if value is not None}
+    return {n: round(v, 4) if isinstance(v, float) else v for n, v in known.items()}
 
 
 class HealthServer:
