@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from tests.services.process import ServerProcess, free_port
 
 _READY = "Ready to accept connections"
 _SLOTS = 16_384
-_CLUSTER = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+_CLUSTER = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
+            "--repl-diskless-sync-delay", "0")  # fmt: skip
 
 
 class ValkeyServer:
@@ -97,12 +98,14 @@ class ValkeyServer:
 
 
 class ValkeyCluster:
-    """Servers of a cluster without replicas, slots split evenly; ``url`` is of the first one.
+    """Servers of a cluster, slots split evenly; the last ones may be replicas of the first one, to
+    which ``url`` leads.
 
     A cluster takes no writes for 2 s after it was made.
     """
 
-    def __init__(self, count: int, directory: Path, options: Sequence[str] = ()) -> None:
+    def __init__(self, primaries: int, directory: Path, replicas: int = 0) -> None:
+        self._primaries, count = primaries, primaries + replicas
         ports, self._buses = (
             [free_port() for _ in range(count)],
             [free_port() for _ in range(count)],
@@ -110,7 +113,7 @@ class ValkeyCluster:
         self.servers = [
             ValkeyServer(
                 port, directory / str(port), persistent=False,
-                options=(*_CLUSTER, "--cluster-port", str(bus), *options),
+                options=(*_CLUSTER, "--cluster-port", str(bus)),
             )
             for port, bus in zip(ports, self._buses, strict=True)
         ]  # fmt: skip
@@ -118,18 +121,21 @@ class ValkeyCluster:
 
     def start(self) -> ValkeyCluster:
         """Start and join all servers and wait until every slot is served; return itself."""
-        count = len(self.servers)
+        count = self._primaries
         for i, server in enumerate(self.servers):
             server.start()
-            first, last = i * _SLOTS // count, (i + 1) * _SLOTS // count - 1
             self.tell(i, "SET-CONFIG-EPOCH", i + 1)
-            self.tell(i, "ADDSLOTSRANGE", first, last)
+            if i < count:
+                first, last = i * _SLOTS // count, (i + 1) * _SLOTS // count - 1
+                self.tell(i, "ADDSLOTSRANGE", first, last)
         for port, bus in zip(self.ports[1:], self._buses[1:], strict=True):
             self.tell(0, "MEET", "127.0.0.1", port, bus)
-        end_s = time.monotonic() + 30
-        while not all(self._whole(i) for i in range(count)):
-            assert time.monotonic() < end_s, "the cluster did not form"
-            time.sleep(0.02)
+        _wait(lambda: all(self._whole(i) for i in range(len(self.servers))))
+        first_id = self.tell(0, "MYID")
+        for i in range(count, len(self.servers)):
+            self.tell(i, "REPLICATE", first_id)
+        # A range: first slot, last slot, primary, and replicas once they are in step.
+        _wait(lambda: len(self.tell(0, "SLOTS")[0]) == 3 + len(self.servers) - count)
         return self
 
     def tell(self, server: int, word: str, *told: str | int) -> Any:
@@ -154,6 +160,13 @@ class ValkeyCluster:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _wait(ready: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 30
+    while not ready():
+        assert time.monotonic() < end_s, "the cluster did not form"
+        time.sleep(0.02)
 
 
 def _packaged_binary() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -273,25 +274,52 @@ def test_a_cluster_that_is_away_or_not_yet_one_is_waited_for(
             store.peek([("cards.0", [])])
 
 
-def test_a_killed_server_is_waited_for_and_its_loss_noticed(tmp_path: Path) -> None:
-    """A cluster of one that comes back empty, as a promoted replica that lacks the last writes."""
-    with ValkeyCluster(1, tmp_path) as cluster:
-        store = redis_store(cluster.url, cluster=True)
+def test_a_promoted_replica_that_lacks_the_last_writes_is_noticed(tmp_path: Path) -> None:
+    """A flush was acknowledged by a primary that died: its replica is found, and is at another
+    version; who acquires the shard goes on from there.
+    """
+    with ValkeyCluster(1, tmp_path, replicas=1) as cluster:
+        store, (primary, replica) = redis_store(cluster.url, cluster=True), cluster.servers
         store.flush("cards.0", None, _FIRST, _WRITES)
-        cluster.servers[0].kill()
-        for _ in range(2):
-            with pytest.raises(TransientError):
-                store.load("cards.0", b"v1", ["card:1"])
-        cluster.servers[0].restart()
-        end_s = time.monotonic() + 20
-        while True:
-            try:
-                store.flush("cards.0", b"v1", _SECOND, _WRITES)
-            except TransientError:
-                assert time.monotonic() < end_s
-                time.sleep(0.05)
-            except StateLostError:
-                break
-        store.flush("cards.0", None, _SECOND, _WRITES)
-        assert store.load("cards.0", b"v2", ["card:2"]) == [b"two"]
+        client = Redis(port=cluster.ports[0])
+        assert client.wait(1, 10_000) == 1
+        replica.freeze()
+        client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        store.flush("cards.0", b"v1", _SECOND, [Writes.of("card:1", b"later")])
+        primary.kill()
+        replica.thaw()
+        with pytest.raises(TransientError):
+            store.load("cards.0", b"v2", ["card:1"])
+        cluster.tell(1, "FAILOVER", "TAKEOVER")
+        with pytest.raises(StateLostError):
+            insist(lambda: store.load("cards.0", b"v2", ["card:1"]))
+        assert store.meta("cards.0") == _FIRST
+        store.flush("cards.0", b"v1", Meta(b"v3", 20, 5, 6), [Writes.of("card:1", b"again")])
+        assert store.load("cards.0", b"v3", ["card:1", "card:2"]) == [b"again", b"two"]
         store.close()
+
+
+def test_a_cluster_with_new_addresses_is_found_at_the_one_declared(tmp_path: Path) -> None:
+    """No server answers where it was known to be: the URL still leads to one."""
+    with ValkeyCluster(1, tmp_path) as cluster:
+        client = Redis(port=cluster.ports[0])
+        store = redis_store(cluster.url, cluster=True)
+        assert store.meta("cards.0") is None
+        client.config_set("cluster-announce-ip", "127.0.0.2")  # nobody listens there
+        store._servers.renew()
+        with pytest.raises(TransientError, match="ConnectionError"):
+            store.meta("cards.0")
+        client.config_set("cluster-announce-ip", "127.0.0.1")
+        assert store.meta("cards.0") is None
+        store.close()
+
+
+def insist(call: Callable[[], object]) -> None:
+    """Repeat a call while the store is away, as the worker does."""
+    end_s = time.monotonic() + 20
+    while time.monotonic() < end_s:
+        with suppress(TransientError):
+            call()
+            return
+        time.sleep(0.02)
+    pytest.fail("the store stayed away")
