@@ -158,7 +158,7 @@ def _parts(settings: Settings, seconds: Seconds, stack: ExitStack) -> Any:
         build_models(settings, spec.names), seconds, score="model", score_learn="model"
     )
     timed_stream: Any = TimedStream(stream, seconds)
-    timed_store: Any = Timed(store, seconds, load="load", peek="load")
+    timed_store: Any = Timed(store, seconds, load="load")
     flushing, committing = (
         stack.enter_context(ThreadPoolExecutor(1, name)) for name in ("flush", "commit")
     )

@@ -176,7 +176,7 @@ class World:
     def terminals(self) -> dict[str, bytes | None]:
         """Return the stored state of every terminal."""
         return {
-            t: self.store.peek([(self._space(target_of(t, PARTITIONS)), [f"terminal:{t}"])])[0][1][
+            t: self.store.load([(self._space(target_of(t, PARTITIONS)), [f"terminal:{t}"])])[0][1][
                 0
             ]
             for t in TERMINALS
@@ -222,7 +222,7 @@ def of_one_process(stream: list[dict[str, Any]], **changes: Any) -> dict[str, by
     plain = settings(runner={"batch_records_max": 1_000}, **changes)
     drain(worker(log, store, config=plain, flush_every_s=0.0))
     space = space_of("world", compile_features(plain), 0)
-    values = store.peek([(space, [f"terminal:{t}" for t in TERMINALS])])[0][1]
+    values = store.load([(space, [f"terminal:{t}" for t in TERMINALS])])[0][1]
     return dict(zip(TERMINALS, values, strict=True))
 
 

@@ -209,7 +209,7 @@ def terminals_of(
         if partitions > 1:
             space = updates_space_of("world", spec, target_of(id_, partitions))
         for key in (f"terminal:{id_}", f"terminal~labels:{id_}"):
-            blob = store.peek([(space, [key])])[0][1][0]
+            blob = store.load([(space, [key])])[0][1][0]
             assert blob is not None, key
             found[key] = blob
     return found

@@ -102,6 +102,8 @@ class Checkpoint:
 
         Raises
         ------
+        StateLostError
+            The space is at another version: somebody else wrote, or writes were lost.
         StateDamagedError
             A value is not as it was written; the space was dropped. So it is by `guarding`.
         """
@@ -113,7 +115,7 @@ class Checkpoint:
         for one, _ in asked:
             one._settle()
         try:
-            found = asked[0][0]._store.peek([(one._space, keys) for one, keys in asked])
+            found = asked[0][0]._store.load([(one._space, keys) for one, keys in asked])
         except StateDamagedError:
             if len(asked) > 1:  # it does not say which
                 return [one.load(keys) for one, keys in asked]

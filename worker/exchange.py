@@ -53,9 +53,10 @@ from worker.stores import Meta, StateStore
 from worker.streams import Stream
 from worker.telemetry import Telemetry
 
-Peeked = tuple[int, Meta | None, list[bytes | None]]
-Wanted = dict[int, dict[str, list[str]]]
+Loaded = tuple[int, Meta | None, list[bytes | None]]
 """A target partition, where its state stands, and the values that were asked for."""
+Wanted = dict[int, dict[str, list[str]]]
+"""Ids by target partition and entity type."""
 
 _STAMP = "entity_updates"
 
@@ -260,7 +261,7 @@ class Exchange:
     def _read(self, shard: Shard, keys: Mapping[int, Sequence[str]]) -> dict[str, bytes | None]:
         """Return others' states by key; they are whole, and not behind those read before."""
         found: dict[str, bytes | None] = {}
-        for q, meta, values in self._peek(keys):
+        for q, meta, values in self._load(keys):
             self._advance(q, 0 if meta is None else meta.events_offset)
             parts: dict[str, dict[str, bytes | None]] = {}
             for key, value in zip(keys[q], values, strict=True):
@@ -271,13 +272,13 @@ class Exchange:
                     shard.tables.check_foreign(name, part)
         return found
 
-    def _peek(self, keys: Mapping[int, Sequence[str]]) -> list[Peeked]:
+    def _load(self, keys: Mapping[int, Sequence[str]]) -> list[Loaded]:
         """Return others' states, in one round trip."""
         if not keys:
             return []
         name, spec = self._settings.name, self._spec
         asked = [(updates_space_of(name, spec, q), part) for q, part in keys.items()]
-        answers = self._patience.insist(lambda: self._store.peek(asked))
+        answers = self._patience.insist(lambda: self._store.load(asked))
         return [(q, meta, values) for q, (meta, values) in zip(keys, answers, strict=True)]
 
     @contextmanager
@@ -309,7 +310,7 @@ class Exchange:
     def _ask(self) -> None:
         """Learn where others' states stand, and drop what they hold."""
         far = [q for q in range(len(self._floors)) if q not in self.owned]
-        for q, meta, _ in self._peek({q: [] for q in far}):
+        for q, meta, _ in self._load({q: [] for q in far}):
             position = 0 if meta is None else meta.events_offset
             self._positions[q] = max(self._positions[q], position)
         self._drop()

@@ -90,13 +90,10 @@ class FaultyStore:
     def meta(self, space: str) -> Meta | None:
         return self._ask(f"meta {space}", lambda: self._server.held.meta(space))
 
-    def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
-        return self._ask(f"load {space}", lambda: self._server.held.load(space, version, keys))
-
-    def peek(
+    def load(
         self, asked: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
-        return self._ask("peek", lambda: self._server.held.peek(asked))
+        return self._ask("load", lambda: self._server.held.load(asked))
 
     def flush(
         self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]

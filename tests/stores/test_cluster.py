@@ -15,6 +15,7 @@ from redis import Redis, RedisCluster
 from tests.services.process import free_port
 from tests.services.valkey import ValkeyCluster, ValkeyServer
 from tests.stores.conftest import redis_store
+from tests.stores.reading import read
 from worker.errors import ConfigError, FatalError, StateLostError, TransientError
 from worker.stores import Meta, Writes
 from worker.stores.redis import RedisStore
@@ -93,7 +94,7 @@ def finish(cluster: ValkeyCluster, space: str) -> None:
     end_move(cluster, slot_of(cluster, space), 1, 0, 2)
 
 
-def test_spaces_of_all_servers_are_peeked_at_with_one_command_each(
+def test_spaces_of_all_servers_are_loaded_with_one_command_each(
     redis_cluster: ValkeyCluster, open_one: Callable[..., RedisStore]
 ) -> None:
     """Thirty spaces on three servers come back in their order; a view reads what the store does."""
@@ -106,10 +107,10 @@ def test_spaces_of_all_servers_are_peeked_at_with_one_command_each(
     asked = [(f"s{i}", ["card:1", "card:2"]) for i in range(29, -1, -1)]
     expected = [(Meta(b"v%d" % i, i, 0, 0), [b"%d" % i, None]) for i in range(29, -1, -1)]
     before = calls(redis_cluster, "mget")
-    assert store.peek(asked) == expected
+    assert store.load(asked) == expected
     assert calls(redis_cluster, "mget") == before + 30
     view = RedisView(RedisCluster.from_url(redis_cluster.url))
-    assert view.peek(asked) == expected
+    assert view.load(asked) == expected
 
 
 def calls(cluster: ValkeyCluster, command: str) -> int:
@@ -124,11 +125,11 @@ def test_a_slot_that_has_moved_is_followed(
     store, space = moving
     view = RedisView(RedisCluster.from_url(redis_cluster.url))
     finish(redis_cluster, space)
-    assert view.peek([(space, ["card:1"])]) == [(_FIRST, [b"one"])]
+    assert view.load([(space, ["card:1"])]) == [(_FIRST, [b"one"])]
     with pytest.raises(TransientError, match="MovedError"):
         store.flush(space, b"v1", _SECOND, [Writes.of("card:3", b"three")])
     store.flush(space, b"v1", _SECOND, [Writes.of("card:3", b"three")])
-    assert store.load(space, b"v2", ["card:1", "card:2", "card:3"]) == [b"one", b"two", b"three"]
+    assert read(store, space, b"v2", ["card:1", "card:2", "card:3"]) == [b"one", b"two", b"three"]
     assert Redis(port=redis_cluster.ports[1]).dbsize() == 4
 
 
@@ -138,8 +139,8 @@ def test_a_store_waits_while_its_slot_is_moved_key_by_key(
     """Half of a space is never taken for all of it, nor written to."""
     store, space = moving
     for ask in (
-        lambda: store.load(space, b"v1", ["card:1", "card:2"]),
-        lambda: store.peek([(space, ["card:1"])]),
+        lambda: read(store, space, b"v1", ["card:1", "card:2"]),
+        lambda: store.load([(space, ["card:1"])]),
         lambda: store.flush(space, b"v1", _SECOND, [Writes.of("card:3", b"three")]),
     ):
         with pytest.raises(TransientError, match="TryAgain"):
@@ -149,7 +150,7 @@ def test_a_store_waits_while_its_slot_is_moved_key_by_key(
     finish(redis_cluster, space)
     with pytest.raises(TransientError, match="MovedError"):
         store.meta(space)
-    assert store.load(space, b"v1", ["card:1", "card:2", "card:3"]) == [b"one", b"two", None]
+    assert read(store, space, b"v1", ["card:1", "card:2", "card:3"]) == [b"one", b"two", None]
 
 
 def test_a_space_is_not_dropped_by_halves_while_its_slot_moves(
@@ -195,7 +196,7 @@ def test_answers_that_were_not_waited_for_are_never_taken_for_others(
         frozen.freeze()
         try:
             with pytest.raises(TransientError, match="TryAgain"):
-                store.peek([(refused, ["card:1"]), (late, ["card:1"])])
+                store.load([(refused, ["card:1"]), (late, ["card:1"])])
             asked = pool.submit(store._servers.mget, [[f"fs:{{{late}}}:card:2".encode()]])
             time.sleep(0.05)
         finally:
@@ -216,7 +217,7 @@ def test_every_server_that_is_used_must_not_evict(
         with pytest.raises(FatalError, match="noeviction, got allkeys-lru"):
             store.meta(space_on(redis_cluster, 1))
         with pytest.raises(FatalError, match="noeviction, got allkeys-lru"):
-            store.peek([(space_on(redis_cluster, 0), []), (space_on(redis_cluster, 1), [])])
+            store.load([(space_on(redis_cluster, 0), []), (space_on(redis_cluster, 1), [])])
     finally:
         client.config_set("maxmemory", 0)
         client.config_set("maxmemory-policy", "noeviction")
@@ -232,7 +233,7 @@ def test_rights_that_are_enough(
         client.execute_command("ACL", "SETUSER", "worker", "on", ">pw", "~fs:*", "-@all", *rights)
     store, space = open_one(login="worker:pw@"), space_on(redis_cluster, 1)
     store.flush(space, None, _FIRST, _WRITES)
-    assert store.load(space, b"v1", ["card:1"]) == [b"one"]
+    assert read(store, space, b"v1", ["card:1"]) == [b"one"]
     assert store.drop(space) == 3
     with pytest.raises(FatalError, match="user's ACL") as caught:
         open_one(login="worker:secret@").meta(space)
@@ -271,7 +272,7 @@ def test_a_cluster_that_is_away_or_not_yet_one_is_waited_for(
     start_server("--port", str(port), *options)
     for _ in range(2):
         with pytest.raises(TransientError, match="CLUSTERDOWN"):
-            store.peek([("cards.0", [])])
+            store.load([("cards.0", [])])
 
 
 def test_a_promoted_replica_that_lacks_the_last_writes_is_noticed(tmp_path: Path) -> None:
@@ -289,13 +290,13 @@ def test_a_promoted_replica_that_lacks_the_last_writes_is_noticed(tmp_path: Path
         primary.kill()
         replica.thaw()
         with pytest.raises(TransientError):
-            store.load("cards.0", b"v2", ["card:1"])
+            read(store, "cards.0", b"v2", ["card:1"])
         cluster.tell(1, "FAILOVER", "TAKEOVER")
         with pytest.raises(StateLostError):
-            insist(lambda: store.load("cards.0", b"v2", ["card:1"]))
+            insist(lambda: read(store, "cards.0", b"v2", ["card:1"]))
         assert store.meta("cards.0") == _FIRST
         store.flush("cards.0", b"v1", Meta(b"v3", 20, 5, 6), [Writes.of("card:1", b"again")])
-        assert store.load("cards.0", b"v3", ["card:1", "card:2"]) == [b"again", b"two"]
+        assert read(store, "cards.0", b"v3", ["card:1", "card:2"]) == [b"again", b"two"]
         store.close()
 
 

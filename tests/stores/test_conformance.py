@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.stores.reading import read
 from worker.errors import StateLostError
 from worker.stores import Meta, StateStore, Writes
 
@@ -20,7 +21,7 @@ _SECOND = Meta(b"v2", 20, 5, 6)
 def test_an_empty_space_has_no_meta_and_no_values(store: StateStore, space: str) -> None:
     """A space that nobody wrote is read as empty under no version."""
     assert store.meta(space) is None
-    assert store.load(space, None, ["card:1", "card:2"]) == [None, None]
+    assert read(store, space, None, ["card:1", "card:2"]) == [None, None]
 
 
 def test_a_flush_is_read_back(store: StateStore, space: str) -> None:
@@ -28,7 +29,7 @@ def test_a_flush_is_read_back(store: StateStore, space: str) -> None:
     store.flush(
         space, None, _FIRST, [Writes.of("card:1", b"one"), Writes.of("card:2", b"two", 60_000)]
     )
-    assert store.load(space, b"v1", ["card:2", "card:3", "card:1", "card:2"]) == [
+    assert read(store, space, b"v1", ["card:2", "card:3", "card:1", "card:2"]) == [
         b"two", None, b"one", b"two",
     ]  # fmt: skip
     assert store.meta(space) == _FIRST
@@ -37,12 +38,12 @@ def test_a_flush_is_read_back(store: StateStore, space: str) -> None:
 def test_a_load_of_no_keys_still_checks_the_version(store: StateStore, space: str) -> None:
     """Asking for nothing tells whether the space is where one believes it."""
     store.flush(space, None, _FIRST, [])
-    assert store.load(space, b"v1", []) == []
+    assert read(store, space, b"v1", []) == []
     with pytest.raises(StateLostError):
-        store.load(space, b"v0", [])
+        read(store, space, b"v0", [])
 
 
-def test_spaces_are_peeked_at_together_at_any_version(
+def test_spaces_are_loaded_together_at_any_version(
     store: StateStore, space: str, open_store: Callable[[], StateStore]
 ) -> None:
     """Meta and values of each space in the order asked, also of a space that nobody wrote."""
@@ -52,9 +53,9 @@ def test_spaces_are_peeked_at_together_at_any_version(
     try:
         asked = [(other, ["card:1"]), (space, ["card:2", "card:9", "card:1"]), (f"{space}-no", [])]
         expected = [(_SECOND, [b"three"]), (_FIRST, [b"two", None, b"one"]), (None, [])]
-        assert open_store().peek(asked) == expected
-        assert store.peek(asked[1:2]) == expected[1:2]
-        assert store.peek([]) == []
+        assert open_store().load(asked) == expected
+        assert store.load(asked[1:2]) == expected[1:2]
+        assert store.load([]) == []
     finally:
         store.drop(other)
 
@@ -65,7 +66,7 @@ def test_a_value_of_none_deletes_and_an_absent_key_is_no_error(
     """Deleting works for keys that are there and for those that are not."""
     store.flush(space, None, _FIRST, [Writes.of("card:1", b"one"), Writes.of("card:2", b"two")])
     store.flush(space, b"v1", _SECOND, [Writes.of("card:1", None), Writes.of("card:9", None)])
-    assert store.load(space, b"v2", ["card:1", "card:2", "card:9"]) == [None, b"two", None]
+    assert read(store, space, b"v2", ["card:1", "card:2", "card:9"]) == [None, b"two", None]
 
 
 @pytest.mark.parametrize("version", [None, b"v0", b"v", b"v11", b""])
@@ -75,19 +76,19 @@ def test_another_version_is_lost_and_nothing_is_written(
     """Load and flush refuse every version but the one stored, prefixes included."""
     store.flush(space, None, _FIRST, [Writes.of("card:1", b"one")])
     with pytest.raises(StateLostError):
-        store.load(space, version, ["card:1"])
+        read(store, space, version, ["card:1"])
     with pytest.raises(StateLostError):
         store.flush(
             space, version, _SECOND, [Writes.of("card:1", None), Writes.of("card:2", b"two")]
         )
-    assert store.load(space, b"v1", ["card:1", "card:2"]) == [b"one", None]
+    assert read(store, space, b"v1", ["card:1", "card:2"]) == [b"one", None]
     assert store.meta(space) == _FIRST
 
 
 def test_a_version_where_nothing_is_stored_is_lost(store: StateStore, space: str) -> None:
     """A store that has forgotten everything is noticed on load and on flush."""
     with pytest.raises(StateLostError):
-        store.load(space, b"v1", ["card:1"])
+        read(store, space, b"v1", ["card:1"])
     with pytest.raises(StateLostError):
         store.flush(space, b"v1", _SECOND, [Writes.of("card:1", b"one")])
     assert store.meta(space) is None
@@ -101,7 +102,7 @@ def test_a_repeated_flush_succeeds_and_changes_nothing(store: StateStore, space:
     second = (space, b"v1", _SECOND, [Writes.of("card:1", b"more"), Writes.of("card:2", b"two")])
     store.flush(*second)
     store.flush(*second)
-    assert store.load(space, b"v2", ["card:1", "card:2"]) == [b"more", b"two"]
+    assert read(store, space, b"v2", ["card:1", "card:2"]) == [b"more", b"two"]
     assert store.meta(space) == _SECOND
 
 
@@ -115,7 +116,7 @@ def test_a_flush_repeated_after_another_writer_is_lost(
     other.flush(space, b"v1", _SECOND, [Writes.of("card:1", b"other")])
     with pytest.raises(StateLostError):
         mine.flush(*flush)
-    assert other.load(space, b"v2", ["card:1"]) == [b"other"]
+    assert read(other, space, b"v2", ["card:1"]) == [b"other"]
 
 
 def test_the_same_version_with_other_positions_is_lost(store: StateStore, space: str) -> None:
@@ -147,7 +148,7 @@ def test_of_concurrent_writers_exactly_one_wins_each_round(
             winners = [i for i, result in enumerate(results) if result is not None]
             assert len(winners) == 1
             version = results[winners[0]]
-            values = stores[0].load(space, version, [f"card:{i}" for i in range(50)])
+            values = read(stores[0], space, version, [f"card:{i}" for i in range(50)])
             assert set(values) == {b"%d" % winners[0]}
 
 
@@ -190,7 +191,7 @@ def test_any_schedule_of_writers_equals_a_guarded_dict(
             if value is not None:
                 values[key] = value
     keys = ["card:1", "card:é", "pend:a b", "card:*[x]{y}"]
-    assert opened.load(name, current, keys) == [values.get(key) for key in keys]
+    assert read(opened, name, current, keys) == [values.get(key) for key in keys]
     assert opened.drop(name) == len(values) + (current is not None)
 
 
@@ -211,7 +212,7 @@ def test_any_bytes_survive(
     meta = Meta(version, offset, 0, offset)
     opened.flush(name, None, meta, [Writes.of("card:1", value)])
     assert opened.meta(name) == meta
-    assert opened.load(name, version, ["card:1"]) == [value]
+    assert read(opened, name, version, ["card:1"]) == [value]
     opened.drop(name)
 
 
@@ -220,7 +221,7 @@ def test_ten_megabytes_are_one_flush(store: StateStore, space: str) -> None:
     keys = [f"card:{i}" for i in range(20_000)]
     values = [i.to_bytes(4, "big") * 128 for i in range(20_000)]
     store.flush(space, None, _FIRST, [Writes(keys, values, 86_400_000)])
-    assert store.load(space, b"v1", keys) == values
+    assert read(store, space, b"v1", keys) == values
 
 
 def test_drop_deletes_one_space_only_and_counts(
@@ -234,7 +235,7 @@ def test_drop_deletes_one_space_only_and_counts(
     assert opened.drop(pattern) == 2_501
     assert opened.drop(pattern) == 0
     assert opened.meta(pattern) is None
-    assert opened.load(neighbour, b"v1", ["card:1"]) == [b"y"]
+    assert read(opened, neighbour, b"v1", ["card:1"]) == [b"y"]
     assert opened.drop(neighbour) == 2
 
 
@@ -243,7 +244,7 @@ def test_spaces_do_not_share_versions(store: StateStore, space: str) -> None:
     store.flush(space, None, _FIRST, [Writes.of("card:1", b"x")])
     other = f"{space}0"
     assert store.meta(other) is None
-    assert store.load(other, None, ["card:1"]) == [None]
+    assert read(store, other, None, ["card:1"]) == [None]
 
 
 def test_close_twice_is_harmless(store: StateStore) -> None:
@@ -259,6 +260,6 @@ def test_a_space_is_dropped_only_at_the_version_that_is_named(
     store.flush(space, None, Meta(b"v1", 1, 1, 1), [Writes.of("card:1", b"one")])
     with pytest.raises(StateLostError):
         store.drop(space, b"v0")
-    assert store.load(space, b"v1", ["card:1"]) == [b"one"]
+    assert read(store, space, b"v1", ["card:1"]) == [b"one"]
     assert store.drop(space, b"v1") == 2
     assert store.meta(space) is None

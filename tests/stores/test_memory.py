@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.stores.reading import read
 from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
 
@@ -14,9 +15,9 @@ def test_a_value_expires_by_the_clock_that_was_given() -> None:
         "s", None, Meta(b"a", 0, 0, 0), [Writes.of("x:1", b"1", 500), Writes.of("x:2", b"2")]
     )
     now_ms[0] = 1_499
-    assert store.load("s", b"a", ["x:1", "x:2"]) == [b"1", b"2"]
+    assert read(store, "s", b"a", ["x:1", "x:2"]) == [b"1", b"2"]
     now_ms[0] = 1_500
-    assert store.load("s", b"a", ["x:1", "x:2"]) == [None, b"2"]
+    assert read(store, "s", b"a", ["x:1", "x:2"]) == [None, b"2"]
 
 
 def test_a_later_write_without_an_end_stays() -> None:
@@ -26,14 +27,14 @@ def test_a_later_write_without_an_end_stays() -> None:
     store.flush("s", None, Meta(b"a", 0, 0, 0), [Writes.of("x:1", b"1", 10)])
     store.flush("s", b"a", Meta(b"b", 0, 0, 0), [Writes.of("x:1", b"2")])
     now_ms[0] = 10
-    assert store.load("s", b"b", ["x:1"]) == [b"2"]
+    assert read(store, "s", b"b", ["x:1"]) == [b"2"]
 
 
 def test_without_a_clock_nothing_expires() -> None:
     """A replay must not depend on how long it runs."""
     store = MemoryStore()
     store.flush("s", None, Meta(b"a", 0, 0, 0), [Writes.of("x:1", b"1", 1)])
-    assert store.load("s", b"a", ["x:1"]) == [b"1"]
+    assert read(store, "s", b"a", ["x:1"]) == [b"1"]
 
 
 def test_what_has_expired_is_freed_by_the_next_flush() -> None:

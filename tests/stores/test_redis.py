@@ -13,6 +13,7 @@ import redis
 from pydantic import SecretStr
 
 from tests.services.valkey import ValkeyServer
+from tests.stores.reading import read
 from worker.contracts.settings import RedisSettings
 from worker.errors import (
     ConfigError,
@@ -71,9 +72,9 @@ def test_a_value_past_its_end_is_gone(start_server: Callable) -> None:
         _SPACE, None, _FIRST, [Writes.of("card:1", b"one", 20), Writes.of("card:2", b"two")]
     )
     end_s = time.monotonic() + 10
-    while store.load(_SPACE, b"v1", ["card:1"]) != [None]:
+    while read(store, _SPACE, b"v1", ["card:1"]) != [None]:
         assert time.monotonic() < end_s
-    assert store.load(_SPACE, b"v1", ["card:2"]) == [b"two"]
+    assert read(store, _SPACE, b"v1", ["card:2"]) == [b"two"]
 
 
 def test_an_older_meta_is_noticed(start_server: Callable) -> None:
@@ -85,11 +86,11 @@ def test_an_older_meta_is_noticed(start_server: Callable) -> None:
     store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:1", b"later")])
     client.set(meta, before)
     with pytest.raises(StateLostError):
-        store.load(_SPACE, b"v2", ["card:1"])
+        read(store, _SPACE, b"v2", ["card:1"])
     with pytest.raises(StateLostError):
         store.flush(_SPACE, b"v2", Meta(b"v3", 30, 6, 7), [Writes.of("card:3", b"three")])
     assert store.meta(_SPACE) == _FIRST
-    assert store.load(_SPACE, b"v1", ["card:3"]) == [None]
+    assert read(store, _SPACE, b"v1", ["card:3"]) == [None]
 
 
 def test_flushall_is_noticed(start_server: Callable) -> None:
@@ -99,7 +100,7 @@ def test_flushall_is_noticed(start_server: Callable) -> None:
     store.flush(_SPACE, None, _FIRST, _WRITES)
     _client(server).flushall()
     with pytest.raises(StateLostError):
-        store.load(_SPACE, b"v1", ["card:1"])
+        read(store, _SPACE, b"v1", ["card:1"])
     with pytest.raises(StateLostError):
         store.flush(_SPACE, b"v1", _SECOND, _WRITES)
     assert _client(server).dbsize() == 0
@@ -114,7 +115,7 @@ def test_a_killed_server_is_waited_for_and_its_loss_noticed(start_server: Callab
     server.kill()
     for call in (
         lambda: store.meta(_SPACE),
-        lambda: store.load(_SPACE, b"v1", ["card:1"]),
+        lambda: read(store, _SPACE, b"v1", ["card:1"]),
         lambda: store.flush(_SPACE, b"v1", _SECOND, _WRITES),
     ):
         with pytest.raises(TransientError, match="unix://"):
@@ -123,7 +124,7 @@ def test_a_killed_server_is_waited_for_and_its_loss_noticed(start_server: Callab
     with pytest.raises(StateLostError):
         store.flush(_SPACE, b"v1", _SECOND, _WRITES)
     store.flush(_SPACE, None, _SECOND, _WRITES)
-    assert store.load(_SPACE, b"v2", ["card:2"]) == [b"two"]
+    assert read(store, _SPACE, b"v2", ["card:2"]) == [b"two"]
 
 
 def _relay_without_answers(listener: socket.socket, server_path: str) -> None:
@@ -161,7 +162,7 @@ def test_a_flush_whose_answer_was_lost_can_be_repeated(
             listener.accept()
     assert direct.meta(_SPACE) == _SECOND
     direct.flush(*flush)
-    assert direct.load(_SPACE, b"v2", ["card:1"]) == [b"later"]
+    assert read(direct, _SPACE, b"v2", ["card:1"]) == [b"later"]
 
 
 def test_a_server_that_does_not_answer_in_time_is_transient(start_server: Callable) -> None:
@@ -175,7 +176,7 @@ def test_a_server_that_does_not_answer_in_time_is_transient(start_server: Callab
         store.flush(*flush)
     client.execute_command("CLIENT", "UNPAUSE")
     _open(server.url).flush(*flush)
-    assert store.load(_SPACE, b"v2", ["card:1"]) == [b"later"]
+    assert read(store, _SPACE, b"v2", ["card:1"]) == [b"later"]
 
 
 def test_a_replica_is_transient_and_not_written(start_server: Callable) -> None:
@@ -186,7 +187,7 @@ def test_a_replica_is_transient_and_not_written(start_server: Callable) -> None:
     _client(replica).execute_command("REPLICAOF", "127.0.0.1", "1")
     with pytest.raises(TransientError, match="ReadOnly"):
         store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:3", b"three")])
-    assert store.load(_SPACE, b"v1", ["card:3"]) == [None]
+    assert read(store, _SPACE, b"v1", ["card:3"]) == [None]
 
 
 def test_a_full_server_is_transient_and_nothing_is_half_written(start_server: Callable) -> None:
@@ -197,7 +198,7 @@ def test_a_full_server_is_transient_and_nothing_is_half_written(start_server: Ca
     client.config_set("maxmemory", 1)
     with pytest.raises(TransientError, match="OutOfMemory"):
         store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:1", None), Writes.of("card:3", b"x")])
-    assert store.load(_SPACE, b"v1", ["card:1", "card:3"]) == [b"one", None]
+    assert read(store, _SPACE, b"v1", ["card:1", "card:3"]) == [b"one", None]
     client.config_set("maxmemory", client.info("memory")["used_memory"] + 3_000_000)
     writes = [Writes.of(f"card:{i}", bytes(1_000), 60_000) for i in range(10_000)]
     try:
@@ -242,7 +243,7 @@ def test_a_server_that_hides_its_policy_is_accepted(
     store = _open(f"unix://worker:pw@{_path(server)}")
     store.flush(_SPACE, None, _FIRST, _WRITES)
     store.flush(_SPACE, b"v1", _SECOND, [Writes.of("card:1", None), Writes.of("card:3", b"three")])
-    assert store.load(_SPACE, b"v2", ["card:1", "card:2", "card:3"]) == [None, b"two", b"three"]
+    assert read(store, _SPACE, b"v2", ["card:1", "card:2", "card:3"]) == [None, b"two", b"three"]
     assert f"cmdstat_{used}" in _client(server).info("commandstats")
     with pytest.raises(StateLostError):
         store.flush(_SPACE, b"v1", Meta(b"v3", 1, 1, 1), _WRITES)
@@ -303,7 +304,7 @@ def test_options_in_the_url_cannot_change_bytes_to_text(start_server: Callable) 
     """Values stay bytes whatever the URL asks for."""
     store = _open(start_server().url + "?decode_responses=true")
     store.flush(_SPACE, None, _FIRST, [Writes.of("card:1", b"\xff\x00")])
-    assert store.load(_SPACE, b"v1", ["card:1"]) == [b"\xff\x00"]
+    assert read(store, _SPACE, b"v1", ["card:1"]) == [b"\xff\x00"]
 
 
 def test_a_half_dropped_space_is_refused_until_it_is_dropped_again(start_server: Callable) -> None:
@@ -315,7 +316,7 @@ def test_a_half_dropped_space_is_refused_until_it_is_dropped_again(start_server:
     client.delete(prefix + "card:1")
     for version in (None, b"v1"):
         with pytest.raises(StateDamagedError, match="drop it again"):
-            store.load(_SPACE, version, ["card:2"])
+            store.load([(_SPACE, ["card:2"])])
         with pytest.raises(StateLostError):
             store.flush(_SPACE, version, _SECOND, _WRITES)
     assert store.drop(_SPACE) == 2
@@ -354,4 +355,4 @@ def test_a_drop_leaves_what_a_new_owner_wrote_meanwhile(start_server: Callable) 
     slow._unlink = overtaken  # type: ignore[method-assign]
     slow.drop(_SPACE)
     assert other.meta(_SPACE) == _SECOND
-    assert other.load(_SPACE, b"v2", ["card:1", "card:2"]) == [b"one", b"two"]
+    assert read(other, _SPACE, b"v2", ["card:1", "card:2"]) == [b"one", b"two"]

@@ -120,7 +120,7 @@ class Reader:
         topic, spaces = self._spaces_of(entity)
         keys = [f"{part}:{id_}" for part in self._standing.parts(entity) for id_ in ids]
         n = len(ids)
-        metas, values = zip(*self._view.peek([(space, keys) for space in spaces]), strict=True)
+        metas, values = zip(*self._view.load([(space, keys) for space in spaces]), strict=True)
         if not any(metas):
             raise self._nothing()
         held = [_held(entity, found) for found in zip(*values, strict=True)]
@@ -154,7 +154,7 @@ class Reader:
         """Return the spaces of all partitions; the first question learns how many there are."""
         if not self._spaces:
             asked = [space_of(self._name, self._spec, p) for p in range(_PARTITIONS_MAX)]
-            looked = self._view.peek([(space, ()) for space in asked])
+            looked = self._view.load([(space, ()) for space in asked])
             found = [meta for meta, _ in looked if meta is not None]
             if not found:
                 raise self._nothing()

@@ -61,24 +61,13 @@ class StateStore(Protocol):
             The space is half dropped: drop it again.
         """
 
-    def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the values of ``keys`` in one round trip; None for a key that is not there.
-
-        ``version`` is the one this worker last read or wrote, None for a space that has no meta
-        yet.
-
-        Raises
-        ------
-        StateLostError
-            The space is at another version: somebody else wrote, or writes were lost.
-        """
-
-    def peek(
+    def load(
         self, asked: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
         """Return meta and the values of keys of several spaces, whoever writes them.
 
-        One round trip; what is of one space is of one moment.
+        One round trip; what is of one space is of one moment. A value is None where the key is not
+        there. Whose state has another version than it last saw has lost it.
         """
 
     def flush(

@@ -31,7 +31,7 @@ class MemoryStore:
     --------
     >>> store = MemoryStore()
     >>> store.flush("cards.1", None, Meta(b"v1", 3, 0, 1), [Writes.of("card:7", b"state")])
-    >>> store.load("cards.1", b"v1", ["card:7", "card:8"])
+    >>> store.load([("cards.1", ["card:7", "card:8"])])[0][1]
     [b'state', None]
     """
 
@@ -43,18 +43,10 @@ class MemoryStore:
         """Return where the fold of a space stands, or None where nothing is stored."""
         return self._space(space).meta
 
-    def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the values of ``keys``; see `StateStore.load`."""
-        held = self._space(space)
-        if _version(held) != version:
-            raise _lost(space)
-        self._expire(held)
-        return [held.values.get(key) for key in keys]
-
-    def peek(
+    def load(
         self, asked: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
-        """Return meta and values of several spaces; see `StateStore.peek`."""
+        """Return meta and values of several spaces; see `StateStore.load`."""
         found = []
         for space, keys in asked:
             held = self._space(space)

@@ -77,25 +77,15 @@ class RedisStore:
         prefix = prefix_of(space)
         return unpack_meta(space, self._call(prefix, b"GET", prefix + b"meta"))
 
-    def load(self, space: str, version: bytes | None, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the values of ``keys`` by one MGET; see `StateStore.load`."""
-        prefix = prefix_of(space)
-        names = [prefix + key.encode() for key in keys]
-        values: list[bytes | None] = self._call(prefix, b"MGET", prefix + b"meta", *names)
-        meta = unpack_meta(space, values[0])
-        if (None if meta is None else meta.version) != version:
-            raise _lost(space)
-        return values[1:]
-
-    def peek(
+    def load(
         self, asked: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
-        """Return meta and values of several spaces, whoever writes them; see `StateStore.peek`."""
+        """Return meta and values of several spaces, whoever writes them; see `StateStore.load`."""
 
         def ask() -> list[tuple[Meta | None, list[bytes | None]]]:
             for space, _ in asked:
                 self._server(prefix_of(space))
-            return peek(self._servers, asked)
+            return load(self._servers, asked)
 
         answers: list[tuple[Meta | None, list[bytes | None]]] = self._once(ask)
         return answers
@@ -203,10 +193,10 @@ class RedisStore:
         return server
 
 
-def peek(
+def load(
     servers: Servers, asked: Sequence[tuple[str, Sequence[str]]]
 ) -> list[tuple[Meta | None, list[bytes | None]]]:
-    """Return meta and values of several spaces in one round trip; see `StateStore.peek`."""
+    """Return meta and values of several spaces in one round trip; see `StateStore.load`."""
     groups = []
     for space, keys in asked:
         prefix = prefix_of(space)

@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.errors import TransientError
 from worker.stores import Meta
-from worker.stores.redis import peek
+from worker.stores.redis import load
 from worker.stores.redis_servers import servers_of, translated
 
 
@@ -31,13 +31,13 @@ class RedisView:
     def __init__(self, client: Any) -> None:  # Any: redis-py has no types worth the name
         self._servers = servers_of(client)
 
-    def peek(
+    def load(
         self, asked: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
-        """Return meta and values of each space; see `worker.stores.StateStore.peek`."""
+        """Return meta and values of each space; see `worker.stores.StateStore.load`."""
         try:
             with translated(self._servers):
-                return peek(self._servers, asked)
+                return load(self._servers, asked)
         except TransientError:
             self._servers.renew()
             raise
