@@ -157,6 +157,7 @@ def _us(figures: Figures, seconds: float) -> float:
 def _rows(figures: dict[str, Figures]) -> list[Row]:
     base = _rate(figures["obvious"])
     compiled, river = figures["compiled"], figures["river"]
+    modelling = {**river, "seconds": river["stages"].get("model") or river["seconds"]}
 
     def speed(name: str, one: Figures) -> Row:
         return _row(name, _rate(one), "events/s", _rate(one) / base, "obvious_loop")
@@ -166,6 +167,8 @@ def _rows(figures: dict[str, Figures]) -> list[Row]:
         speed("obvious_loop_in_process", figures["in_process"]),
         speed("pipeline", compiled),
         speed("pipeline_river", river),
+        # As fast as the worker would be with River's own models if all the rest were free.
+        speed("pipeline_river_models_alone", modelling),
         *_not_model("pipeline", compiled),
         *_not_model("pipeline_river", river),
         *_stages(compiled),
