@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -163,6 +164,45 @@ def test_a_flush_whose_answer_was_lost_can_be_repeated(
     assert direct.meta(_SPACE) == _SECOND
     direct.flush(*flush)
     assert read(direct, _SPACE, b"v2", ["card:1"]) == [b"later"]
+
+
+def _while_it_is_watched(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Act between what the next transaction looks at and what it sends."""
+    commands = redis_flush._commands
+
+    def acted(*asked: Any) -> Any:
+        monkeypatch.setattr(redis_flush, "_commands", commands)
+        act()
+        return commands(*asked)
+
+    monkeypatch.setattr(redis_flush, "_commands", acted)
+
+
+def test_a_worker_that_writes_while_another_looks_is_not_overwritten(
+    start_server: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction of the slower one changes nothing."""
+    server = start_server()
+    store, other = _open(server.url), _open(server.url)
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    others = (_SPACE, b"v1", _SECOND, [Writes.of("card:1", b"other")])
+    _while_it_is_watched(monkeypatch, lambda: other.flush(*others))
+    with pytest.raises(StateLostError):
+        store.flush(_SPACE, b"v1", Meta(b"v3", 30, 6, 7), [Writes.of("card:1", b"mine")])
+    assert read(store, _SPACE, b"v2", ["card:1"]) == [b"other"]
+
+
+def test_a_flush_that_comes_late_while_it_is_repeated_is_applied(
+    start_server: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stalled server runs what a given up connection had sent between the repetition's parts."""
+    server = start_server()
+    store, before = _open(server.url), _open(server.url)
+    store.flush(_SPACE, None, _FIRST, _WRITES)
+    flush = (_SPACE, b"v1", _SECOND, [Writes.of("card:1", b"later")])
+    _while_it_is_watched(monkeypatch, lambda: before.flush(*flush))
+    store.flush(*flush)
+    assert read(store, _SPACE, b"v2", ["card:1"]) == [b"later"]
 
 
 def test_a_server_that_does_not_answer_in_time_is_transient(start_server: Callable) -> None:
