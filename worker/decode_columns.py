@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any  # rows hold values of the declared types
 
 import msgspec
@@ -26,14 +27,20 @@ _SHORT_ID_LENGTH = ID_BYTES_MAX // 4
 
 def struct_of(columns: Sequence[Column]) -> type[msgspec.Struct]:
     """Return the struct of the declared fields in their order; bounds are checked in C."""
+    return _struct(
+        tuple((column.name, _wire_type(column), column.is_required) for column in columns)
+    )
+
+
+@lru_cache(maxsize=8)  # every shard of a worker asks for the same one
+def _struct(declared: tuple[tuple[str, Any, bool], ...]) -> type[msgspec.Struct]:
     fields: list[Any] = []
-    for i, column in enumerate(columns):
-        wire = _wire_type(column)
-        if column.is_required:
+    for i, (_, wire, is_required) in enumerate(declared):
+        if is_required:
             fields.append((f"f{i}", wire))
         else:
             fields.append((f"f{i}", wire | None | UnsetType, UNSET))
-    rename = {f"f{i}": column.name for i, column in enumerate(columns)}
+    rename = {f"f{i}": name for i, (name, _, _) in enumerate(declared)}
     return msgspec.defstruct("Event", fields, rename=rename, kw_only=True, gc=False)
 
 

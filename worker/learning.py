@@ -127,6 +127,8 @@ class Walk:
 
     def unlabelled(self, part: Scored) -> Bool:
         """Return which of the scored events here nothing was known of when they came."""
+        if not self._known_early:
+            return np.ones(len(part), np.bool_)
         return ~np.isin(part.rows, self._known_early)
 
     def truths(self, part: Scored) -> dict[int, Truth]:

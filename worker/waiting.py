@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -303,6 +304,7 @@ _Y, _UNKNOWN = 52, 255  # place of y; where it is known, the weights are the las
 _WEIGHTS = struct.Struct("<dd")
 
 
+@lru_cache(maxsize=64)
 def _head(models: int, features: int, fields: int) -> np.dtype[np.void]:
     bits = -(-(models + features) // 8)
     return np.dtype(

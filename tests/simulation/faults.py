@@ -37,10 +37,11 @@ class Chances:
     draw: random.Random
     fails: float = 0.0
     commit_fails: float = 0.0
+    lags: float = 0.0
 
     def calm(self) -> None:
         """Let nothing fail any more."""
-        self.fails = self.commit_fails = 0.0
+        self.fails = self.commit_fails = self.lags = 0.0
 
 
 Gate = Callable[[str], None]
@@ -65,9 +66,14 @@ class Server:
         self.changes += 1
         self.flushes = [*self.flushes[-2 * HISTORY :], (space, version, meta, list(writes))]
 
-    def roll_back(self, count: int) -> None:
-        """Lose the last flushes, as a promoted replica has; all of them when there are fewer."""
-        self.held._spaces = self.history[-count] if count <= len(self.history) else {}
+    def roll_back(self, count: int, only: str = "") -> None:
+        """Lose the last flushes, as a promoted replica has; all of them when there are fewer.
+
+        Of one space ``only``, as where spaces are on several servers.
+        """
+        before = self.history[-count] if count <= len(self.history) else {}
+        kept = {name: one for name, one in self.held._spaces.items() if only and name != only}
+        self.held._spaces = kept | {n: one for n, one in before.items() if only in ("", n)}
         self.history.clear()
 
     def repeat(self) -> None:
@@ -93,7 +99,7 @@ class FaultyStore:
     def load(
         self, asked: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
-        return self._ask("load", lambda: self._server.held.load(asked))
+        return self._ask("load", lambda: [self._server_of(one[0]).load([one])[0] for one in asked])
 
     def flush(
         self, space: str, version: bytes | None, meta: Meta, writes: Sequence[Writes]
@@ -106,6 +112,15 @@ class FaultyStore:
 
     def close(self) -> None:
         """Do nothing."""
+
+    def _server_of(self, space: str) -> MemoryStore:
+        """Return who answers: where several workers read a space, a replica that may lag."""
+        server, lags = self._server, self._chances.lags
+        if "updates-" not in space or not server.history or self._chances.draw.random() >= lags:
+            return server.held
+        replica = MemoryStore()
+        replica._spaces = server.history[0]
+        return replica
 
     def _ask(self, what: str, ask: Callable[[], Any]) -> Any:
         self._gate(what)

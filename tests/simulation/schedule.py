@@ -42,14 +42,15 @@ from worker.stores import StateStore
 from worker.stores.memory import MemoryStore
 from worker.streams import Stream
 from worker.streams.memory import MemoryStream
+from worker.streams.memory_log import MemoryLog
 from worker.telemetry import Telemetry
 
 STEPS_MAX = 30_000
 WHOLE = 1000  # more events than a schedule has
-IDLE_STEPS = 8  # without work, after which nothing more will come: each sees after one of 6 spaces
 SLOTS = ("0", "1", "2")
 KINDS = (
     "fails", "commit_fails", "start", "kill", "hold", "doom", "evict", "lose", "repeat", "damage",
+    "lag",
 )  # fmt: skip
 """Kinds of faults that a schedule can do without."""
 
@@ -74,14 +75,18 @@ class Plan:
     fails: float
     commit_fails: float
     trouble: float
+    is_crowded: bool  # two workers that read each other's states, from a replica that lags
 
     @classmethod
     def of(cls, draw: random.Random) -> Plan:
         """Draw one."""
+        is_crowded = draw.random() < 0.2
         return cls(
-            draw.choice((1, 2, 2, 3)), draw.randrange(6, 26), draw.choice((3, 8, 20)),
+            draw.choice((1, 2, 2, 3)), draw.randrange(6, 26),
+            2 if is_crowded else draw.choice((3, 8, 20)),
             draw.choice((0.0, 0.0, 30.0, 100.0, 600.0)), draw.choice((0.0, 0.03, 0.1)),
-            draw.choice((0.0, 0.1, 0.3)), draw.choice((0.0, 0.03, 0.08)),
+            draw.choice((0.0, 0.1, 0.3)), 0.0 if is_crowded else draw.choice((0.0, 0.03, 0.08)),
+            is_crowded,
         )  # fmt: skip
 
 
@@ -113,7 +118,8 @@ class Schedule:
         cut = self.cut.without
         fails = 0.0 if "fails" in cut else self.plan.fails
         commit_fails = 0.0 if "commit_fails" in cut else self.plan.commit_fails
-        self._chances = Chances(self._draw, fails, commit_fails)
+        lags = 0.4 if self.plan.is_crowded and "lag" not in cut else 0.0
+        self._chances = Chances(self._draw, fails, commit_fails, lags)
         self._torn: list[Torn] = []
         self._alive: list[Process] = []
         self._started = 0
@@ -141,6 +147,8 @@ class Schedule:
 
     def _run(self) -> None:
         try:
+            for slot in SLOTS[: 2 * self.plan.is_crowded]:
+                self._start(slot)
             while self._given < len(self.input) or self._draw.random() < 0.95:
                 self._tell_input()
                 self._act()
@@ -152,15 +160,13 @@ class Schedule:
 
     def undisturbed(self) -> MemoryStore:
         """Return what one worker stores of the same input when nothing ever fails."""
-        other, store = Schedule(self.seed, self.cut), MemoryStore()
-        for item in other.input:
-            other._append(item)
-        stream = MemoryStream(
-            other.log, group=GROUP, slot="0", events_topic=EVENTS, labels_topic=LABELS
-        )
+        log, store = new_log(self.plan.partitions), MemoryStore()
+        for item in self.input:
+            _append(log, item)
+        stream = MemoryStream(log, group=GROUP, slot="0", events_topic=EVENTS, labels_topic=LABELS)
         runner = _runner(config(WHOLE), stream, store, "0", flush_every_s=0.0)
         idle_steps = 0
-        while idle_steps < 3:  # shared entities follow one step later
+        while idle_steps < 2:  # shared entities follow one step later
             idle_steps = 0 if runner.step() else idle_steps + 1
         return store
 
@@ -224,8 +230,10 @@ class Schedule:
 
     def _lose(self) -> None:
         lost = self._draw.choice((1, 2, 2, 3, 5))
-        self._say(f"the store loses {lost} flushes")
-        self.server.roll_back(lost)
+        space = self._draw.choice([*sorted(self.server.held._spaces), ""])
+        only = space if self._draw.random() < 0.5 else ""
+        self._say(f"the store loses {lost} flushes {only}")
+        self.server.roll_back(lost, only)
 
     def _repeat(self) -> None:
         if self.server.flushes:
@@ -263,7 +271,9 @@ class Schedule:
 
         Not while the group waits for one that is gone: its partitions are nobody's.
         """
-        idle = all(one.idle_steps > IDLE_STEPS for one in self._alive)
+        # Without work, each looks after one of two spaces a partition.
+        enough = 2 * self.plan.partitions + 2
+        idle = all(one.idle_steps > enough for one in self._alive)
         return bool(self._alive) and idle and not self._gone()
 
     def _gone(self) -> list[str]:
@@ -271,14 +281,10 @@ class Schedule:
 
     def _tell_input(self) -> None:
         """Append some of the input."""
-        count = 1 if self._draw.random() < 0.3 else 0
+        count = int(self._draw.random() < (0.1 if self.plan.is_crowded else 0.3))
         for item in self.input[self._given : self._given + count * self._draw.randrange(1, 9)]:
-            self._append(item)
+            _append(self.log, item)
             self._given += 1
-
-    def _append(self, item: Item) -> None:
-        topic = EVENTS if item.is_event else LABELS
-        self.log.append(topic, item.partition, item.value, item.key, item.time_ms)
 
     def _start(self, slot: str) -> None:
         self._started += 1
@@ -386,6 +392,11 @@ class Schedule:
 
     def _say(self, what: str) -> None:
         self.told.append(f"{self.steps:6} {what}")
+
+
+def _append(log: MemoryLog, item: Item) -> None:
+    topic = EVENTS if item.is_event else LABELS
+    log.append(topic, item.partition, item.value, item.key, item.time_ms)
 
 
 def _runner(

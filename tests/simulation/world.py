@@ -19,7 +19,7 @@ FEATURES: dict[str, Any] = {
     "card": {"count": ["1h", "1d"], "sum(amount)": ["1d"], "frauds": ["1d"]},
     "terminal": {"count": ["1d"]},
 }
-RING = 64  # more events than an entity has: everything is exact
+RING = 32  # more events than an entity has: everything is exact
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ MISSING = -(2**63)
 """The smallest int64 stands for a recorded value that an event does not have."""
 
 
+@cache
 def served_type(models: int) -> np.dtype[np.void]:
     """Return the columns of how an event was served, by which its label judges scores and alerts.
 

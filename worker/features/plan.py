@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,7 @@ class Plan(NamedTuple):
     limits: Int64  # (9,)
 
 
+@lru_cache(maxsize=64)  # every shard of a worker asks for the same ones
 def make_plan(entity: EntitySpec, features: tuple[Feature, ...], forget_ms: int) -> Plan:
     """Return the program that folds and reads an entity."""
     recorded, record_length = _places(entity)

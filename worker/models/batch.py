@@ -36,7 +36,9 @@ class Batch:
         assert self.X.shape == (n, len(self.names)), (self.X.shape, len(self.names))
         assert self.learn_x.shape == (m, len(self.names)), self.learn_x.shape
         assert len(self.learn_y) == len(self.learn_weight) == len(self.learn_before) == m
-        assert np.isin(self.learn_y, (-1, 0, 1)).all(), "labels are 0 or 1, or -1 for none"
+        assert ((self.learn_y >= -1) & (self.learn_y <= 1)).all(), (
+            "labels are 0 or 1, or -1 for none"
+        )
         if m:
             assert self.learn_before[0] >= 0 and self.learn_before[-1] <= n, self.learn_before
             assert (np.diff(self.learn_before) >= 0).all(), "learn_before must not decrease"
