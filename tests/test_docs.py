@@ -14,6 +14,8 @@ from tests import docs_tables
 from worker.checkpoint import space_of
 from worker.config import load_settings
 from worker.contracts.settings import RedisSettings
+from worker.features.aggregations import AGGREGATIONS
+from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.features.spec import compile_features
 from worker.stores import Meta, Writes
 from worker.stores.redis import RedisStore
@@ -30,6 +32,15 @@ def test_a_table_says_what_the_code_says(page: str, name: str) -> None:
     body = docs_tables.tables()[page][name]()
     hint = f"docs/{page} is out of date: run {docs_tables.COMMAND}"
     assert docs_tables.rewritten(text, name, body) == text, hint
+
+
+@pytest.mark.parametrize("said", [r"Cost: O\(", "[Ee]xact|[Ee]rror", r"\b\d\.\d\b", ">>>"])
+def test_every_aggregation_says(said: str) -> None:
+    """What it costs, how wrong it is, its value where there is nothing, and an example."""
+    kinds = {**AGGREGATIONS, **LABEL_AGGREGATIONS}
+    words = {name: " ".join((kind.__doc__ or "").split()) for name, kind in kinds.items()}
+    lacking = [name for name, text in words.items() if not re.search(said, text)]
+    assert lacking == []
 
 
 def test_a_changed_default_is_seen() -> None:

@@ -184,3 +184,11 @@ def test_which_entities_fit_in_2500_bytes(usage: Callable[[str, bytes], int]) ->
         ((entity, _, blob),) = blobs_of(settings_of(features, 32, fields), 30 * DAY_MS)
         sizes[name] = usage(entity, blob)
     assert sizes["small"] <= 2_500 < sizes["large"] <= 3_300
+
+
+@pytest.mark.redis
+def test_a_card_of_a_month_fits_in_600_bytes(usage: Callable[[str, bytes], int]) -> None:
+    """20 events of two fields in 30 days, with their ids and the key."""
+    settings = of_a_card("mean(amount)", "sum(items)", windows=["1d", "7d", "30d"])
+    ((entity, _, blob),) = blobs_of(settings, 30 * DAY_MS, 20)
+    assert usage(entity, blob) <= 600

@@ -53,7 +53,7 @@ class GeoSpeed(_Geo):
     """Kilometres an hour that it takes from the entity's newest place to this event.
 
     `geo_distance` over the time between the two events, whichever is first, at least one second.
-    0.0 where there is no distance. Cost: O(1), 10 B an event.
+    0.0 where there is no distance. Relative error that of the distance. Cost: O(1), 10 B an event.
 
     >>> past = Past([(52.52, 13.405)], [0], 0, (48.8566, 2.3522), 3_600_000)
     >>> round(GeoSpeed.of(past), 1)
