@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from worker.checkpoint import Checkpoint
-from worker.errors import StateLostError, TransientError
+from worker.checkpoint import Checkpoint, together
+from worker.contracts.needs import Needs
+from worker.errors import StateDamagedError, StateLostError, TransientError
 from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
 
@@ -136,3 +137,58 @@ def test_a_background_flush_that_came_through_counts_as_settled(
     background.submit(int).result()
     assert one.is_settled
     assert store.flushes == 1
+
+
+class AskedStore(MemoryStore):
+    """A memory store that notes which spaces each question is about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[str]] = []
+
+    def peek(
+        self, asked: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[tuple[Meta | None, list[bytes | None]]]:
+        self.asked.append([space for space, _ in asked])
+        return super().peek(asked)
+
+
+def filled(*spaces: str) -> tuple[AskedStore, list[Checkpoint]]:
+    """Return a store with card 1 and 2 in each space, and who reads them."""
+    store = AskedStore()
+    for space in spaces:
+        cards = [Writes.of(f"card:{i}", f"{space}{i}".encode()) for i in (1, 2)]
+        store.flush(space, None, Meta(space.encode(), 0, 0, 0), cards)
+    found = [Checkpoint(store, s, store.meta(s), 1, 1) for s in spaces]
+    store.asked.clear()
+    return store, found
+
+
+def taking(*keys: str) -> Needs[list[bytes | None]]:
+    """Ask for one key after the other."""
+    found: list[bytes | None] = []
+    for key in keys:
+        found += yield [key]
+    return found
+
+
+def test_what_several_need_is_one_question_a_round() -> None:
+    """Who needs less has its answer, in its place; who needs nothing is not asked for."""
+    store, (a, b, c) = filled("a", "b", "c")
+    parts = [(a, taking("card:1", "card:2")), (b, taking()), (c, taking("card:2"))]
+    assert together(parts, lambda ask: ask()) == [[b"a1", b"a2"], [], [b"c2"]]
+    assert store.asked == [["a", "c"], ["a"]]
+
+
+def test_who_finds_damage_loses_its_own_space_only() -> None:
+    """The others' are as they were; what was made of their answers is of no use."""
+    store, (a, b) = filled("a", "b")
+
+    def refusing() -> Needs[list[bytes | None]]:
+        yield ["card:1"]
+        raise StateDamagedError("card", "a blob", "another")
+
+    with pytest.raises(StateDamagedError):
+        together([(a, taking("card:1", "card:2")), (b, refusing())], lambda ask: ask())
+    assert store.meta("b") is None
+    assert a.load(["card:1"]) == [b"a1"]
