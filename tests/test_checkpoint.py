@@ -146,11 +146,11 @@ class AskedStore(MemoryStore):
         super().__init__()
         self.asked: list[list[str]] = []
 
-    def peek(
+    def load(
         self, asked: Sequence[tuple[str, Sequence[str]]]
     ) -> list[tuple[Meta | None, list[bytes | None]]]:
         self.asked.append([space for space, _ in asked])
-        return super().peek(asked)
+        return super().load(asked)
 
 
 def filled(*spaces: str) -> tuple[AskedStore, list[Checkpoint]]:
@@ -159,9 +159,7 @@ def filled(*spaces: str) -> tuple[AskedStore, list[Checkpoint]]:
     for space in spaces:
         cards = [Writes.of(f"card:{i}", f"{space}{i}".encode()) for i in (1, 2)]
         store.flush(space, None, Meta(space.encode(), 0, 0, 0), cards)
-    found = [Checkpoint(store, s, store.meta(s), 1, 1) for s in spaces]
-    store.asked.clear()
-    return store, found
+    return store, [Checkpoint(store, s, store.meta(s), 1, 1) for s in spaces]
 
 
 def taking(*keys: str) -> Needs[list[bytes | None]]:
