@@ -179,6 +179,9 @@ ONE_MISTAKE = [
     *[(("redis://localhost", url),
        "31 store.url: expected a host, and a port from 1 to 65535, got another (for example redis:")
       for url in ("redis://host:abc", "redis://host:65536", "redis://host:0/1", "redis://[::1")],
+    *[(('url: "redis://localhost"', f'cluster: true, url: "{url}"'),
+       "31 store.url: expected redis:// or rediss:// and no database but 0, in a cluster, got")
+      for url in ("redis://host/3", "redis://host?db=2", "unix:///tmp/a.sock")],
     *[(("kind: kafka", f"kind: kafka\noutputs: {{scores: {{publish: {wrong}}}}}"),
        "31 outputs.scores.publish: expected all, none, or from which score on, as in {above: 0.5}")
       for wrong in ("{above: x}", "{above: true}", "{above: .nan}", "{over: 1}", "{}", "some")],

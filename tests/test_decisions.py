@@ -72,6 +72,14 @@ def words(decided: Decided) -> list[str]:
     return [str(DECISIONS[code]) for code in decided.code]
 
 
+def test_a_late_alert_that_is_over_already_is_forgotten_at_once() -> None:
+    """Nothing else is remembered: it is the last to go."""
+    suppression = Suppression(DAY_MS)
+    assert suppression.alerted("late", 0, 3 * DAY_MS) == 0
+    assert suppression.to_state() == []
+    assert not suppression.is_suppressed("late", 0)
+
+
 def test_a_score_at_the_threshold_is_an_alert() -> None:
     """A fixed threshold includes its own value."""
     decided = decider(threshold=0.9).decide(of([np.nextafter(0.9, 0), 0.9, 1.0]).scores())

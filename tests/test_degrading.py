@@ -161,7 +161,7 @@ def test_degraded_scores_are_counted_and_the_change_is_logged() -> None:
     assert read(name, {"degraded": "challengers"}) == scored > 0
     with capture_logs() as said:
         levels(BOUNDS, (0.0, polled(1)), (30.0, polled(1)))
-    assert [(line["event"], line["level"]) for line in said] == [("degraded", 1)]
+    assert [(line["event"], line["to"], line["before"]) for line in said] == [("degraded", 1, 0)]
 
 
 def test_a_model_whose_score_features_remember_is_always_asked() -> None:
@@ -188,3 +188,23 @@ def test_bounds_out_of_order_are_a_problem() -> None:
     """Challengers are left out after learning."""
     wrong = settings(degrade={"learning": "2m", "challengers": "1m"})
     assert ("degrade", "challengers") in [p.path for p in semantic_problems(wrong)]
+
+
+def test_a_partition_that_moves_takes_its_version_along() -> None:
+    """Its new owner learns what the last one had learned, overloaded or not: v never goes back."""
+    log, store, stream = new_log(2), MemoryStore(), events(COUNT)
+    first, second = worker(log, store), worker(log, store, slot="1")
+    second._degrading.level = 1
+    drain(first, second)
+    fill(log, stream[:200])
+    drain(first, second)
+    learned = first._version
+    first.parts.stream.close()
+    fill(log, stream[200:])
+    drain(second)
+    assert second._version >= learned > 0
+    for partition in (0, 1):
+        said = [row["model_version"] for row in journal(log, partition)]
+        known = [version for version in said if version is not None]
+        assert known == sorted(known)
+        assert known[-1] >= learned

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from worker.config_decision import decision_problems
 from worker.config_problems import near, shown
@@ -317,6 +317,15 @@ def _store(settings: Settings) -> Iterator[Problem]:
     elif not _has_port(url):
         hint = "for example redis://localhost:6379/0"
         yield Problem(("store", "url"), "a host, and a port from 1 to 65535", "another", hint)
+    elif store.cluster and not _is_for_a_cluster(url):
+        expected = "redis:// or rediss:// and no database but 0, in a cluster"
+        yield Problem(("store", "url"), expected, "another", "for example redis://localhost:6379")
+
+
+def _is_for_a_cluster(url: str) -> bool:
+    parts = urlsplit(url)
+    asked = parse_qs(parts.query).get("db", [])
+    return parts.scheme != "unix" and {parts.path.strip("/"), *asked} <= {"", "0"}
 
 
 def _has_port(url: str) -> bool:

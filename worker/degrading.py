@@ -65,6 +65,6 @@ class Degrading:
 
     def _set(self, level: int) -> None:
         if level != self.level:
-            self._telemetry.log.warning("degraded", level=level, before=self.level)
+            self._telemetry.log.warning("degraded", to=level, before=self.level)
             self._telemetry.degraded.set(level)
         self.level = level

@@ -90,8 +90,7 @@ class Runner:
         # A flush that waits for its answer frees what a batch has loaded.
         assert parts.committing is None or parts.background is not None
         self._parts = parts
-        self._settings = parts.settings
-        self._topics = topics_of(parts.settings)
+        self._settings, self._topics = parts.settings, topics_of(parts.settings)
         self._bounds = parts.settings.runner
         self._stop = stop
         self._clock_s = clock_s
@@ -236,10 +235,11 @@ class Runner:
             if live is not None and len(records):
                 live.inbox.add(records)
         new = sorted(polled.assigned - self._live.keys())
-        for partition in new:
-            self._live[partition] = self._acquire(partition)
-        if new and self._exchange is not None:
-            self._exchange.acquire(new)
+        self._live |= {partition: self._acquire(partition) for partition in new}
+        if new:
+            self._learn(keep_up=True)  # versions never go back within a partition
+            if self._exchange is not None:
+                self._exchange.acquire(new)
         self._telemetry.lagging({p: len(live.inbox) for p, live in self._live.items()})
         self._listening.hear(polled, {p: live.inbox for p, live in self._live.items()})
         self._telemetry.stalled.set(self._listening.stalled)
@@ -309,11 +309,12 @@ class Runner:
             self._committer.start(polled.generation, done, fetch)
         return sum(len(o.rows) for _, o in done)
 
-    def _learn(self) -> None:
-        """Apply the training records that are there."""
-        if self._training is None or self._degrading.level:
+    def _learn(self, keep_up: bool = False) -> None:
+        """Apply the training records that are there; to ``keep_up``, all that others have."""
+        if self._training is None or (self._degrading.level and not keep_up):
             return
-        self._telemetry.learned.inc(self._training.follow())
+        follow, tick = self._training.follow, self._patience.tick
+        self._telemetry.learned.inc(self._training.keep_up(tick) if keep_up else follow())
         self._version = self._training.version
         self._telemetry.model_version.set(self._version)
         self._telemetry.reviewed(self._parts.models.steward)

@@ -65,12 +65,14 @@ class TrainingFollower:
 
         May take long: ``tick`` is called between polls.
         """
-        end = self._stream.settle(self._topic, 0)
-        before = self.learned
-        while self._reader.position < end:
-            self.follow(timeout_ms=100)
-            tick()
-        return self.learned - before
+        return self._reach(self._stream.settle(self._topic, 0), tick)
+
+    def keep_up(self, tick: Callable[[], None]) -> int:
+        """Apply all that any worker may have applied; return the number of examples.
+
+        It does not wait for transactions that are open.
+        """
+        return self._reach(self._stream.log_range(self._topic, 0)[1], tick)
 
     def follow(self, timeout_ms: int = 0) -> int:
         """Apply the records that are there; return the number of examples."""
@@ -95,6 +97,13 @@ class TrainingFollower:
     def close(self) -> None:
         """Give back the reader."""
         self._reader.close()
+
+    def _reach(self, end: int, tick: Callable[[], None]) -> int:
+        before = self.learned
+        while self._reader.position < end or self._fetched:
+            self.follow(timeout_ms=100)
+            tick()
+        return self.learned - before
 
     def _newest(self, first: int, end: int) -> Snapshot | None:
         """Return the snapshot to go on from, None for the log's beginning."""

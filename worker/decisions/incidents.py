@@ -37,7 +37,10 @@ class Suppression:
         """
         before = self._alerts.pop(entity_id, None)
         self._alerts[entity_id] = [time_ms, 0]
-        while len(self._alerts) > ENTITIES_MAX or self._is_over(next(iter(self._alerts)), now_ms):
+        # A late alert may be over itself, and then be the last one to go.
+        while self._alerts and (
+            len(self._alerts) > ENTITIES_MAX or self._is_over(next(iter(self._alerts)), now_ms)
+        ):
             del self._alerts[next(iter(self._alerts))]
         return before[1] if before and now_ms <= before[0] + 2 * self._within_ms else 0
 
