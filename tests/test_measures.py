@@ -134,9 +134,9 @@ def examples_of(value: bytes | None) -> tuple[list[str], list[int]]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_figures_of_live_workers_are_those_of_the_journal(workers: int) -> None:
     """Each prediction by the score and the decision it was served with; all workers the same."""
-    log, stream = new_log(2), unique(COUNT)
+    log, store, stream = new_log(2), MemoryStore(), unique(COUNT)
     fill(log, stream, bad_every=10**9)
-    runners = [worker(log, MemoryStore(), slot=str(i), config=config()) for i in range(workers)]
+    runners = [worker(log, store, slot=str(i), config=config()) for i in range(workers)]
     drain(*runners)
     told = {event["id"]: truth_of(event) for event in stream[: COUNT - 10]}
     learned = [

@@ -23,6 +23,7 @@ import pytest
 
 from tests.features.streams import taken_from
 from tests.stores.conftest import redis_store
+from tests.stores.reading import read
 from worker.config import load_settings
 from worker.contracts.records import Events, LabelUpdates
 from worker.features.spec import FeatureSpec, compile_features
@@ -228,7 +229,7 @@ class Stored:
     def load(self, keys: list[tuple[str, str]]) -> list[bytes | None]:
         """Return blobs, by one round trip."""
         names = [f"{entity}:{id_}" for entity, id_ in keys]
-        blobs = self._store.load(self._space, self._version, names)
+        blobs = read(self._store, self._space, self._version, names)
         self.found += sum(blob is not None for blob in blobs)
         return blobs
 
