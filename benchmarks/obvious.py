@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import resource
 import sys
 import time
 import uuid
@@ -23,6 +22,7 @@ from pydantic import BaseModel
 from redis import Redis
 from river import anomaly, linear_model, preprocessing
 
+from benchmarks import memory_peak_mb
 from benchmarks.load import EVENTS
 
 ALERTS = "bench-obvious-alerts"
@@ -173,7 +173,7 @@ def consume(bootstrap: str, state: State, count: int) -> dict[str, float]:
         "events": count,
         "seconds": time.perf_counter() - started_s,
         "cpu_seconds": time.process_time() - cpu_s,
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_mb": memory_peak_mb(),
     }
     consumer.close()
     producer.close()

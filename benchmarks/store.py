@@ -31,10 +31,11 @@ class _State:
     events_next = labels_next = 0
 
     def __init__(self) -> None:
-        self.writes = [(f"card:{4539578763621486 + i}", os.urandom(BYTES)) for i in range(KEYS)]
+        self.names = [str(4539578763621486 + i) for i in range(KEYS)]
+        self.values = [os.urandom(BYTES) for _ in range(KEYS)]
 
-    def take_writes(self) -> list[tuple[str, bytes]]:
-        return self.writes
+    def take_writes(self) -> list[tuple[str, list[str], list[bytes]]]:
+        return [("card", self.names, self.values)]
 
     def evict(self) -> None:
         """Hold on to everything."""
@@ -44,13 +45,13 @@ def run(quick: bool = False) -> list[Row]:
     """Return the rows of this benchmark."""
     rounds = 2 if quick else 60
     state = _State()
-    keys = [key for key, _ in state.writes]
+    keys = [f"card:{name}" for name in state.names]
     with ValkeyServer(persistent=False) as server:
         url = SecretStr(server.url)
         store = RedisStore(RedisSettings.model_construct(url=url, timeout=10_000))
         client = redis.Redis.from_url(server.url)
         checkpoint = Checkpoint(store, "bench.0", None, 60 * _DAY_MS, 60 * _DAY_MS)
-        plain = dict(state.writes)
+        plain = dict(zip(keys, state.values, strict=True))
         flush_us, mset_us = _alternately(
             rounds, lambda: checkpoint.flush(state, 0), lambda: client.mset(plain)
         )

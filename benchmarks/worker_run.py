@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any  # the timed parts keep their own types
 
+from benchmarks import memory_peak_mb
 from worker.commands import load
 from worker.contracts.settings import KafkaSettings, RedisSettings, Settings
 from worker.features.spec import compile_features
@@ -121,7 +121,7 @@ class Run:
             "seconds": time.perf_counter() - self._warm[1],
             "cpu_seconds": time.process_time() - self._warm[2],
             "stages": dict(self.seconds),
-            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "memory_mb": memory_peak_mb(),
         }
 
 
