@@ -13,12 +13,12 @@ from typing import Protocol, TypeVar
 
 from worker.contracts.needs import Needs
 from worker.contracts.settings import Settings
-from worker.errors import StateDamagedError, StateLostError
+from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
 from worker.pending import EVENTS, QUEUE
 from worker.shard import SHARD
-from worker.stores import Meta, StateStore, Writes
+from worker.stores import Meta, StateStore, Writes, lost
 
 _CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _DAY_MS = 86_400_000
@@ -128,7 +128,7 @@ class Checkpoint:
         self, keys: Sequence[str], meta: Meta | None, values: Sequence[bytes | None]
     ) -> list[bytes | None]:
         if (None if meta is None else meta.version) != self._version:
-            raise StateLostError(f"store {self._space}", "the version last seen", "another")
+            raise lost(self._space)
         with self.guarding():
             return [self._opened(k, v) for k, v in zip(keys, values, strict=True)]
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from worker.errors import StateLostError
+
 
 @dataclass(frozen=True, slots=True)
 class Meta:
@@ -99,3 +101,8 @@ class StateStore(Protocol):
 
     def close(self) -> None:
         """Give back sockets. Idempotent."""
+
+
+def lost(space: str) -> StateLostError:
+    """Return the error of who finds a space at another version than it last saw."""
+    return StateLostError(f"store {space}", "the version last seen", "another")

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from worker.errors import StateLostError
-from worker.stores import Meta, Writes
+from worker.stores import Meta, Writes, lost
 
 
 @dataclass(slots=True)
@@ -63,7 +62,7 @@ class MemoryStore:
         if held.meta == meta:
             return
         if _version(held) != version:
-            raise _lost(space)
+            raise lost(space)
         self._expire(held)
         for keys, values, ttl_ms in writes:
             for key, value in zip(keys, values, strict=True):
@@ -75,7 +74,7 @@ class MemoryStore:
         """Delete a whole space; return the number of keys, its meta included."""
         held = self._space(space)
         if version is not None and _version(held) != version:
-            raise _lost(space)
+            raise lost(space)
         self._spaces.pop(space, None)
         return len(held.values) + (held.meta is not None)
 
@@ -106,7 +105,3 @@ class MemoryStore:
 
 def _version(held: _Space) -> bytes | None:
     return None if held.meta is None else held.meta.version
-
-
-def _lost(space: str) -> StateLostError:
-    return StateLostError(f"store {space}", "the version last seen", "another")

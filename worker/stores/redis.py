@@ -15,8 +15,8 @@ from redis import Redis
 from redis import exceptions as redis_errors
 
 from worker.contracts.settings import RedisSettings
-from worker.errors import FatalError, StateDamagedError, StateLostError, TransientError
-from worker.stores import Meta, Writes
+from worker.errors import FatalError, StateDamagedError, TransientError
+from worker.stores import Meta, Writes, lost
 from worker.stores.redis_flush import (
     Guard,
     HalfAppliedError,
@@ -75,7 +75,9 @@ class RedisStore:
     def meta(self, space: str) -> Meta | None:
         """Return where the fold of a space stands, or None where nothing is stored."""
         prefix = prefix_of(space)
-        return unpack_meta(space, self._call(prefix, b"GET", prefix + b"meta"))
+        name = prefix + b"meta"
+        value = self._once(lambda: self._server(prefix).execute_command(b"GET", name))  # type: ignore[no-untyped-call]
+        return unpack_meta(space, value)
 
     def load(
         self, asked: Sequence[tuple[str, Sequence[str]]]
@@ -124,7 +126,7 @@ class RedisStore:
             self.drop(space)
             raise StateDamagedError(f"store {space}", "all of a flush", "a part of it") from error
         if not applied:
-            raise _lost(space)
+            raise lost(space)
 
     def drop(self, space: str, version: bytes | None = None) -> int:
         """Delete a whole space; return the number of keys, its meta included.
@@ -139,7 +141,7 @@ class RedisStore:
         server = self._once(lambda: self._server(prefix))
         marked = self._send(server, b"EVAL", _MARK, 1, meta, _DROPPING, head)
         if not marked:
-            raise _lost(space)
+            raise lost(space)
         count = self._unlink(server, prefix)
         # Two keys, one of which nobody has: refused while the slot moves and keys are elsewhere.
         self._send(server, b"EVAL", _UNLINK, 2, meta, prefix + b"~", _DROPPING, b"whole")
@@ -166,11 +168,7 @@ class RedisStore:
             if int(cursor) == 0:
                 return count
 
-    def _call(self, prefix: bytes, *command: bytes | int) -> Any:  # Any: replies have no types
-        """Send one command once, to the server of a space; return the reply."""
-        return self._once(lambda: self._server(prefix).execute_command(*command))  # type: ignore[no-untyped-call]
-
-    def _send(self, server: Redis, *command: bytes | int) -> Any:
+    def _send(self, server: Redis, *command: bytes | int) -> Any:  # Any: replies have no types
         """Send one command once to this server; return the reply."""
         return self._once(lambda: server.execute_command(*command))  # type: ignore[no-untyped-call]
 
@@ -264,7 +262,3 @@ def unpack_meta(space: str, value: bytes | None) -> Meta | None:
             "another version wrote them: drop the space to rebuild it from the log",
         )  # fmt: skip
     return Meta(value[2 : 2 + size], *_POSITIONS.unpack_from(value, 2 + size))
-
-
-def _lost(space: str) -> StateLostError:
-    return StateLostError(f"store {space}", "the version last seen", "another")
