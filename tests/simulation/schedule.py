@@ -1,7 +1,7 @@
 """One schedule: workers, their faults and their input, all decided by one seed.
 
-Each worker runs in a thread of its own, and only one thread runs at a time: at every call of a
-stream or a store the scheduler decides who goes on. So a seed gives the same schedule again.
+Each worker is a greenlet, a stack of its own in the one thread: at every call of a stream or a
+store the scheduler decides who goes on. So a seed gives the same schedule again.
 """
 
 from __future__ import annotations
