@@ -16,7 +16,7 @@ from tests.simulation.schedule import KINDS, Cut
 from tests.simulation.seeds import replay, shrunk, trial, wrong_of
 
 _DONE = Path(__file__).parents[2] / "build" / "simulation.jsonl"
-_SLICE = 500
+_SLICE = 4000  # each starts its processes anew, a few seconds
 
 
 def main() -> int:
