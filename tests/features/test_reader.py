@@ -195,11 +195,13 @@ def test_an_entity_never_seen_reads_as_a_new_one_and_what_is_of_events_is_left_o
 def test_a_question_sees_nothing_of_those_before_it() -> None:
     """Of more entities, of others, of a damaged blob: each answer is that of a new reader."""
     tables = tables_of(spec_of(AFTER, 2))
-    rows = [Row(f"e{i}", i * 40_000, card="abc"[i % 3], amount=i) for i in range(60)]
+    # The first has tiles of hours in which others were silent, the last has none.
+    cards = "a" * 20 + "abc" * 20 + "d"
+    rows = [Row(f"e{i}", i * 900_000, card=card, amount=i) for i, card in enumerate(cards)]
     step(tables, rows)
     blobs = [blob for entity, _, blob in taken_from(tables) if entity == "card"]
     settings = settings_of(AFTER, 2)
-    spec, at = compile_features(settings), START_MS + 2_400_000
+    spec, at = compile_features(settings), START_MS + 81 * 900_000
     standing = Standing(settings, spec)
     damaged = blobs[0][:-1] + bytes([blobs[0][-1] ^ 1])
     for asked in (
@@ -209,6 +211,7 @@ def test_a_question_sees_nothing_of_those_before_it() -> None:
         [None],
         [blobs[1], None],
         [*blobs * 200, None],
+        [blobs[3], blobs[0]],
         blobs[2:],
     ):
         with pytest.raises(StateLostError):

@@ -140,8 +140,12 @@ class Table:
         return slots
 
     def _fold(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> Int64:
-        now = np.zeros(len(slots), np.int64)
         self._rows = with_free_tiles(self._plan, self._rows, self._tiles_wanted(slots))
+        return self._run(slots, rows, duplicate, X)
+
+    def _run(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> Int64:
+        """Do as `_fold`, where tile rows are known to be enough."""
+        now = np.zeros(len(slots), np.int64)
         self.dirty_count += self._kernel(
             self._plan,
             self._rows,

@@ -55,8 +55,9 @@ class Reader:
     settings
         The configuration of the worker: from `worker.commands.load`.
     client
-        A `redis.Redis` that answers in bytes (the default), with the rights ``+mget ~fs:*``; or a
-        `redis.RedisCluster`, which needs ``+command +cluster|slots`` too.
+        A `redis.Redis` that answers in bytes (the default), with the rights ``+mget ~fs:*``, a
+        connection of whose pool is kept until the reader is gone; or a `redis.RedisCluster`, which
+        needs ``+command +cluster|slots`` too.
     clock_ms
         Tells the instant of a question that names none: the wall clock.
 

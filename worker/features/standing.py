@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from worker.contracts.records import Events, Float64, Int64
+from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64
 from worker.contracts.settings import Settings
 from worker.errors import ConfigError
 from worker.features.aggregations import AGGREGATIONS
@@ -17,7 +17,7 @@ from worker.features.entity_table import Table
 from worker.features.label_table import LabelTable
 from worker.features.label_view import empties, entity_of, is_of_labels, is_over_genuine
 from worker.features.spec import FeatureSpec
-from worker.features.state import clear_slots, with_free_tiles
+from worker.features.state import clear_first, with_free_tiles
 
 OF_THE_EVENT = "it is of an event, not of an entity"
 COMPARES = "it compares an event with the history of its entity"
@@ -57,7 +57,7 @@ class Standing:
         self.names = cache(self._find_names)
 
     def _find_names(self, entity: str) -> tuple[str, ...]:
-        return tuple(self._spec.features[c].name for c in self._columns(entity))
+        return tuple(self._spec.features[c].name for c in self._columns(entity).tolist())
 
     def parts(self, entity: str) -> tuple[str, ...]:
         """Return under which names an entity is stored: what happened, then what became known."""
@@ -65,7 +65,7 @@ class Standing:
 
     def left_out(self, entity: str) -> dict[str, str]:
         """Return the other features of its events, which no entity has alone, with the reason."""
-        mine = self._columns(entity)
+        mine = self._columns(entity).tolist()
         reasons = {}
         for column, f in enumerate(self._spec.features):
             if f.entity is None:
@@ -98,7 +98,7 @@ class Standing:
         X = np.zeros((n, len(self._spec.event_view)))
         table = self._table(entity)
         table.hold(blobs)
-        now = table.process(events, events.ids, duplicate, X)
+        now = table.imagine(events, duplicate, X)
         if entity in self._label_parts:
             labels = self._label_table(entity)
             labels.hold(known)
@@ -107,7 +107,7 @@ class Standing:
             labels.process_labels(events, None, now, duplicate, X)
             for rate in self._spec.rates:
                 rate.apply(X)
-        return X[:, self._columns(entity)]
+        return X.take(self._columns(entity), axis=1)
 
     def _table(self, entity: str) -> _Numbered:
         if entity not in self._tables:
@@ -122,17 +122,18 @@ class Standing:
             self._labels[entity] = _NumberedLabels(self._spec, index, 1)
         return self._labels[entity]
 
-    def _find_columns(self, entity: str) -> list[int]:
+    def _find_columns(self, entity: str) -> Int64:
         """Return its columns of X: not those that compare events, nor those that only help label
         aggregates.
         """
         columns = self._entity(entity)[1].columns
-        return [
+        found = [
             column
             for column, f in enumerate(self._spec.features)
             if (column in columns and not AGGREGATIONS[f.aggregation].compares)
             or (f.entity == entity and is_of_labels(f) and not is_over_genuine(f))
         ]
+        return np.array(found, np.int64)
 
     def _entity(self, name: str) -> tuple[int, EntitySpec]:
         for index, entity in enumerate(self._spec.entities):
@@ -171,6 +172,8 @@ class _Numbered(Table):
     def hold(self, blobs: Sequence[bytes | None]) -> None:
         """Hold what these blobs say, None of an entity never seen, and nothing else.
 
+        Each has a tile row, or there is a free one for its next event.
+
         Raises
         ------
         StateDamagedError
@@ -179,12 +182,19 @@ class _Numbered(Table):
         stored = [blob for blob in blobs if blob is not None]
         self._codec.check(stored)
         self._make_room(len(blobs))
-        clear_slots(self._plan, self._rows, np.arange(self._held))
+        clear_first(self._plan, self._rows, self._held)
         self._held = len(blobs)
+        self._rows = with_free_tiles(self._plan, self._rows, len(blobs))
         if stored:
-            self._rows = with_free_tiles(self._plan, self._rows, len(stored))
-            places = np.flatnonzero([blob is not None for blob in blobs])
+            places = np.array([i for i, blob in enumerate(blobs) if blob is not None], np.int64)
             self._codec.decode(self._rows, places, stored)
+
+    def imagine(self, events: Events, duplicate: Bool, X: Float64) -> Int64:
+        """Do as `process` for an event of each entity held; what is recorded of it is 0."""
+        n = len(events)
+        nothing = np.zeros((n, len(self._sources)), np.int64)
+        rows = EntityRows(events.ids, events.time_ms, events.id_hash, nothing)
+        return self._run(events.index, rows, duplicate, X)
 
     def _here(self, ids: list[str]) -> Int64:
         return np.arange(len(ids))

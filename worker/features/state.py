@@ -107,6 +107,19 @@ def clear_slots(plan: Plan, rows: Rows, slots: Int64) -> None:
     rows.dirty[slots] = False
 
 
+def clear_first(plan: Plan, rows: Rows, count: int) -> None:
+    """Do as `clear_slots` with the first slots, where no other has ever been used: all tiles are
+    free again then, and a third of the time is enough.
+    """
+    first, length = int(rows.free_count[0]), int(plan.limits[TILES_ROW])
+    if first < len(rows.free):
+        rows.tiles.reshape(-1, length, rows.tiles.shape[1])[rows.free[first:]] = 0
+        rows.free_count[0] = len(rows.free)
+    rows.meta[:count] = -1
+    rows.meta[:count, SIZE] = 0
+    rows.dirty[:count] = False
+
+
 def copy_slots(plan: Plan, source: Rows, these: Int64, target: Rows, places: Int64) -> None:
     """Copy slots into empty slots of other rows, which have a free tile row for each."""
     target.meta[places] = source.meta[these]

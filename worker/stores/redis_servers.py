@@ -55,9 +55,13 @@ class OneServer:
         """Return the values of groups of keys, all of one moment, by one command."""
         if not groups:
             return []
-        values = self._client.execute_command("MGET", *chain.from_iterable(groups))  # type: ignore[no-untyped-call]
+        values = self.send("MGET", *chain.from_iterable(groups))
         ends = accumulate(len(group) for group in groups)
         return [values[end - len(group) : end] for group, end in zip(groups, ends, strict=True)]
+
+    def send(self, *command: bytes | str) -> Any:  # Any: replies have no types
+        """Send one command; return the reply."""
+        return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def renew(self) -> None:
         """Do nothing: an address has no map that could be out of date."""
@@ -147,27 +151,6 @@ class Cluster:
 
 
 Servers = OneServer | Cluster
-
-
-def servers_of(client: Redis | RedisCluster | Servers) -> Servers:
-    """Return where a client of a caller's leads to.
-
-    Raises
-    ------
-    ConfigError
-        The client decodes answers to text: blobs are none.
-    """
-    if isinstance(client, Servers):
-        return client
-    if isinstance(client, RedisCluster):
-        options = client.get_connection_kwargs()  # type: ignore[no-untyped-call]
-        found: Servers = Cluster(lambda: client, place_of(options))
-    else:
-        options = client.connection_pool.connection_kwargs
-        found = OneServer(client)
-    if options.get("decode_responses"):
-        raise ConfigError("redis client", expected="decode_responses=False", got="True")
-    return found
 
 
 def declared_servers(settings: RedisSettings) -> Servers:
