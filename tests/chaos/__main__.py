@@ -23,7 +23,7 @@ from tests.chaos.cluster import KafkaCluster, StorePair
 from tests.chaos.faults import FAULTS, PROXIED, SLOW, Fault, Servers
 from tests.chaos.reading import recorded
 from tests.chaos.verdict import judge
-from tests.chaos.world import PARTITIONS, TOPICS, World
+from tests.chaos.world import PARTITIONS, TOPICS, Load, World
 
 _OUT = Path(__file__).parents[2] / "build" / "chaos.json"
 
@@ -67,9 +67,10 @@ def run(name: str, fault: Fault, servers: Servers, directory: Path, seed: int) -
     """Return what becomes of a stream of its own that has this fault."""
     row = Row(name)
     near = servers.kafka.proxied if fault in PROXIED else None
+    load = Load(rate=40) if fault in SLOW.values() else Load()  # so that it lasts
     world = World(
         directory, servers.kafka.bootstrap, servers.store.url, f"chaos{time.time_ns() % 10**9}",
-        seed, replicas=3, near=near,
+        seed, replicas=3, load=load, near=near,
     )  # fmt: skip
     try:
         world.begin()

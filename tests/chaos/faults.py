@@ -85,7 +85,7 @@ def zombie(world: World, _: Servers | None = None) -> None:
 def slow_consumer(world: World, _: Servers) -> None:
     """Hold worker 0 in a batch for twice the session timeout, while another worker joins."""
     world.workers["0"].order("processed", _PASSES, 2 * world.session_s)
-    world.wait("order obeyed", lambda: world.workers["0"].obeyed, 30)
+    world.wait("order obeyed", lambda: world.workers["0"].obeyed, 60)
     world.mark()
     world.worker("2").start()
     world.wait_ready("2")
@@ -95,7 +95,7 @@ def slow_consumer(world: World, _: Servers) -> None:
 def slower_than_the_poll_interval(world: World, _: Servers) -> None:
     """Hold worker 0 in a batch for 310 s: longer than max.poll.interval (300 s)."""
     world.workers["0"].order("processed", _PASSES, 310)
-    world.wait("order obeyed", lambda: world.workers["0"].obeyed, 30)
+    world.wait("order obeyed", lambda: world.workers["0"].obeyed, 60)
     world.mark()
     world.flow(315)
     _revive(world, "0")

@@ -8,11 +8,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
+
+from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
 PRODUCE, FIND_COORDINATOR, ADD_OFFSETS, END_TXN = 0, 10, 25, 26
-Action = Literal["pass", "swallow", "mute", "cut"]
-"""Let a request through; lose it; lose its answer; close the connection instead."""
+Action = Literal["pass", "swallow", "mute", "cut", "deny"]
+"""Let a request through; lose it; lose its answer; close the connection instead; answer a produce
+request as a broker that lacks replicas: none of its records is taken, and trying again may help."""
+_NOT_ENOUGH_REPLICAS = 19
+_ASK_VERSIONS = 18
 
 
 def pass_all(api_key: int) -> Action:
@@ -63,29 +68,32 @@ class Proxy:
                     continue
                 broker = socket.create_connection(("127.0.0.1", self._broker_port))
                 self._open |= {client, broker}
-                muted: set[int] = set()
-                self._start(self._forward, client, broker, lambda f, m=muted: self._ask(f, m))
-                self._start(self._forward, broker, client, lambda f, m=muted: _answer(f, m))
+                instead: dict[int, bytes] = {}
+                self._start(self._forward, client, broker, lambda f, i=instead: self._ask(f, i))
+                self._start(self._forward, broker, client, lambda f, i=instead: _answer(f, i))
 
-    def _ask(self, frame: bytes, muted: set[int]) -> Action:
-        api_key, _, correlation = struct.unpack_from(">hhi", frame)
+    def _ask(self, frame: bytes, instead: dict[int, bytes]) -> bytes:
+        """Return what the broker gets; ``instead`` is what the client gets for its answers."""
+        api_key, version, correlation = struct.unpack_from(">hhi", frame)
         self.seen[api_key] += 1
         action = self.rule(api_key)
+        if action == "cut":
+            raise ConnectionAbortedError
         if action == "mute":
-            muted.add(correlation)
-            return "pass"
-        return action
+            instead[correlation] = b""
+        if action == "deny":
+            instead[correlation] = _denial(frame, version, correlation)
+            # Asked for something else, the broker keeps the order of its answers.
+            return struct.pack(">hhih", _ASK_VERSIONS, 0, correlation, -1)
+        return b"" if action == "swallow" else frame
 
     def _forward(
-        self, source: socket.socket, target: socket.socket, judge: Callable[[bytes], Action]
+        self, source: socket.socket, target: socket.socket, judge: Callable[[bytes], bytes]
     ) -> None:
         with suppress(OSError):
             while (frame := _read_frame(source)) is not None:
-                action = judge(frame)
-                if action == "cut":
-                    break
-                if action == "pass":
-                    target.sendall(struct.pack(">i", len(frame)) + frame)
+                if passed := judge(frame):
+                    target.sendall(struct.pack(">i", len(passed)) + passed)
         for end in (source, target):
             self._open.discard(end)
             _close(end)
@@ -94,9 +102,29 @@ class Proxy:
         threading.Thread(target=run, args=arguments, daemon=True).start()
 
 
-def _answer(frame: bytes, muted: set[int]) -> Action:
+def _answer(frame: bytes, instead: dict[int, bytes]) -> bytes:
     (correlation,) = struct.unpack_from(">i", frame)
-    return "swallow" if correlation in muted else "pass"
+    return instead.pop(correlation, frame)
+
+
+def _denial(frame: bytes, version: int, correlation: int) -> bytes:
+    """Return the answer to a produce request of which no record is taken."""
+    asked: Any = ProduceRequest.decode(frame, version=version, header=True)
+    topic_of = ProduceResponse.TopicProduceResponse
+    part_of = topic_of.PartitionProduceResponse
+    denied = [
+        topic_of(
+            name=topic.name,
+            partition_responses=[
+                part_of(index=part.index, error_code=_NOT_ENOUGH_REPLICAS, base_offset=-1)
+                for part in topic.partition_data
+            ],
+        )
+        for topic in asked.topic_data
+    ]
+    answer: Any = ProduceResponse(version=version, responses=denied)
+    answer.with_header(correlation_id=correlation)
+    return bytes(answer.encode(header=True))
 
 
 def _read_frame(source: socket.socket) -> bytes | None:

@@ -17,13 +17,14 @@ from tests.simulation.schedule import KINDS, Cut, Schedule
 
 def trial(seed: int, mutant: str | None, cut: Cut = Cut()) -> str | None:  # noqa: B008
     """Return what is wrong with a seed and the command that replays it, None for nothing."""
-    try:
-        with nullcontext() if mutant is None else MUTANTS[mutant]():
+    # Around the try: what cannot be broken any more is no mutant that was caught.
+    with nullcontext() if mutant is None else MUTANTS[mutant]():
+        try:
             check(Schedule(seed, cut).run())
-    except Exception as error:
-        cause = "" if error.__cause__ is None else f" because of {error.__cause__!r}"
-        what = f"{type(error).__name__}: {error}{cause}"
-        return f"seed {seed}: {what[:600]}\n  {command(seed, cut)}"
+        except Exception as error:
+            cause = "" if error.__cause__ is None else f" because of {error.__cause__!r}"
+            what = f"{type(error).__name__}: {error}{cause}"
+            return f"seed {seed}: {what[:600]}\n  {command(seed, cut)}"
     return None
 
 

@@ -94,6 +94,16 @@ def test_rule_a_a_commit_is_fenced_after_the_client_forgot_its_membership(
     assert visible(stream, world.outputs.journal) == []
 
 
+def test_rule_a_positions_of_another_member_are_not_committed(world: KafkaHarness) -> None:
+    """The broker checks that the member is one, not what it owns."""
+    one, two = world.stream("0"), world.stream("1")
+    found = together([one, two], lambda found: all(len(p.assigned) == 1 for p in found))
+    (foreign,) = found[1].assigned
+    with pytest.raises(StateLostError, match="assigned"):
+        one.commit(found[0].generation, [journal(world)], {(world.events, foreign): 7})
+    assert two.committed(foreign) is None
+
+
 def test_rule_a_a_partition_lost_and_regained_within_one_poll_is_shown_as_lost(
     world: KafkaHarness,
 ) -> None:
@@ -110,11 +120,17 @@ def test_rule_a_a_partition_lost_and_regained_within_one_poll_is_shown_as_lost(
     assert not any(stream.poll(50, 100).records for _ in range(5))
 
 
-def test_rule_b_a_lost_record_is_never_committed(lossy: KafkaHarness, proxy: Proxy) -> None:
-    """A flush ends normally although a record was lost; its future tells, and nothing commits."""
+@pytest.mark.parametrize("action", ["swallow", "deny"])
+def test_rule_b_a_lost_record_is_never_committed(
+    lossy: KafkaHarness, proxy: Proxy, action: Action
+) -> None:
+    """A flush ends normally although a record was lost; its future tells, and nothing commits.
+
+    After a silence the client may find something else wrong, too; a denial only its future tells.
+    """
     stream = lossy.stream()
     generation = start(stream).generation
-    lose(proxy, PRODUCE, "swallow")
+    lose(proxy, PRODUCE, action)
     with pytest.raises(StateLostError):
         stream.commit(generation, [journal(lossy)], {(lossy.events, 0): 5})
     heal(proxy)
