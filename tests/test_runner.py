@@ -405,6 +405,35 @@ def test_what_was_committed_is_counted_even_when_all_is_forgotten() -> None:
     assert one.parts.telemetry.outcomes.labels("scored")._value.get() == scored
 
 
+class Rebalancing(MemoryStream):
+    """A stream that says whether the group rebalances, and keeps what is under way at each poll."""
+
+    is_rebalancing = False
+
+    def __init__(self, log: MemoryLog, *, says: bool) -> None:
+        super().__init__(
+            log, group="world", slot="0", events_topic="transactions", labels_topic="labels"
+        )
+        self.is_rebalancing = says
+        self.is_writing: Callable[[], bool] = lambda: False
+        self.was_writing: list[bool] = []
+
+    def poll(self, timeout_ms: int, records_max: int) -> Polled:
+        self.was_writing.append(self.is_writing())
+        return super().poll(timeout_ms, records_max)
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_transaction_ends_before_the_poll_that_ends_its_membership(says: bool) -> None:
+    """It would be refused, and all be acquired again. Otherwise polls do not wait for it."""
+    log = full_log()
+    stream = Rebalancing(log, says=says)
+    one = worker(log, MemoryStore(), stream=stream, late=True)
+    stream.is_writing = lambda: one._committer.is_running
+    drain(one)
+    assert any(stream.was_writing) is not says
+
+
 class Closed(MemoryReader):
     """A reader that knows whether it was read after it was closed, as no client may be."""
 

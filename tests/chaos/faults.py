@@ -6,11 +6,15 @@ end of an outage.
 
 from __future__ import annotations
 
+import resource
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from tests.chaos.cluster import KafkaCluster, StorePair
 from tests.chaos.worker import INSIDE, POINTS
@@ -109,6 +113,30 @@ def terminate(world: World, _: Servers) -> None:
     world.wait_ready("0")
 
 
+def terminate_each(world: World, servers: Servers) -> None:
+    """Stop every worker by SIGTERM and start it again, one after the other: a rolling restart."""
+    for slot in ("0", "1"):
+        world.mark()
+        world.exits_s.append(world.workers[slot].stop())
+        world.workers[slot].start()
+        world.wait_ready(slot)
+
+
+def starve(world: World, servers: Servers) -> None:
+    """Let worker 0 open nothing more, while its connections to the store and Kafka are closed."""
+    pid = world.workers["0"].pid
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, hard))
+    servers.store.client.client_kill_filter(_type="normal")
+    for proxy in servers.kafka.proxies.values():
+        proxy.cut()
+    world.flow(OUTAGE_S)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    world.mark()
+    world.flow(2)
+    _revive(world, "0")
+
+
 def storm(world: World, _: Servers) -> None:
     """Let workers join and leave, in order and killed: 2, 4, 3, 2, 3, 2."""
     two, three = world.worker("2"), world.worker("3")
@@ -182,6 +210,32 @@ def freeze_writes(world: World, servers: Servers) -> None:
     world.flow(2)
 
 
+def slow_store(world: World, servers: Servers) -> None:
+    """Let the store answer within 0.8 s only, six times."""
+    world.mark()
+    for _ in range(6):
+        servers.store.client.client_pause(800)
+        world.flow(1)
+
+
+def occupy_store(world: World, servers: Servers) -> None:
+    """Keep the store busy with a script: it answers BUSY to all else."""
+    client = servers.store.client
+    client.config_set("busy-reply-threshold", 100)
+    script = threading.Thread(target=_spin, args=(servers.store.client,))
+    script.start()
+    world.flow(OUTAGE_S)
+    client.script_kill()
+    script.join()
+    world.mark()
+    world.flow(2)
+
+
+def _spin(client: Redis) -> None:
+    with suppress(ResponseError):  # it was killed
+        client.eval("while true do end", 0)
+
+
 def cut_store(world: World, servers: Servers) -> None:
     """Close the workers' connections to the store, ten times."""
     world.mark()
@@ -241,6 +295,11 @@ def mute_kafka(world: World, servers: Servers) -> None:
     _partition(world, servers, "swallow", refuse=False)
 
 
+def deafen_kafka(world: World, servers: Servers) -> None:
+    """What Kafka answers to worker 0 is lost, for longer than its session."""
+    _partition(world, servers, "mute", refuse=False)
+
+
 def flap_kafka(world: World, servers: Servers) -> None:
     """Close worker 0's connections to Kafka for half a second, six times."""
     world.mark()
@@ -290,12 +349,16 @@ FAULTS: dict[str, Fault] = {
     "zombie": zombie,
     "slow consumer": slow_consumer,
     "SIGTERM and restart": terminate,
+    "SIGTERM and restart of each": terminate_each,
+    "no descriptors": starve,
     "rebalance storm": storm,
     "store: FLUSHALL": flush_store,
     "store: restart empty": partial(restart_store, empty=True),
     "store: restart": partial(restart_store, empty=False),
     "store: promotion without last writes": promote,
     "store: stall": stall_store,
+    "store: slow": slow_store,
+    "store: busy": occupy_store,
     "store: out of memory": fill_store,
     "store: read-only": freeze_writes,
     "store: connections cut": cut_store,
@@ -307,9 +370,10 @@ FAULTS: dict[str, Fault] = {
     "kafka: leader frozen": freeze_node,
     "kafka: worker cut off": cut_kafka,
     "kafka: worker's words lost": mute_kafka,
+    "kafka: answers to a worker lost": deafen_kafka,
     "kafka: connections flap": flap_kafka,
 }
 SLOW: dict[str, Fault] = {"slower than the poll interval": slower_than_the_poll_interval}
 """Those that run only when they are named."""
-PROXIED = (cut_kafka, mute_kafka, flap_kafka)
+PROXIED = (cut_kafka, mute_kafka, deafen_kafka, flap_kafka, starve)
 """Those where worker 0 reaches Kafka through the proxies."""

@@ -27,7 +27,7 @@ from tests.chaos.world import PARTITIONS, Load, World
 from tests.services.kafka import KafkaServer
 from tests.services.valkey import ValkeyServer
 
-GROWTH_MAX = 0.05
+GROWTH_MAX = 0.03
 """Of the mean, by a straight line over the judged part: more is not flat."""
 FEW = {"rss_mb": 4.0, "descriptors": 3.0, "waiting": 200.0, "store_mb": 0.2}
 """Growth below this counts as none, in the unit of the series: waiting for two seconds' events."""
