@@ -24,7 +24,7 @@ from worker.arrow import read_batch, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
 from worker.contracts.decisions import ALERTS
 from worker.contracts.needs import satisfy
-from worker.contracts.records import Float64, Int64, Records, Served, unserved
+from worker.contracts.records import Bool, Float64, Int64, Records, Served, unserved
 from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.inbox import Buffer, Inbox
@@ -36,6 +36,7 @@ from worker.stores import Meta, StateStore
 from worker.streams import Reader, Stream
 
 _CHUNK = 2_000
+_JOINED_MAX = 8_000  # rows
 
 
 @dataclass(slots=True)
@@ -180,7 +181,9 @@ class _Fold:
         batches = [(offset + 1, read_batch(value or b"", topic)) for offset, value in pairs]
         said = [int(stamps_of(batch).get("next_notices", 0)) for _, batch in batches]
         self._shard.notices_next = max([self._shard.notices_next, *said])
-        return batches
+        if self._rekeying is not None:  # it asks of each record under which state it was written
+            return batches
+        return _joined(batches, min(_JOINED_MAX, self._dirty_max // 2))
 
     def _note_rows(self, offset: int, rows: pa.RecordBatch) -> None:
         """See whether what follows, up to the next journal record, is to be re-keyed."""
@@ -223,16 +226,21 @@ class _Fold:
         if not fresh.any():
             return
         rows = rows.filter(pa.array(fresh))
-        while len(behind) < rows.num_rows:
+        recorded = offsets[fresh].tolist()
+        while len(behind) < len(recorded):
             records = log.poll(100, _CHUNK)
             self._tick()
             if records is not None:
                 behind.add(records)
             elif log.position >= end:
-                refuse(self._topics.events, self._shard.partition,
-                        f"the record at {offsets[-1]}", f"a log that ends at {end}")  # fmt: skip
-        events = behind.take(rows.num_rows, events_end=False, labels_end=True)[0]
-        self._check_offsets(events, offsets[fresh])
+                break
+        events = behind.take(len(recorded), events_end=False, labels_end=True)[0]
+        if events.offsets != recorded[: len(events)]:
+            refuse(events.topic, events.partition, "the offsets that the journal has", "others")
+        if len(events) < len(recorded):
+            missing = recorded[len(events)]
+            refuse(events.topic, events.partition,
+                    f"the record at {missing}", f"a log that ends at {end}")  # fmt: skip
         known = rows.column("labels_offset").fill_null(0).to_numpy()
         labels, before = self._labels.take(np.maximum.accumulate(known))
         scored = _is(rows, "outcome", "scored")
@@ -266,10 +274,6 @@ class _Fold:
         """Return whether the rows' x is what this worker would compute; older specs have others."""
         return stamps_of(rows).get("spec_hash") == self._spec_hash
 
-    def _check_offsets(self, events: Records, recorded: np.ndarray) -> None:
-        if events.offsets != recorded.tolist():
-            refuse(events.topic, events.partition, "the offsets that the journal has", "others")
-
     def _rest(self, end: int) -> None:
         """Fold the labels that came after the last event."""
         partition = self._shard.partition
@@ -283,11 +287,15 @@ class _Fold:
     def _redo(self, events: Records, labels: Records, before: Int64, recorded: Recorded) -> None:
         batch = self._shard.prepare(events, labels, before)
         with self._checkpoint.guarding():
-            satisfy(self._shard.supply(batch), self._checkpoint.load)
-        rows = self._shard.fold(batch, recorded)
+            satisfy(self._shard.supply(batch), self._stored)
+        rows = self._shard.fold(batch, recorded, tells=self._lacks_rows)
         if self._lacks_rows and self._rekeying is not None:
             self._rekeying.add(rows, max(0, self._shard.clock.now_ms))
         fault("acquire_folded")
+
+    def _stored(self, keys: list[str]) -> list[bytes | None]:
+        """Return the store's values; an empty store is not asked for thousands that it lacks."""
+        return [None] * len(keys) if self._checkpoint.is_new else self._checkpoint.load(keys)
 
 
 class _LabelLog:
@@ -335,8 +343,32 @@ class _LabelLog:
         return self._here.take(count if count_max is None else min(count, count_max))
 
 
-def _is(rows: pa.RecordBatch, column: str, *words: str) -> np.ndarray:
-    return np.array([value in words for value in rows.column(column).to_pylist()], np.bool_)
+def _joined(
+    batches: list[tuple[int, pa.RecordBatch]], rows_max: int
+) -> list[tuple[int, pa.RecordBatch]]:
+    """Return journal records of one meaning as one, with the stamps of the last: each has a cost
+    of its own.
+    """
+    joined: list[tuple[int, pa.RecordBatch]] = []
+    for after, rows in batches:
+        before = joined[-1][1] if joined else rows
+        stamps, earlier = stamps_of(rows), stamps_of(before)
+        is_alike = rows.schema.equals(before.schema) and all(
+            stamps.get(name) == earlier.get(name) for name in ("spec_hash", "model")
+        )
+        if joined and is_alike and before.num_rows + rows.num_rows <= rows_max:
+            whole = pa.concat_batches([before.replace_schema_metadata(rows.schema.metadata), rows])
+            joined[-1] = (after, whole)
+        else:
+            joined.append((after, rows))
+    return joined
+
+
+def _is(rows: pa.RecordBatch, column: str, *words: str) -> Bool:
+    """Return where a coded column has one of these words; a null has none."""
+    coded = rows.column(column)
+    is_meant = np.array([word in words for word in coded.dictionary.to_pylist()] + [False])
+    return np.asarray(is_meant[coded.indices.fill_null(-1).to_numpy()])
 
 
 def _until(records: Records, end: int) -> Records:

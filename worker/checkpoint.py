@@ -97,6 +97,13 @@ class Checkpoint:
             self._settle()
         return self._unsettled is None
 
+    @property
+    def is_new(self) -> bool:
+        """Return whether nothing was ever written, as far as this worker knows: its first flush is
+        refused where somebody else has.
+        """
+        return self._version is None and self._unsettled is None
+
     def load(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of keys at the version this worker last saw; see `StateStore.load`.
 

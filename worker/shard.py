@@ -205,9 +205,10 @@ class Shard:
             attribution.measure, join,
         )  # fmt: skip
 
-    def fold(self, batch: Batch, recorded: Recorded) -> TableRows:
-        """Redo a committed batch without a word: same state, no scores, no output. Returns its rows
-        of entities that are kept elsewhere.
+    def fold(self, batch: Batch, recorded: Recorded, *, tells: bool = False) -> TableRows:
+        """Redo a committed batch without a word: same state, no scores, no output.
+
+        Returns its rows of entities that are kept elsewhere, if it ``tells`` them.
 
         Columns of entities that are kept elsewhere are taken from the journal as they are.
 
@@ -220,6 +221,9 @@ class Shard:
         if recorded.X is not None or not self.tables.has_foreign:
             self.statistics.update(part.scored.X, np.empty(0, np.int64))
         self._advance(batch)
+        if not tells:
+            self.tables.tell_nobody()
+            return {}
         return self.tables.foreign_rows(batch.decoded.events, part.duplicate)
 
     @property
@@ -324,8 +328,9 @@ class Shard:
             join = no_labels(scored)
         else:
             walk.go(labels, before, concerned(self.pending, labels, scored.ids, rows.tolist()))
-            join = walk.join(scored)
-        if self._models.learns_from_events and len(scored):
+            # What was learned is in the training log: who folds makes no examples.
+            join = walk.join(scored) if recorded is None else no_labels(scored)
+        if self._models.learns_from_events and len(scored) and recorded is None:
             join = with_observed(join, scored)
         if recorded is None:
             decided = self._serving.serve(topic, events, scored, join, self.degraded)

@@ -195,8 +195,12 @@ class FeatureTables:
             if name in self._foreign
         }
         rows |= {name: EntityRows.joined(parts) for name, parts in self._told.items()}
-        self._told.clear()
+        self.tell_nobody()
         return rows
+
+    def tell_nobody(self) -> None:
+        """Forget what became known: its rows are in the log."""
+        self._told.clear()
 
     def _process(
         self, names: Collection[str], events: Events, updates: LabelUpdates | None

@@ -10,6 +10,7 @@ Source of the layout: Apache Kafka, "Message format", record batch version 2.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,8 +84,8 @@ def scan(data: NDArray[np.uint8], at: int, places: NDArray[np.int64]) -> bool:
     return at == len(data)
 
 
-def rows_of(batch: Any) -> Iterator[Row]:
-    """Yield the records of one of the client's record batches, its checksum already checked.
+def rows_of(batch: Any) -> list[Row]:
+    """Return the records of one of the client's record batches, its checksum already checked.
 
     Raises
     ------
@@ -100,24 +101,57 @@ def rows_of(batch: Any) -> Iterator[Row]:
     if batch.timestamp_type == _APPEND_TIME:
         times_ms[:] = batch.max_timestamp
     offsets = places[:, 1] + batch.base_offset
-    ends = places[:, 2:6:2] + places[:, 3:6:2]
-    columns = (offsets, times_ms, *places[:, 2:].T, *ends.T)
-    for offset, time_ms, key, key_length, value, value_length, key_end, value_end in zip(
-        *(column.tolist() for column in columns), strict=True
-    ):
-        yield Row(
-            offset,
-            time_ms,
-            None if key_length < 0 else data[key:key_end],
-            None if value_length < 0 else data[value:value_end],
-        )
+    columns = (
+        offsets.tolist(),
+        times_ms.tolist(),
+        _cut(data, places[:, 2:4]),
+        _cut(data, places[:, 4:6]),
+    )
+    return list(map(tuple.__new__, repeat(Row), zip(*columns, strict=True)))
+
+
+def _cut(data: bytes, places: NDArray[np.int64]) -> list[bytes | None]:
+    """Return what lies at begin and length, None where the length says null."""
+    begins, ends = places[:, 0].tolist(), places.sum(axis=1).tolist()
+    if (places[:, 1] >= 0).all():
+        return [data[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    return [
+        None if end < begin else data[begin:end] for begin, end in zip(begins, ends, strict=True)
+    ]
 
 
 def with_fast_rows(partition_records: type) -> type:
-    """Return the client's class of fetched records, yielding `Row` instead of its own records."""
+    """Return the client's class of fetched records, taking `Row` instead of its own records."""
 
     class FastPartitionRecords(partition_records):  # type: ignore[misc]  # no types
-        def _unpack_records(self, tp: Any, records: Any, *_: Any) -> Iterator[Row]:
+        def __init__(self, fetch_offset: int, tp: Any, records: Any, *rest: Any, **words: Any):
+            super().__init__(fetch_offset, tp, records, *rest, **words)
+            self._rows: list[Row] = []  # of the batch that is being taken
+            self._taken = 0
+            self._batches = self._batches_of(tp, records)
+
+        def take(self, n: int | None = None) -> list[Row]:
+            self._maybe_raise_next_inline_exception()
+            found: list[Row] = []
+            try:
+                while n is None or len(found) < n:
+                    if self._taken == len(self._rows):
+                        rows = next(self._batches, None)
+                        if rows is None:
+                            break
+                        self._rows, self._taken = rows, 0
+                    most = len(self._rows) if n is None else self._taken + n - len(found)
+                    found += self._rows[self._taken : most]
+                    self._taken = min(most, len(self._rows))
+                    self.next_fetch_offset = self._rows[self._taken - 1].offset + 1
+            except Exception as error:
+                if not found:
+                    raise
+                self._next_inline_exception = error  # of the next call, as the client does
+            self.records_read += len(found)
+            return found
+
+        def _batches_of(self, tp: Any, records: Any) -> Iterator[list[Row]]:
             batch = records.next_batch()
             while batch is not None:
                 if batch.magic != 2:
@@ -127,10 +161,11 @@ def with_fast_rows(partition_records: type) -> type:
                 self.leader_epoch = batch.leader_epoch
                 if not self._is_hidden(batch):
                     self.bytes_read += batch.size_in_bytes
-                    for row in rows_of(batch):
-                        self.records_read += 1
-                        self.next_fetch_offset = row.offset + 1
-                        yield row
+                    rows = rows_of(batch)
+                    if batch.base_offset < self.fetch_offset:  # a batch is fetched whole
+                        rows = [row for row in rows if row.offset >= self.fetch_offset]
+                    if rows:
+                        yield rows
                 # Also over what compaction removed, and over markers and aborted batches.
                 self.next_fetch_offset = batch.next_offset
                 batch = records.next_batch()

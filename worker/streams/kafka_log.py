@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 from kafka import IsolationLevel, OffsetSpec, errors
@@ -14,6 +15,7 @@ from worker.contracts.records import Records
 from worker.contracts.settings import KafkaSettings
 from worker.contracts.slots import slot_of
 from worker.errors import FatalError, TransientError
+from worker.streams.kafka_batches import Row
 from worker.streams.kafka_client import make_consumer, make_producer
 
 _ASK_MS = 5_000
@@ -25,15 +27,11 @@ _TAIL_RECORDS = 500
 
 
 def to_records(partition: KafkaPartition, found: list[Any], next_offset: int) -> Records:
-    """Return the client's records of one topic partition as columns."""
+    """Return the client's records of one topic partition, of which there are some, as columns."""
+    rows = found if isinstance(found[0], Row) else map(attrgetter(*Row._fields), found)
+    offsets, times_ms, keys, values = map(list, zip(*rows, strict=True))
     return Records(
-        partition.topic,
-        partition.partition,
-        [record.offset for record in found],
-        [record.timestamp for record in found],
-        [record.key for record in found],
-        [record.value for record in found],
-        next_offset,
+        partition.topic, partition.partition, offsets, times_ms, keys, values, next_offset
     )
 
 
