@@ -96,7 +96,10 @@ def _obvious(servers: Servers, redis_url: str, count: int) -> Figures:
 
 def _worker(servers: Servers, name: str, count: int, *, compiled: bool) -> Figures:
     with worker_config(servers, name, compiled=compiled) as path:
-        return _child("benchmarks.worker_run", str(path), str(count), str(time.monotonic()))
+        figures = _child("benchmarks.worker_run", str(path), str(count), str(time.monotonic()))
+        if compiled:
+            figures["recovery"] = _child("benchmarks.recovery", str(path))
+    return figures
 
 
 def _child(module: str, *arguments: str) -> Figures:
@@ -172,6 +175,13 @@ def _rows(figures: dict[str, Figures]) -> list[Row]:
         *_not_model("pipeline", compiled),
         *_not_model("pipeline_river", river),
         *_stages(compiled),
+        _row(
+            "recovery_from_an_empty_store",
+            _rate(compiled["recovery"]),
+            "events/s",
+            _rate(compiled["recovery"]) / _rate(compiled),
+            "pipeline",
+        ),
         *(
             _row(f"{name}_memory", one["memory_mb"], "MB")
             for name, one in (("obvious_loop", figures["obvious"]), ("pipeline", compiled))

@@ -129,14 +129,14 @@ def measure(settings: Settings, count: int, started_s: float) -> dict[str, Any]:
     """Run the worker until ``count`` events are committed and flushed; return what that took."""
     run = Run(count, defaultdict(float))
     with ExitStack() as stack:
-        parts = _parts(settings, run.seconds, stack)
+        parts = parts_of(settings, run.seconds, stack)
         flush_s = settings.runner.flush / 1000
         Runner(parts, run.enough, flush_every_s=flush_s, on_commit=run.committed).run()
         figures = run.figures()
     return {**figures, "startup_s": run.first_commit_s - started_s}
 
 
-def _parts(settings: Settings, seconds: Seconds, stack: ExitStack) -> Any:
+def parts_of(settings: Settings, seconds: Seconds, stack: ExitStack) -> Any:
     """Return what `worker.commands.run_worker` would run with, timed."""
     assert isinstance(settings.stream, KafkaSettings)
     assert isinstance(settings.store, RedisSettings)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.contracts.records import MISSING, Served, unserved
 from worker.waiting import Layout, Scored, Truth, WaitingCodec, label_updates
 
+UNHURRIED = settings(deadline=None)
+"""The first example may wait for the kernel to be compiled."""
 LAYOUT = Layout(
     "0123456789abcdef", 2, ("m", "n"), ("card", "terminal"), ("amount",), ("score", "raw_n")
 )
@@ -49,6 +51,7 @@ def packed(
 truths = st.builds(Truth, st.integers(0, 1), st.floats(0, 1e6), st.floats(0, 1e6))
 
 
+@UNHURRIED
 @given(
     st.lists(st.tuples(st.text(max_size=20), st.lists(truths, max_size=3)), max_size=5),
     st.lists(st.floats(width=64) | st.floats(width=32) | st.integers(0, 9).map(float), min_size=1),

@@ -10,10 +10,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 import msgspec
 import numpy as np
 import xxhash
+from numba import njit
 from numpy.typing import NDArray
 
 from worker.contracts.records import (
@@ -173,14 +175,14 @@ class WaitingCodec:
         if not teaches:
             heads["features"] = b"-"  # of nobody
         size = heads.itemsize
-        head, small = heads.tobytes(), narrow[is_narrow].tobytes()
-        wide = numbers[~is_narrow].tobytes()
-        s = np.concatenate([[0], np.cumsum(4 * count)]).tolist()
-        w = np.concatenate([[0], np.cumsum(8 * (numbers.shape[1] - count))]).tolist()
-        values = [
-            head[i * size : (i + 1) * size] + small[s[i] : s[i + 1]] + wide[w[i] : w[i + 1]]
-            for i in range(len(part))
-        ]
+        ends = np.cumsum(size + 4 * count + 8 * (numbers.shape[1] - count))
+        out = np.empty(ends[-1] if len(part) else 0, np.uint8)
+        _lay(
+            heads.view(np.uint8).reshape(len(part), size), is_narrow, narrow.view(np.uint32),
+            numbers.view(np.uint64), out,
+        )  # fmt: skip
+        data = out.tobytes()
+        values = [data[start:end] for start, end in pairwise([0, *ends.tolist()])]
         for ids in part.entity_ids.values():
             values = [v + _named(one) for v, one in zip(values, ids, strict=True)]
         for i, truth in truths.items():
@@ -268,6 +270,30 @@ class WaitingCodec:
         for i, value, place in zip(rows, values, end, strict=True):
             for name in self.layout.entities:
                 waiting.entity_ids[name][i], place = _name_at(value, place)
+
+
+@njit(cache=True)
+def _lay(
+    heads: NDArray[np.uint8], is_narrow: Bool, narrow: NDArray[np.uint32], wide: UInt64,
+    out: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    """Write rows one after the other: head, then what is narrow, then the rest, low byte first."""
+    at = 0
+    for i in range(len(heads)):
+        for byte in heads[i]:
+            out[at] = byte
+            at += 1
+        end = at + 4 * is_narrow[i].sum()
+        for j in range(is_narrow.shape[1]):
+            if is_narrow[i, j]:
+                for k in range(4):
+                    out[at] = (narrow[i, j] >> np.uint32(8 * k)) & np.uint32(255)
+                    at += 1
+            else:
+                for k in range(8):
+                    out[end] = (wide[i, j] >> np.uint64(8 * k)) & np.uint64(255)
+                    end += 1
+        at = end
 
 
 def label_updates(
