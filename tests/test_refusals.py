@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
@@ -19,7 +21,7 @@ STREAM = events(COUNT)
 SPACE = space_of("world", compile_features(settings()), 0)
 
 
-def run_of(stream: list[dict[str, object]]) -> tuple[MemoryLog, MemoryStore]:
+def run_of(stream: list[dict[str, Any]]) -> tuple[MemoryLog, MemoryStore]:
     """Return a log whose events are all committed, and the store of who did it."""
     log, store = new_log(), MemoryStore()
     fill(log, stream)
@@ -55,18 +57,39 @@ def test_a_log_that_begins_after_what_the_store_lacks_is_refused(topic: str) -> 
         drain(worker(log, store))
 
 
-def test_a_log_that_lacks_an_event_with_a_row_is_refused() -> None:
-    """What follows would be taken for it."""
-    log, _ = run_of(STREAM)
-    holed = new_log()
+def changed(log: MemoryLog, at: int, value: bytes | None) -> MemoryLog:
+    """Return a copy whose event at an offset has another value, or is not there."""
+    copy = new_log()
     for topic in log.partitions:
         records = log.read(topic, 0, 0, 10**9)
         columns = (records.offsets, records.values, records.keys, records.timestamps_ms)
-        for offset, value, key, time_ms in zip(*columns, strict=True):
-            if (topic, offset) == ("transactions", COUNT // 2):
-                holed.skip(topic, 0)
+        for offset, old, key, time_ms in zip(*columns, strict=True):
+            if (topic, offset) != ("transactions", at):
+                copy.append(topic, 0, old, key, time_ms)
+            elif value is None:
+                copy.skip(topic, 0)
             else:
-                holed.append(topic, 0, value, key, time_ms)
+                copy.append(topic, 0, value, key, time_ms)
+    return copy
+
+
+def test_a_log_that_lacks_an_event_with_a_row_is_refused() -> None:
+    """What follows would be taken for it."""
+    log, _ = run_of(STREAM)
+    holed = changed(log, COUNT // 2, None)
     assert len(journal(holed)) == COUNT
     with pytest.raises(FatalError, match="the offsets that the journal has"):
         drain(worker(holed, MemoryStore()))
+
+
+@pytest.mark.parametrize("part", ["amount", "id"])
+def test_features_that_are_not_those_of_the_journal_are_refused(part: str) -> None:
+    """Another code or another event: the states would be of a stream that nobody scored."""
+    log, _ = run_of(STREAM)
+    event = STREAM[COUNT // 2]
+    other = {**event, "amount": event["amount"] + 1} if part == "amount" else None
+    # The id of an event of the same card makes it a duplicate, which the journal says it is not.
+    twin = next(e for e in STREAM[COUNT // 2 - 30 : COUNT // 2][::-1] if e["card"] == event["card"])
+    value = msgspec.json.encode(other or {**event, "id": twin["id"]})
+    with pytest.raises(FatalError, match="features as the journal has them"):
+        drain(worker(changed(log, COUNT // 2, value), MemoryStore()))

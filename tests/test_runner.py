@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from itertools import compress
 from typing import Any
@@ -432,6 +433,36 @@ def test_a_transaction_ends_before_the_poll_that_ends_its_membership(says: bool)
     stream.is_writing = lambda: one._committer.is_running
     drain(one)
     assert any(stream.was_writing) is not says
+
+
+class Early(Executor):
+    """A background thread that is done at once; what came of it is learned by who asks."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **words: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(work(*args, **words))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+def under_way(one: Runner) -> set[int]:
+    """Return the partitions of the transaction that nobody has asked after."""
+    running = one._committer._running
+    return set() if running is None else {live.shard.partition for live, _ in running[0]}
+
+
+def test_what_was_committed_is_noted_before_its_shard_is_given_up() -> None:
+    """Another worker takes partitions whose transaction has ended, and nobody has asked yet."""
+    log, store = full_log(4), MemoryStore()
+    parts = replace(worker(log, store).parts, background=Early(), committing=Early())
+    one = Runner(parts, lambda: False, flush_every_s=0.0, sleep=lambda s: None)
+    while 3 not in under_way(one):
+        one.step()
+    drain(one, worker(log, store, slot="1"))
+    for p, quiet in enumerate(map(without_terminals, rows_of_a_quiet_run(4))):
+        assert what_is_certain(without_terminals(journal(log, p))) == what_is_certain(quiet)
 
 
 class Closed(MemoryReader):
