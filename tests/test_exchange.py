@@ -307,6 +307,27 @@ def test_a_damaged_state_is_rebuilt_from_the_log(
     assert terminals_of(store, SPEC, events(COUNT), PARTITIONS) == alone
 
 
+def test_a_damaged_state_that_its_owner_does_not_touch_is_rebuilt_for_its_reader() -> None:
+    """Only one event asks for it, and its owner has it in memory: nobody writes it again."""
+    log, store = full_log(), MemoryStore()
+    owner, reader = start(log, store, "0"), start(log, store, "1")
+    drain(owner, reader)
+    stream = events(COUNT)
+    terminal = next(
+        e["terminal"] for e in stream if target_of(e["terminal"], PARTITIONS) in owner._live
+    )
+    values = store._spaces[updates_space_of("world", SPEC, target_of(terminal, PARTITIONS))].values
+    key = f"terminal:{terminal}"
+    values[key] = values[key][:-1] + bytes([values[key][-1] ^ 1])
+    last = next(e for e in stream[::-1] if partition_of(e["card"], PARTITIONS) in reader._live)
+    event = {**last, "id": "asks", "terminal": terminal}
+    p = partition_of(event["card"], PARTITIONS)
+    time_ms = log.read("transactions", p, log.end("transactions", p) - 1, 1).timestamps_ms[0]
+    log.append("transactions", p, msgspec.json.encode(event), event["card"].encode(), time_ms)
+    drain(owner, reader)
+    assert [row["event_id"] for row in journal(log, p)][-1] == "asks"
+
+
 def test_a_log_that_begins_after_the_stored_position_is_refused() -> None:
     """Retention took rows that no state holds: the owner names the remedy and stops."""
     log, store = full_log(), MemoryStore()
