@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
+from worker.checkpoint import space_of
 from worker.contracts.records import Output, Records
 from worker.errors import (
     FatalError,
@@ -404,6 +405,18 @@ def test_what_was_committed_is_counted_even_when_all_is_forgotten() -> None:
     drain(one)
     scored = sum(row["outcome"] == "scored" for row in rows_of_a_quiet_run()[0])
     assert one.parts.telemetry.outcomes.labels("scored")._value.get() == scored
+
+
+def test_a_worker_that_is_asked_to_stop_leaves_nothing_to_fold() -> None:
+    """Its last flush is of the end, however far off the next one was."""
+    log, store = full_log(), MemoryStore()
+    one = worker(log, store, flush_every_s=1e9, stop=lambda: True)
+    drain(one)
+    assert store.meta(space_of("world", one.parts.spec, 0)) is None
+    one.run()
+    meta = store.meta(space_of("world", one.parts.spec, 0))
+    assert meta is not None
+    assert (meta.events_offset, meta.labels_offset) == (COUNT, log.end("labels", 0))
 
 
 class Rebalancing(MemoryStream):

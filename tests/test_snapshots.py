@@ -19,6 +19,7 @@ from tests.worlds import settings as world
 from worker.cli import app
 from worker.contracts.settings import ModelSettings, Settings, SnapshotSettings
 from worker.errors import FatalError, StateLostError, TransientError
+from worker.faults import set_hook
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_model_set, build_models
 from worker.models.snapshot import decode, encode, header_of
@@ -69,6 +70,25 @@ def restored(snapshots: Snapshots, first: int = 0, end: int = 1_000) -> tuple[in
     refused: list[Found] = []
     snapshot = snapshots.newest(first, end, refused.append)
     return -1 if snapshot is None else snapshot.header.version, [f.refused for f in refused]
+
+
+def test_who_dies_while_writing_a_snapshot_leaves_none_of_its_name(tmp_path: Path) -> None:
+    """A half one of its name would be refused, and as it is there nobody would write it again."""
+    models, X = taught()
+
+    def die(point: str) -> None:
+        assert point == "snapshot_written"
+        assert restored(directory(tmp_path)) == (-1, [])
+        raise KeyboardInterrupt
+
+    set_hook(die)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            directory(tmp_path).save(models, 7, len(X), X)
+    finally:
+        set_hook(None)
+    directory(tmp_path).save(models, 7, len(X), X)
+    assert restored(directory(tmp_path)) == (7, [])
 
 
 def test_models_from_a_snapshot_learn_on_as_if_nothing_had_happened(tmp_path: Path) -> None:

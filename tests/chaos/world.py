@@ -272,12 +272,16 @@ class World:
         known = [at_s for at_s in firsts if at_s is not None]
         return max(known) - self.marked_s if len(known) == PARTITIONS else None
 
-    def end(self) -> None:
-        """End the stream, wait until nothing is left to do, and stop the workers."""
+    def rest(self) -> None:
+        """End the stream and wait until nothing is left to do."""
         self.player.close()
         topics = {self.prefix + topic: PARTITIONS for topic in ("transactions", "labels")}
         ends = committed_ends(self.bootstrap, topics)
         self.wait("end of the journal", lambda: self._is_drained(ends), 120)
+
+    def end(self) -> None:
+        """Let it come to rest, and stop the workers."""
+        self.rest()
         for worker in self.workers.values():
             if worker.running:
                 self.exits_s.append(worker.stop())
