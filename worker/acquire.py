@@ -225,7 +225,8 @@ class _Fold:
         fresh = offsets >= self._shard.events_next
         if not fresh.any():
             return
-        rows = rows.filter(pa.array(fresh))
+        if not fresh.all():
+            rows = rows.filter(pa.array(fresh))
         recorded = offsets[fresh].tolist()
         while len(behind) < len(recorded):
             records = log.poll(100, _CHUNK)
@@ -245,10 +246,11 @@ class _Fold:
         labels, before = self._labels.take(np.maximum.accumulate(known))
         scored = _is(rows, "outcome", "scored")
         valid = ~_is(rows, "outcome", "rejected")
-        X = vectors_of(rows)[scored] if self._is_same_spec(rows) else None
+        some = slice(None) if scored.all() else scored  # x is long: a copy is saved
+        X = vectors_of(rows)[some] if self._is_same_spec(rows) else None
         champion = stamps_of(rows).get("model", "")
-        raw = self._scores(rows, "raw")[scored]
-        said = Recorded(scored[valid], self._served(rows)[scored], raw, X, champion)
+        raw = self._scores(rows, "raw")[some]
+        said = Recorded(scored[valid], self._served(rows)[some], raw, X, champion)
         self._redo(events, labels, before, said)
         self.folded += rows.num_rows
         self._progress(self.folded, max(0, end - self._start.events_offset))
@@ -287,15 +289,12 @@ class _Fold:
     def _redo(self, events: Records, labels: Records, before: Int64, recorded: Recorded) -> None:
         batch = self._shard.prepare(events, labels, before)
         with self._checkpoint.guarding():
-            satisfy(self._shard.supply(batch), self._stored)
+            needs = self._shard.supply(batch, is_new=self._checkpoint.is_new)
+            satisfy(needs, self._checkpoint.load)
         rows = self._shard.fold(batch, recorded, tells=self._lacks_rows)
         if self._lacks_rows and self._rekeying is not None:
             self._rekeying.add(rows, max(0, self._shard.clock.now_ms))
         fault("acquire_folded")
-
-    def _stored(self, keys: list[str]) -> list[bytes | None]:
-        """Return the store's values; an empty store is not asked for thousands that it lacks."""
-        return [None] * len(keys) if self._checkpoint.is_new else self._checkpoint.load(keys)
 
 
 class _LabelLog:

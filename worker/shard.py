@@ -163,23 +163,28 @@ class Shard:
         before = label_before[index]
         return Batch(clock, events, decoded, labels, label_before, valid, before, bad)
 
-    def supply(self, batch: Batch) -> Needs[None]:
+    def supply(self, batch: Batch, *, is_new: bool = False) -> Needs[None]:
         """Bring in what `process` or `fold` needs of the store and memory lacks.
 
-        It asks at most twice: which entities a label is about is known when its event is there.
+        It asks at most twice: which entities a label is about is known when its event is there. A
+        store that ``is_new`` has nothing, and is not asked.
         """
         events = batch.decoded.events
         states, waiting = self.tables.missing(events), []
         asked = [label.event_id for label in batch.labels]
         if self.pending is not None:
             clock_ms = int(events.time_ms.max(initial=-1))
-            waiting = self.pending.missing(asked, clock_ms, len(events))
-        yield from self._load(states, waiting)
+            if not is_new:
+                waiting = self.pending.missing(asked, clock_ms, len(events))
+        yield from self._load(states, waiting, is_new)
         if self.pending is not None and self._layout.entities:
             ids = self.pending.entity_ids(asked, clock_ms, len(events))
-            yield from self._load(self.tables.missing_labelled(ids), [])
+            yield from self._load(self.tables.missing_labelled(ids), [], is_new)
 
-    def _load(self, states: list[tuple[str, str]], waiting: list[str]) -> Needs[None]:
+    def _load(self, states: list[tuple[str, str]], waiting: list[str], is_new: bool) -> Needs[None]:
+        if is_new:
+            self.tables.load(states, [None] * len(states))
+            return
         keys = [*map(":".join, states), *waiting]
         values = (yield keys) if keys else []
         self.tables.load(states, values[: len(states)])
