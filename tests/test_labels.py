@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from worker.contracts.messages import LabelMessage
 from worker.contracts.records import Records
@@ -36,37 +39,58 @@ def test_a_label_takes_its_time_from_itself_or_from_its_record() -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "said"),
     [
-        b"",
-        b"\xff\xfe",
-        b"[1]",
-        b'{"label": 1}',
-        b'{"event_id": "a"}',
-        b'{"event_id": "a", "label": 2}',
-        b'{"event_id": "a", "label": true}',
-        b'{"event_id": "a", "label": "secret"}',
-        b'{"event_id": "", "label": 1}',
-        b'{"event_id": "' + b"x" * 257 + b'", "label": 1}',
-        b'{"event_id": "a", "label": 1, "time": "secret"}',
-        b'{"event_id": "a", "label": 1, "time": 1e999}',
-        b'{"event_id": "a", "label": 1, "time": 1e300}',
-        b'{"event_id": "a", "label": 1, "time": -5}',
-        b'{"event_id": "a", "label": 1, "weight": 0}',
-        b'{"event_id": "a", "label": 1, "weight": NaN}',
-        b'{"event_id": "\\ud800", "label": 1}',
-        b"[" * 100_000,
-        None,
+        (b"", "$: expected a JSON object, got other bytes"),
+        (b"\xff\xfe", "$: expected a JSON object, got other bytes"),
+        (b"[1]", "$: expected a JSON object, got an array"),
+        (b'{"label": 1}', "$.event_id: expected a text of 1 to 256 bytes, or an integer"),
+        (b'{"event_id": "a"}', "$.label: expected 0 or 1, got nothing"),
+        (b'{"event_id": "a", "label": 2}', "$.label: expected 0 or 1, got another number"),
+        (b'{"event_id": "a", "label": true}', "$.label: expected 0 or 1, got a boolean"),
+        (b'{"event_id": "a", "label": "secret"}', "$.label: expected 0 or 1, got another text"),
+        (b'{"event_id": "", "label": 1}', "$.event_id: expected a text"),
+        (b'{"event_id": "' + b"x" * 257 + b'", "label": 1}', "$.event_id: expected a text"),
+        (b'{"event_id": "a", "label": 1, "time": "secret"}', "$.time: expected ISO 8601 or Unix"),
+        (b'{"event_id": "a", "label": 1, "time": 1e999}', "$.time: expected ISO 8601 or Unix"),
+        (b'{"event_id": "a", "label": 1, "time": 1e300}', "$.time: expected ISO 8601 or Unix"),
+        (b'{"event_id": "a", "label": 1, "time": -5}', "$.time: expected ISO 8601 or Unix"),
+        (b'{"event_id": "a", "label": 1, "weight": 0}', "$.weight: expected a number above 0"),
+        (b'{"event_id": "a", "label": 1, "weight": NaN}', "$.weight: expected a number above 0"),
+        (b'{"event_id": "a", "label": 1, "source": 7}', "$.source: expected a text of at most 64"),
+        (b'{"event_id": "\\ud800", "label": 1}', "$.event_id: expected a text"),
+        (b"[" * 100_000, "$: expected a JSON object, got other bytes"),
+        (None, "$: expected a label, got no value"),
     ],
-)
-def test_what_is_no_label_is_rejected_and_its_neighbours_stay(value: bytes | None) -> None:
-    """A bad record has a place and a code, never a value, and touches no other record."""
+)  # fmt: skip
+def test_what_is_no_label_is_rejected_and_its_neighbours_stay(
+    value: bytes | None, said: str
+) -> None:
+    """A bad record has a place, a code and a reason, never a value, and touches no other record."""
     good = b'{"event_id": "a", "label": 1}'
     labels, index, rejected = decode(good, value, good)
     assert (len(labels), index) == (2, [0, 2])
     assert [(r.index, r.offset) for r in rejected] == [(1, 8)]
-    assert rejected[0].message.startswith("labels/3@8 ")
+    assert rejected[0].message.startswith(f"labels/3@8 {said}")
     assert "secret" not in rejected[0].message
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just("a"), inner),
+    max_leaves=3,
+)  # fmt: skip
+
+
+@given(
+    fields=st.fixed_dictionaries({}, optional=dict.fromkeys(LabelMessage.model_fields, JSON_VALUES))
+)
+def test_a_rejected_label_is_said_to_be_wrong_where_it_is(fields: dict[str, Any]) -> None:
+    """Whatever a member of a JSON object is, it is a label or the reason names a field."""
+    labels, _, rejected = decode(json.dumps(fields).encode())
+    assert len(labels) + len(rejected) == 1
+    if rejected:
+        assert " $." in rejected[0].message, rejected[0].message
 
 
 def test_the_wire_form_is_the_published_contract() -> None:
