@@ -37,6 +37,24 @@ class Part:
     past: Float64
 
 
+def apart(events: Events, labels: Sequence[Label], before: Int64) -> tuple[list[str], list[int]]:
+    """Return what labels are about: ids of events before the batch, places of those in it.
+
+    A label finds an event of the batch that comes before it, unless that is a duplicate. ``before``
+    says per label how many event records come before it.
+    """
+    places = events.index.tolist()
+    first = dict(zip(events.ids[::-1], range(len(places) - 1, -1, -1), strict=True))
+    elsewhere, here = [], []
+    for label, position in zip(labels, before.tolist(), strict=True):
+        place = first.get(label.event_id)
+        if place is None or places[place] >= position:
+            elsewhere.append(label.event_id)
+        else:
+            here.append(place)
+    return elsewhere, here
+
+
 def label_cuts(
     pending: Pending, ids: Sequence[str], labels: Sequence[Label], before: Int64
 ) -> list[int]:

@@ -40,7 +40,7 @@ from worker.models.catalogue import ModelSet
 from worker.models.reasons import FeatureStatistics, Measure, Snapshot
 from worker.models.series_table import OwnPast, series_tables
 from worker.pending import Pending, PendingState, rules_of
-from worker.segments import Part, label_cuts, maturity_cuts, merged, parts_of, slice_of
+from worker.segments import Part, apart, label_cuts, maturity_cuts, merged, parts_of, slice_of
 from worker.serving import Recorded, Serving
 from worker.waiting import Layout, Scored, scored_events
 
@@ -166,19 +166,27 @@ class Shard:
     def supply(self, batch: Batch, *, is_new: bool = False) -> Needs[None]:
         """Bring in what `process` or `fold` needs of the store and memory lacks.
 
-        It asks at most twice: which entities a label is about is known when its event is there. A
-        store that ``is_new`` has nothing, and is not asked.
+        It may ask again: what is a duplicate of a stored event, and which entities a label is
+        about, is known when their states are there. A store that ``is_new`` is not asked.
         """
-        events = batch.decoded.events
-        states, waiting = self.tables.missing(events), []
-        asked = [label.event_id for label in batch.labels]
-        if self.pending is not None:
-            clock_ms = int(events.time_ms.max(initial=-1))
-            if not is_new:
-                waiting = self.pending.missing(asked, clock_ms, len(events))
-        yield from self._load(states, waiting, is_new)
-        if self.pending is not None and self._layout.entities:
-            ids = self.pending.entity_ids(asked, clock_ms, len(events))
+        events, pending = batch.decoded.events, self.pending
+        states = self.tables.missing(events)
+        if pending is None:
+            yield from self._load(states, [], is_new)
+            return
+        clock_ms = int(events.time_ms.max(initial=-1))
+
+        def waiting(ids: list[str]) -> list[str]:
+            return [] if is_new else pending.missing(ids, clock_ms, len(events))
+
+        asked, here = apart(events, batch.labels, batch.label_before)
+        yield from self._load(states, waiting(asked), is_new)
+        if held := self.tables.held(events, here):
+            again = [events.ids[i] for i in held]
+            yield from self._load([], waiting(again), is_new)
+            asked += again
+        if self._layout.entities:
+            ids = pending.entity_ids(asked, clock_ms, len(events))
             yield from self._load(self.tables.missing_labelled(ids), [], is_new)
 
     def _load(self, states: list[tuple[str, str]], waiting: list[str], is_new: bool) -> Needs[None]:

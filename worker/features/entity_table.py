@@ -69,6 +69,16 @@ class Table:
         unknown = np.flatnonzero(self._slots.find(ids) < 0).tolist()
         return list(dict.fromkeys(id_ for i in unknown if (id_ := ids[i])))
 
+    def held(self, ids: list[str], id_hash: UInt64) -> Bool:
+        """Return which events the rings of their entities hold, of those that are here.
+
+        Such an event is a duplicate, unless its entity is forgotten before.
+        """
+        slots, ring = self._slots.find(ids), self._rows.ring
+        in_use = np.arange(ring.shape[2]) < self._rows.meta[slots, SIZE][:, None]
+        found = (ring[slots, -1] == id_hash.view(np.int64)[:, None]) & in_use
+        return np.asarray(found.any(axis=1) & (slots >= 0), np.bool_)
+
     def check(self, part: Mapping[str, bytes | None]) -> None:
         self._codec.check([blob for blob in part.values() if blob is not None])
 

@@ -71,6 +71,7 @@ class FeatureTables:
         self._row_features = RowFeatures(spec.features)
         tables = make_tables(spec, entities_max)
         assert next(iter(tables)) == primary, primary
+        self._primary = tables[primary]
         self._tables = {n: t for n, t in tables.items() if not isinstance(t, LabelTable)}
         self._labels = {n: t for n, t in tables.items() if isinstance(t, LabelTable)}
         self._foreign = {name: t for name, t in tables.items() if t.entity in foreign}
@@ -107,6 +108,12 @@ class FeatureTables:
             if name in self._kept
             for id_ in table.missing(entity_ids[table.entity])
         ]
+
+    def held(self, events: Events, places: list[int]) -> list[int]:
+        """Return which places are of events that may be duplicates of earlier batches."""
+        ids = events.entity_ids[self._primary.entity]
+        held = self._primary.held([ids[i] for i in places], events.id_hash[places])
+        return [place for place, is_held in zip(places, held.tolist(), strict=True) if is_held]
 
     def load(self, keys: list[tuple[str, str]], blobs: list[bytes | None]) -> None:
         """Take the stored states of entities that `missing` named; None is one never seen.
