@@ -176,14 +176,18 @@ def test_no_entity_is_larger_than_the_estimate(
 
 @pytest.mark.redis
 def test_which_entities_fit_in_2500_bytes(usage: Callable[[str, bytes], int]) -> None:
-    """A ring of 32 and six windows: nine aggregations of two fields, not of two large ones."""
-    sizes = {}
-    for name, second in (("small", 20), ("large", 99_999)):
-        fields = {**FIELDS, "items": {"type": "integer", "min": 0, "max": second}}
-        features = {"card": dict.fromkeys(OF_TWO, WINDOWS)}
-        ((entity, _, blob),) = blobs_of(settings_of(features, 32, fields), 30 * DAY_MS)
-        sizes[name] = usage(entity, blob)
-    assert sizes["small"] <= 2_500 < sizes["large"] <= 3_300
+    """A ring of 32 and six windows: nine aggregations of two fields of five digits, not of three;
+    whatever the number of events.
+    """
+    large = {**FIELDS, "items": {"type": "integer", "min": 0, "max": 99_999}}
+    settings = settings_of({"card": dict.fromkeys(OF_TWO, WINDOWS)}, 32, large)
+    estimate = bytes_estimate(settings, compile_features(settings), "card")
+    for count in (32, 320, 1_000, 3_200, 10_000, 20_000):
+        ((entity, _, blob),) = blobs_of(settings, 30 * DAY_MS, count)
+        assert usage(entity, blob) <= estimate <= 2_500
+    third = [f"{name}(worth)" for name in ("mean", "std", "min", "max")]
+    ((entity, _, blob),) = blobs_of(of_a_card(*OF_TWO, *third), 30 * DAY_MS)
+    assert usage(entity, blob) > 2_500
 
 
 @pytest.mark.redis

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from numba import njit
 
 from tests.features.label_streams import Stream, Told, label_spec
@@ -25,13 +26,13 @@ from tests.features.streams import (
 from tests.features.test_label_features import declared
 from tests.features.test_windows import SPECS
 from worker.errors import StateLostError
-from worker.features import packing
+from worker.features import tile_packing
 from worker.features.checksum import HEADER_LENGTH, PREFIX_LENGTH
 from worker.features.spec import FeatureSpec
 
 DAY_MS = 86_400_000
-put_pair = njit(lambda buffer, at, value, seldom: packing._put_pair(buffer, at, value, seldom))
-get_pair = njit(lambda data, at, end: packing._get_pair(data, at, end))
+pack_numbers = njit(lambda *given: tile_packing._pack_numbers(*given))
+unpack_numbers = njit(lambda *given: tile_packing._unpack_numbers(*given))
 REDIS_BYTES = 90  # MEMORY USAGE of a key with an empty value, key included
 
 
@@ -144,7 +145,7 @@ def test_a_forged_blob_harms_no_other_entity(part: str) -> None:
 def test_a_blob_says_what_it_is_and_has_the_checksum_of_its_body(part: str) -> None:
     """So that no other program has to guess."""
     _, spec, blob = PARTS[part]
-    assert (blob[:3], blob[4:PREFIX_LENGTH].hex()) == (b"rw\4", spec.state_hash[:16])
+    assert (blob[:3], blob[4:PREFIX_LENGTH].hex()) == (b"rw\5", spec.state_hash[:16])
     assert blob[PREFIX_LENGTH:HEADER_LENGTH] == checksum(blob[HEADER_LENGTH:])
 
 
@@ -175,15 +176,41 @@ def test_a_blob_of_another_entity_type_is_refused() -> None:
         tables_of(spec).load([("terminal", "t")], [blob])
 
 
-@pytest.mark.parametrize("value", [0, 1, 63, 64, 2**62, 2**63 - 1, -1, -(2**63)])
-@pytest.mark.parametrize("seldom", [0, 1, 31, 32, 2**62 - 1, -1, -(2**62)])
-def test_every_pair_of_numbers_comes_back(value: int, seldom: int) -> None:
-    """Squares fill all 64 bits, and what a revision takes back may be below nothing."""
-    buffer = np.zeros(24, np.uint8)
-    end = put_pair(buffer, 0, value, seldom)
-    assert get_pair(buffer, 0, end) == (value, seldom, end)
-    assert get_pair(buffer, 0, end - 1)[2] > end - 1
-    assert end == 1 or (value, seldom) not in [(0, 0), (1, 0), (63, 0)]
+@UNHURRIED
+@given(
+    columns=st.lists(st.integers(0, 64), min_size=1, max_size=12),
+    count=st.integers(1, 25),
+    draw=st.randoms(use_true_random=False),
+)
+def test_numbers_of_any_widths_come_back(
+    columns: list[int], count: int, draw: random.Random
+) -> None:
+    """From no bit to 64, one after the other; from fewer bytes they are refused."""
+    numbers = np.array([[draw.getrandbits(w) for w in columns] for _ in range(count)], np.uint64)
+    again, buffer = np.zeros_like(numbers), np.full(12 * 9 * 25, 255, np.uint8)
+    end = pack_numbers(numbers, count, len(columns), buffer, 3)
+    widths = [int(column.max()).bit_length() for column in numbers.T]
+    assert end == 3 + -(-sum(7 + width * count for width in widths) // 8)
+    assert unpack_numbers(again, count, len(columns), buffer, 3, end) == end
+    assert (again == numbers).all()
+    assert unpack_numbers(again, count, len(columns), buffer, 3, end - 1) > end - 1
+
+
+@pytest.mark.parametrize("largest", [2**20, 2**40, 2**62])
+def test_whatever_is_in_tiles_comes_back(largest: int) -> None:
+    """What a revision takes back may be below nothing, and squares fill all 64 bits."""
+    _, spec, blob = PARTS["tiles"]
+    tables, draw = tables_of(spec), np.random.default_rng(largest)
+    tables.load([("card", "c")], [blob])
+    rows = tables._tables["card"]._rows
+    held = rows.tiles[:, 1] > 0
+    rows.tiles[held, 2:] = draw.integers(-largest, largest, rows.tiles[held, 2:].shape)
+    call_dirty(tables, [("card", "c")])
+    ((_, _, packed),) = taken_from(tables)
+    again = tables_of(spec)
+    again.load([("card", "c")], [packed])
+    read = again._tables["card"]._rows
+    assert sorted(read.tiles[read.tiles[:, 1] > 0].tolist()) == sorted(rows.tiles[held].tolist())
 
 
 def test_twenty_events_of_two_fields_fit_in_600_bytes() -> None:

@@ -5,11 +5,18 @@ of checksum of the body (`worker.features.checksum`); the body. The body is made
 bits a byte, small ones first; signed numbers zigzag): now, now − newest time in tiles + 1 (0
 without tiles), number of events; of each event, oldest first, the time since the one before, its
 recorded values (one more, and 0 for none, where one may be missing; hashes as 8 bytes), 8 bytes of
-id hash; the registers, 8 bytes each; per tile set the number of tiles that a window can still reach
-and that are not empty, and each of these: its events, and how many before it are empty; of each
-column what it keeps of sum, events with a value, squares (modulo 2⁶⁴, and how often 2⁴⁰), smallest,
-largest less smallest, bits. An "and" that is 0 is the lowest bit of the number before it, else it
-is signed, doubled and one more, and comes first.
+id hash; the registers, 8 bytes each; where there are tiles, of each column that keeps them the
+smallest and the largest value in any; per tile set the number of tiles that a window can still
+reach and that are not empty. Of these then numbers, by column: 7 bits that say how many bits each
+takes, and so many bits of each tile, low ones first, up to a whole byte after the last column:
+
+- how many tiles before it are empty; its events;
+- of what each recorded column keeps: events with a value n; its smallest less the smallest of all,
+  the largest of all less its largest; sum less n · ⌊(smallest + largest) / 2⌋, or without extremes
+  the sum, zigzag; squares less m · (2 · sum − n · m), m the whole part of sum / n as a float64,
+  modulo 2⁶⁴, and how often 2⁴⁰, zigzag.
+
+Last, of each of these tiles and each column that has them, its bits.
 """
 
 from __future__ import annotations
@@ -21,11 +28,13 @@ import numpy as np
 from worker.contracts.records import Int64
 from worker.errors import StateDamagedError
 from worker.features.checksum import PREFIX_LENGTH, Bytes, are_whole
-from worker.features.packing import VARINT_MAX, pack, unpack
+from worker.features.packing import pack, unpack
 from worker.features.plan import RECORD_LENGTH, TILES_ROW, Plan
 from worker.features.state import Rows
+from worker.features.tile_packing import AFTER
+from worker.features.varints import VARINT_MAX
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MAGIC = b"rw"
 
 Joined = tuple[Bytes, Int64]
@@ -51,6 +60,8 @@ class BlobCodec:
         version = bytes([FORMAT_VERSION, index])
         self._prefix = MAGIC + version + bytes.fromhex(state_hash)[:8]
         self._shared = np.frombuffer(self._prefix, np.uint8)
+        tiles_max = max(plan.sets[:, 1], default=0)
+        self._numbers = np.empty((tiles_max, int(plan.limits[RECORD_LENGTH])), np.uint64)
         self._buffer = np.empty(0, np.uint8)  # kept: new pages cost more than to pack into them
         self._whole: tuple[list[bytes], Joined] = _NOTHING  # what was checked last
 
@@ -89,7 +100,7 @@ class BlobCodec:
         self._whole = _NOTHING
         if checked != blobs:  # a comparison of places in memory
             joined = _joined(blobs)
-        if not unpack(self._plan, rows, slots, *joined):
+        if not unpack(self._plan, rows, slots, self._numbers, *joined):
             raise StateDamagedError(
                 self._where, "a packed state", "bytes that end too early or late"
             )
@@ -103,7 +114,7 @@ class BlobCodec:
             self._buffer = np.empty(bound * len(slots), np.uint8)
         buffer = self._buffer
         ends = np.empty(len(slots), np.int64)
-        pack(plan, rows, slots, self._shared, buffer, ends)
+        pack(plan, rows, slots, self._shared, self._numbers, buffer, ends)
         data, bounds = buffer[: ends[-1]].tobytes(), [0, *ends.tolist()]
         return [data[begin:end] for begin, end in pairwise(bounds)]
 
@@ -122,9 +133,9 @@ class BlobCodec:
 
 
 def _joined(blobs: list[bytes]) -> Joined:
-    """Return blobs as one array, and where each ends."""
+    """Return blobs as one array, with a few bytes behind them, and where each ends."""
     ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, len(blobs)))
-    return np.frombuffer(b"".join(blobs), np.uint8), ends
+    return np.frombuffer(b"".join([*blobs, bytes(AFTER)]), np.uint8), ends
 
 
 _NOTHING: tuple[list[bytes], Joined] = [], _joined([])

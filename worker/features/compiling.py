@@ -80,6 +80,23 @@ event; asked for some events ahead, it is there when it is read.
 """
 
 
+@intrinsic
+def _bit_length(_typing: Any, number: Any) -> Any:  # Any: numba's own types
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        zeros = builder.ctlz(arguments[0], ir.IntType(1)(0))
+        return builder.sub(ir.IntType(64)(64), zeros)
+
+    return types.int64(types.uint64), generate
+
+
+def _plain_bit_length(number: Any) -> int:
+    return int(number).bit_length()
+
+
+bit_length: Any = _plain_bit_length if config.DISABLE_JIT else _bit_length
+"""Return, in a kernel, how many bits an unsigned number has, 0 for 0."""
+
+
 def kernel(function: F) -> F:
     """Return a function as machine code, cached on disk. It must be a closure over `digest_of`."""
     assert function.__closure__, function.__name__
