@@ -34,6 +34,20 @@ def test_everything_that_is_declared_is_described() -> None:
     assert str(bytes_estimate(SETTINGS, SPEC, "card")) in text
 
 
+def test_a_size_says_what_it_assumes_of_fields_without_a_range() -> None:
+    """In its own line; of a field that declares its largest value nothing is assumed."""
+    values = settings_values()
+    values["features"] = {"card": {"mean(amount)": ["1d"]}, "terminal": {"count": ["1d"]}}
+    lines = []
+    for largest in ({}, {"max": 999.99}):
+        values["events"]["fields"]["amount"] = {"type": "decimal", "resolution": 0.01, **largest}
+        settings = Settings.model_validate(values)
+        text = describe(settings, compile_features(settings)).partition("entities")[2]
+        lines.append({line.split()[0]: line for line in text.splitlines() if line.strip()})
+    assert lines[0]["card"].endswith(" if amount <= 99,999 units")
+    assert "amount" not in lines[1]["card"] + lines[0]["terminal"]
+
+
 def test_no_table_line_ends_in_blanks_and_columns_are_aligned() -> None:
     """Plain text that can be compared and copied."""
     lines = describe(SETTINGS, SPEC).splitlines()

@@ -27,7 +27,7 @@ from worker.contracts.settings import (
 )
 from worker.decode_fields import ID_BYTES_MAX
 from worker.errors import ConfigError
-from worker.features.sizes import bytes_estimate
+from worker.features.sizes import VALUE_MAX, bytes_estimate, without_range
 from worker.features.spec import FeatureSpec
 from worker.secondary import secondary_entities
 
@@ -187,12 +187,19 @@ def _entities(settings: Settings, spec: FeatureSpec) -> Iterator[tuple[str, ...]
             name + kind,
             " and ".join(entity.keys),
             str(entity.ring),
-            str(bytes_estimate(settings, spec, name)),
+            _bytes(settings, spec, name),
         )
         if name in known:
             part = known[name]
-            size = str(bytes_estimate(settings, spec, part.name))
+            size = _bytes(settings, spec, part.name)
             yield part.name, "what became known", str(part.ring), size
+
+
+def _bytes(settings: Settings, spec: FeatureSpec, part: str) -> str:
+    """Return the size of an entity, and what was assumed of fields that declare no range."""
+    size = str(bytes_estimate(settings, spec, part))
+    assumed = ", ".join(without_range(settings, spec, part))
+    return f"{size}, if {assumed} <= {VALUE_MAX - 1:,} units" if assumed else size
 
 
 def _models(settings: Settings) -> Iterator[tuple[str, ...]]:

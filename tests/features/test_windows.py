@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 
 import pytest
@@ -10,13 +11,19 @@ from hypothesis import strategies as st
 
 from tests.features.oracle import (
     VARIANTS,
+    Entity,
+    Seen,
     assert_defined,
     checked,
     declared,
+    past_of,
     spec_of_all,
+    within,
 )
 from tests.features.streams import START_MS, UNHURRIED, Row, run, spec_of, step, streams, tables_of
 from worker.features.aggregations import AGGREGATIONS
+from worker.features.aggregations.comparison import Zscore
+from worker.features.feature import Feature
 from worker.features.spec import FeatureSpec
 
 RINGS = (1, 2, 5, 40)
@@ -40,6 +47,23 @@ def test_each_aggregation_is_what_it_says(name: str, ring: int, rows: list[Row])
     """Exact where it says so, else within its bound; aggregations are found, not listed."""
     check = lambda *words: assert_defined(ring, *words)  # noqa: E731
     checked(spec_of_one(name, ring), ring, rows, check)
+
+
+def test_a_zscore_beyond_the_ring_is_near_its_definition() -> None:
+    """Of hundreds of events in tiles, 1 of 24 cut: within its bound, and that is narrow."""
+    draw, errors = random.Random(3), []
+    rows = [
+        Row(f"e{i}", i * 300_000 + draw.randrange(300_000), amount=draw.randrange(1, 90_000))
+        for i in range(900)
+    ]
+
+    def check(feature: Feature, value: float, entity: Entity, now: Seen) -> None:
+        assert_defined(2, feature, value, entity, now)
+        events = [s for s in within(feature, entity, entity.events) if s is not now]
+        errors.append(abs(value - Zscore.of(past_of(feature, entity, now, events))))
+
+    checked(spec_of({"card": {"zscore(amount)": ["1d"]}}, 2), 2, rows, check)
+    assert 0.0 < max(errors[288:]) < 0.1
 
 
 @settings(UNHURRIED, max_examples=10)

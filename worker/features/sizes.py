@@ -42,6 +42,20 @@ def bytes_estimate(settings: Settings, spec: FeatureSpec, entity: str) -> int:
     return ceil(fixed + max(_moving(kept, columns, reach_ms / n) for n in counts or [kept.ring]))
 
 
+def without_range(settings: Settings, spec: FeatureSpec, entity: str) -> list[str]:
+    """Return the fields kept of an entity that declare no `max`: they count to `VALUE_MAX`."""
+    kept = next(e for e in spec.parts if e.name == entity)
+    fields = {
+        column.source.field.removeprefix("$")
+        for column in kept.recorded
+        if not column.source.is_bit and column.form != HASHED
+    }
+    declared = settings.events.fields
+    numbers = ("integer", "decimal")
+    return [n for n in declared if n in fields and declared[n].type in numbers
+            and declared[n].max is None]  # fmt: skip
+
+
 def _moving(kept: EntitySpec, columns: list[tuple[Recorded, Range]], gap_ms: float) -> float:
     """Return the bytes of the times in the ring and of all tiles, with an event every so often."""
     size = float(kept.ring * _bytes(gap_ms))

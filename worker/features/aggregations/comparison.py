@@ -91,8 +91,9 @@ class Zscore(_Comparison):
 
     Over the window where one is given, else over the ring; median and MAD are always of the ring,
     in the window. 0.0 where the value is missing, where there are fewer than two others, and where
-    they are all alike. Relative error of a few 1e-15. Error beyond the ring: those of `mean` and
-    `std`. Cost: O(ring + 12), robust O(ring²).
+    they are all alike. Relative error of a few 1e-15. Error beyond the ring: mean and std are those
+    of some share of the values in tiles cut by an edge, besides those surely in the window. Cost:
+    O(ring + 12), robust O(ring²).
 
     >>> round(Zscore.of(Past([1.0, 3.0], own=4.0)), 6), Zscore.of(Past([1.0], own=4.0))
     (1.414214, 0.0)
@@ -115,11 +116,26 @@ class Zscore(_Comparison):
 
     @staticmethod
     def bounds(sure: Past, inside: Past, wide: Past) -> tuple[float, float]:
-        """Return the side of the mean that is certain."""
+        """Return the least and the greatest of any share of what the edges cut."""
         if wide.own is None or not wide.known:
             return 0.0, 0.0
-        below, above = wide.own <= min(wide.known), wide.own >= max(wide.known)
-        return (0.0 if above else -math.inf), (0.0 if below else math.inf)
+        cut = list(wide.known)
+        for v in sure.known:
+            cut.remove(v)
+        low = _least_mean(sure.known, cut)
+        high = -_least_mean([-v for v in sure.known], [-v for v in cut])
+        distances = [float(wide.own - low), float(wide.own - high)]
+        least = math.sqrt(_squares(sure) / max(len(wide.known) - 1, 1))
+        most = math.sqrt(_squares(wide) / max(len(sure.known) - 1, 1))
+        if most == 0.0:
+            return 0.0, 0.0
+        ends = [distance / most for distance in distances]
+        if least > 0.0:
+            ends += [distance / least for distance in distances]
+        else:  # as near to 0 as can be, and where it is 0 there is no comparison
+            ends += [math.copysign(math.inf, distance) for distance in distances if distance]
+            ends.append(0.0)
+        return min(ends), max(ends)
 
 
 class Rank(Aggregation):
@@ -220,6 +236,20 @@ def _centre(past: Past) -> Any:
     """Return the mean, or the median."""
     values = past.known
     return median(values) if past.options.robust else sum(values) / len(values)
+
+
+def _least_mean(sure: Sequence[Any], cut: Sequence[Any]) -> Any:
+    """Return the least mean of all that is sure and any share of what is cut; one is not empty."""
+    total, count = sum(sure), len(sure)
+    for v in sorted(cut):
+        if count == 0 or v * count < total:
+            total, count = total + v, count + 1
+    return total / count
+
+
+def _squares(past: Past) -> float:
+    """Return Σ (v − mean)²."""
+    return std_of(past) ** 2 * (len(past.known) - 1)
 
 
 def _spread(past: Past) -> float:
