@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -66,6 +68,21 @@ def test_an_earlier_replay_is_not_overwritten(tmp_path: Path, name: str) -> None
     assert "expected a new directory, got an earlier replay's (--replace" in done.stderr
     assert (tmp_path / name).exists()
     assert "--replace" not in RUN.invoke(app, [*command, "--replace"]).stderr
+
+
+def test_a_replay_without_labels_says_why_there_are_no_alerts(tmp_path: Path) -> None:
+    """One line beside the figures; where labels are known there is none."""
+    demo, recorded = Path(__file__).parents[1] / "worker" / "demo", tmp_path / "events.jsonl"
+    with pa.input_stream(str(demo / "events.jsonl.zst"), compression="zstd") as file:
+        recorded.write_bytes(b"".join(file.read().splitlines(keepends=True)[:2_000]))
+    command = ["replay", "-c", str(demo / "cards.yaml"), "--events", str(recorded), "--out"]
+    done = RUN.invoke(app, [*command, str(tmp_path / "without")])
+    assert done.exit_code == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("no alerts: ")]
+    labels = ["--labels", str(demo / "labels.jsonl.zst")]
+    done = RUN.invoke(app, [*command, str(tmp_path / "with"), *labels])
+    assert json.loads(done.stdout.partition("\n}")[0] + "}")["labelled"] > 0
+    assert "no alerts: " not in done.stderr
 
 
 @pytest.mark.parametrize("slot", ["a b", "", "é", "a/b", "x" * 101])

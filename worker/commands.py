@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from worker.snapshots import Snapshots
 
 _FIRST_START = "once, half a minute or more"
+_NO_LABELS = (
+    "no alerts: no label became known, and a model that learns from labels had none to learn from;"
+    " --labels or --label-column says where they are"
+)
 
 
 def load(path: Path) -> Settings:
@@ -178,6 +182,8 @@ def run_replay(
     print(json.dumps(summary, indent=2))
     if periods:
         print(table_of(periods, top or settings.metrics.top))
+    if summary["alerts"] == summary["labelled"] == 0:
+        print(_NO_LABELS, file=sys.stderr)
     return 0
 
 

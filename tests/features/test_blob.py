@@ -194,6 +194,9 @@ def test_numbers_of_any_widths_come_back(
     assert unpack_numbers(again, count, len(columns), buffer, 3, end) == end
     assert (again == numbers).all()
     assert unpack_numbers(again, count, len(columns), buffer, 3, end - 1) > end - 1
+    untouched, short = np.zeros_like(numbers), 3 + (6 + widths[0] * count) // 8
+    assert unpack_numbers(untouched, count, len(columns), buffer, 3, short) > short
+    assert not untouched.any()  # nothing behind the end is read
 
 
 @pytest.mark.parametrize("largest", [2**20, 2**40, 2**62])
