@@ -487,6 +487,22 @@ def test_a_transaction_of_a_living_member_is_waited_for(world: KafkaHarness) -> 
     assert visible(stream, world.outputs.journal) == [b"row"]
 
 
+def test_a_transaction_is_left_alone_while_nobody_knows_who_is_alive(
+    world: KafkaHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group's coordinator does not answer: its owner may live."""
+    foreign = world.producer(transactional_id(world.group, "7"))
+    foreign.begin_transaction()
+    foreign.send(world.outputs.journal, b"row", partition=0)
+    foreign.flush()
+    stream = world.stream("0")
+    join(stream)
+    monkeypatch.setattr(stream._member, "members", lambda: None)
+    stream._log.end_abandoned(world.outputs.journal, 0)
+    foreign.commit_transaction()
+    assert visible(stream, world.outputs.journal) == [b"row"]
+
+
 def test_a_transaction_of_a_group_with_a_longer_name_is_left_alone(world: KafkaHarness) -> None:
     """Two groups may share an output topic, and one name may begin with the other."""
     foreign = world.producer(transactional_id(f"{world.group}-shadow", "0"))
