@@ -5,7 +5,7 @@ from __future__ import annotations
 import kafka
 import pytest
 
-from tests.streams.harness import KafkaHarness, start
+from tests.streams.harness import KafkaHarness, polls, start, together
 from worker.errors import ConfigError, FatalError
 from worker.streams.kafka import KafkaStream
 
@@ -35,11 +35,26 @@ def test_a_topic_that_was_created_again_is_refused(world: KafkaHarness) -> None:
     """Its offsets mean other records; the client would read on in silence."""
     stream = world.stream()
     start(stream)
-    world.admin.delete_topics([world.outputs.journal])
-    while not _created(world, world.outputs.journal):
-        pass
+    _create_again(world, world.outputs.journal)
     with pytest.raises(FatalError, match="another one of this name"):
         stream.recover()
+
+
+def test_who_gets_a_partition_looks_at_the_topics_first(world: KafkaHarness) -> None:
+    """What its last owner had committed may be of another topic."""
+    one, two = world.stream("0"), world.stream("1")
+    together([one, two], lambda found: all(len(p.assigned) == 1 for p in found))
+    _create_again(world, world.outputs.journal)
+    two.close()
+    with pytest.raises(FatalError, match="another one of this name"):
+        for _ in polls(one):
+            pass
+
+
+def _create_again(world: KafkaHarness, topic: str) -> None:
+    world.admin.delete_topics([topic])
+    while not _created(world, topic):
+        pass
 
 
 def _created(world: KafkaHarness, topic: str) -> bool:
