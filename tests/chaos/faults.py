@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from kafka import KafkaAdminClient
 from redis import Redis
 from redis.exceptions import ResponseError
 
@@ -120,6 +121,19 @@ def terminate_each(world: World, servers: Servers) -> None:
         world.exits_s.append(world.workers[slot].stop())
         world.workers[slot].start()
         world.wait_ready(slot)
+
+
+def forget_group(world: World, servers: Servers) -> None:
+    """Stop all workers and delete their group, as the broker does when its offsets expire."""
+    world.mark()
+    for slot in ("0", "1"):
+        world.exits_s.append(world.workers[slot].stop())
+    admin = KafkaAdminClient(bootstrap_servers=servers.kafka.bootstrap)
+    admin.delete_groups([world.name])
+    admin.close()
+    for slot in ("0", "1"):
+        world.workers[slot].start()
+    world.wait_ready("0", "1")
 
 
 def starve(world: World, servers: Servers) -> None:
@@ -351,6 +365,7 @@ FAULTS: dict[str, Fault] = {
     "SIGTERM and restart": terminate,
     "SIGTERM and restart of each": terminate_each,
     "no descriptors": starve,
+    "offsets of the group expired": forget_group,
     "rebalance storm": storm,
     "store: FLUSHALL": flush_store,
     "store: restart empty": partial(restart_store, empty=True),
