@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.resources import as_file, files
@@ -264,14 +264,17 @@ class _AlertPrinter:
             self._console.print(f"... and {self._more} more alerts")
 
 
-def _print_summary(console: Console, summary: dict[str, object]) -> None:
-    rates = (f"{name} {summary[name]:.3f}" for name in ("roc_auc", "average_precision")
-             if isinstance(summary[name], float))  # fmt: skip
+def _print_summary(console: Console, summary: Mapping[str, Any]) -> None:
+    told = ", ".join(f"{count:,} {name}" for name, count in summary["outcomes"].items())
     console.print(
-        f"\n{summary['events']} events, {summary['events_per_s']} events/s, outcomes"
-        f" {summary['outcomes']}, {summary['alerts']} alerts, {summary['labelled']} labels,"
-        f" {summary['positives']} of them frauds; {', '.join(rates)}"
+        f"\n{summary['events']:,} events ({told}), {summary['events_per_s']:,.0f} events/s\n"
+        f"{summary['alerts']:,} alerts; {summary['labelled']:,} labels,"
+        f" {summary['positives']:,} of them frauds"
     )
+    rates = [f"{name} {summary[name]:.3f}" for name in ("roc_auc", "average_precision")
+             if isinstance(summary[name], float)]  # fmt: skip
+    if rates:
+        console.print(", ".join(rates))
 
 
 def kafka_of(settings: Settings) -> KafkaSettings:
