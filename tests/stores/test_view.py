@@ -82,6 +82,33 @@ def test_a_server_that_is_back_is_read_again(start_server: Callable) -> None:
     assert _read(view) is None
 
 
+class _Counting(UnixDomainSocketConnection):
+    """A connection that counts how often a socket is tried."""
+
+    tried = 0
+
+    def _connect(self) -> Any:
+        type(self).tried += 1
+        return super()._connect()
+
+
+def test_a_server_that_is_away_is_tried_as_often_as_its_client_says(start_server: Callable) -> None:
+    """Each try may last for the whole timeout."""
+    server = _filled(start_server)
+    pool = redis.ConnectionPool(
+        connection_class=_Counting, path=server.url.removeprefix("unix://"),
+        retry=Retry(NoBackoff(), 2),
+    )  # fmt: skip
+    view = RedisView(redis.Redis(connection_pool=pool))
+    assert _read(view) == b"one"
+    server.kill()
+    for _ in range(3):
+        _Counting.tried = 0
+        with pytest.raises(TransientError):
+            _read(view)
+        assert _Counting.tried == 1 + 2
+
+
 class _Interrupted(UnixDomainSocketConnection):
     """Somebody presses the keys after the question and before the answer."""
 

@@ -87,10 +87,12 @@ class KeptConnection(OneServer):
 
 def _is_stale(connection: Connection) -> bool:
     """Return whether nothing may be asked: the server moves, closed it, or says what nobody waits
-    for.
+    for. One without a socket makes it when it is asked: to look at it here would make it, too.
     """
     try:
-        return connection.should_reconnect() or connection.can_read()  # type: ignore[no-untyped-call]
+        return connection.is_connected and (
+            connection.should_reconnect() or connection.can_read()  # type: ignore[no-untyped-call]
+        )
     except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError):
         return True
 
