@@ -19,6 +19,7 @@ class Event:
     time_ms: int
     amount: int
     is_scored: bool = True
+    terminal: str = "t"
 
 
 @dataclass(frozen=True)

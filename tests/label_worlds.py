@@ -156,8 +156,8 @@ def records(topic: str, values: list[bytes]) -> Records:
 
 def wire_event(event: Event) -> bytes:
     return msgspec.json.encode(
-        {"id": event.id, "card": event.card, "terminal": "t", "at": event.time_ms,
-         "amount": event.amount / 100}
+        {"id": event.id, "card": event.card, "terminal": event.terminal,
+         "at": event.time_ms, "amount": event.amount / 100}
     )  # fmt: skip
 
 
