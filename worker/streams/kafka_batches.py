@@ -131,9 +131,9 @@ def with_fast_rows(partition_records: type) -> type:
             self._batches = self._batches_of(tp, records)
 
         def take(self, n: int | None = None) -> list[Row]:
-            self._maybe_raise_next_inline_exception()
             found: list[Row] = []
             try:
+                self._maybe_raise_next_inline_exception()
                 while n is None or len(found) < n:
                     if self._taken == len(self._rows):
                         rows = next(self._batches, None)
@@ -146,9 +146,9 @@ def with_fast_rows(partition_records: type) -> type:
                     self.next_fetch_offset = self._rows[self._taken - 1].offset + 1
             except Exception as error:
                 if not found:
+                    self.drain()  # fetched again: to take from what broke would never end a poll
                     raise
                 self._next_inline_exception = error  # of the next call, as the client does
-            self.records_read += len(found)
             return found
 
         def _batches_of(self, tp: Any, records: Any) -> Iterator[list[Row]]:
@@ -162,6 +162,7 @@ def with_fast_rows(partition_records: type) -> type:
                 if not self._is_hidden(batch):
                     self.bytes_read += batch.size_in_bytes
                     rows = rows_of(batch)
+                    self.records_read += len(rows)
                     if batch.base_offset < self.fetch_offset:  # a batch is fetched whole
                         rows = [row for row in rows if row.offset >= self.fetch_offset]
                     if rows:
