@@ -181,7 +181,7 @@ class Shard:
 
         asked, here = apart(events, batch.labels, batch.label_before)
         yield from self._load(states, waiting(asked), is_new)
-        if held := self.tables.held(events, here):
+        if not is_new and (held := self.tables.held(events, here)):
             again = [events.ids[i] for i in held]
             yield from self._load([], waiting(again), is_new)
             asked += again

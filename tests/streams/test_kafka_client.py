@@ -11,7 +11,7 @@ import pytest
 from tests.services.process import free_port
 from worker.contracts.settings import KafkaSettings
 from worker.errors import ConfigError, TransientError
-from worker.streams.kafka_client import ClientLog, make_admin
+from worker.streams.kafka_client import ClientLog, make_admin, make_consumer
 
 
 class Kept(logging.Handler):
@@ -85,3 +85,15 @@ def test_a_missing_ca_file_is_found_before_any_connection(tmp_path: Path) -> Non
     missing = str(tmp_path / "ca.pem")
     with pytest.raises(ConfigError, match="ssl_cafile: expected a file"):
         make_admin(KafkaSettings(security_protocol="SSL", ssl_cafile=missing))
+
+
+@pytest.mark.kafka
+def test_a_consumer_asks_for_an_unknown_topic_at_once(kafka: str) -> None:
+    """By itself the client lets 100 ms pass since it asked for any; it says how long it waits."""
+    consumer = make_consumer(KafkaSettings(bootstrap_servers=kafka), None, None)
+    try:
+        cluster = consumer._manager.cluster
+        cluster.request_update()
+        assert cluster.ttl() <= 20
+    finally:
+        consumer.close()
