@@ -43,6 +43,8 @@ def apart(events: Events, labels: Sequence[Label], before: Int64) -> tuple[list[
     A label finds an event of the batch that comes before it, unless that is a duplicate. ``before``
     says per label how many event records come before it.
     """
+    if not labels:
+        return [], []
     places = events.index.tolist()
     first = dict(zip(events.ids[::-1], range(len(places) - 1, -1, -1), strict=True))
     elsewhere, here = [], []
