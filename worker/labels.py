@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal  # Any: values of any JSON type
+from typing import Annotated, Any, Literal, NamedTuple  # Any: values of any JSON type
 
 import msgspec
 
@@ -87,51 +87,63 @@ def _fault_of(value: bytes | None) -> RecordError:
     if value is None:
         return RecordError("$", "a label", "no value")
     try:
-        fields = json.loads(value)
+        fields = json.loads(value, parse_int=_int)
     except (ValueError, RecursionError):
         return RecordError("$", "a JSON object", "other bytes")
     if not isinstance(fields, dict):
         return RecordError("$", "a JSON object", _KINDS[type(fields)])
-    for name, (expected, is_valid, is_required) in _FIELDS.items():
-        if name not in fields:
-            if is_required:
-                return RecordError(f"$.{name}", expected, "nothing")
-        elif not is_valid(fields[name]):
-            return RecordError(f"$.{name}", expected, _KINDS[type(fields[name])])
+    for name, field in _FIELDS.items():
+        got = field.refusal(fields[name]) if name in fields else field.absent
+        if got:
+            return RecordError(f"$.{name}", field.expected, got)
     return RecordError("$", "a JSON object in UTF-8", "other bytes")
 
 
+def _int(digits: str) -> int | float:
+    """Return an integer, or a float where Python refuses to read so many digits."""
+    return int(digits) if len(digits) < 1_000 else float(digits)
+
+
+class _Field(NamedTuple):
+    """What a member of a label has to be."""
+
+    expected: str
+    types: tuple[type, ...]
+    is_valid: Callable[[Any], bool]
+    absent: str = ""
+
+    def refusal(self, value: Any) -> str:
+        """Return what it is instead, nothing where it is as it should be."""
+        if type(value) not in self.types:
+            return _KINDS[type(value)]
+        return "" if self.is_valid(value) else "another one"
+
+
 def _is_id(value: Any) -> bool:
-    if type(value) is int:
-        return True
     try:
-        return isinstance(value, str) and 0 < len(value.encode()) <= _EVENT_ID_BYTES_MAX
+        return type(value) is int or 0 < len(value.encode()) <= _EVENT_ID_BYTES_MAX
     except UnicodeEncodeError:
         return False
 
 
 def _is_time(value: Any) -> bool:
-    if value is None:
-        return True
     try:
-        return type(value) in (int, float, str) and 0 <= _time_ms(value) <= _TIME_MS_MAX
+        return value is None or 0 <= _time_ms(value) <= _TIME_MS_MAX
     except (ValueError, OverflowError):
         return False
 
 
 _KINDS = {
-    str: "another text", int: "another number", float: "another number", bool: "a boolean",
-    list: "an array", dict: "an object", type(None): "null",
+    str: "a text", int: "a number", float: "a number", bool: "a boolean", list: "an array",
+    dict: "an object", type(None): "null",
 }  # fmt: skip
-_FIELDS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
-    "event_id": ("a text of 1 to 256 bytes, or an integer", _is_id, True),
-    "label": ("0 or 1", lambda v: type(v) is int and v in (0, 1), True),
-    "time": ("ISO 8601 or Unix ms, from 1970 to 9999", _is_time, False),
-    "weight": (
-        "a number above 0 and at most 1e6",
-        lambda v: type(v) in (int, float) and 0 < v <= 1e6, False,
+_NUMBERS = (int, float)
+_FIELDS = {
+    "event_id": _Field("a text of 1 to 256 bytes, or an integer", (str, int), _is_id, "nothing"),
+    "label": _Field("0 or 1", (int,), lambda v: v in (0, 1), "nothing"),
+    "time": _Field(
+        "ISO 8601 or Unix ms, from 1970 to 9999", (str, *_NUMBERS, type(None)), _is_time
     ),
-    "source": (
-        "a text of at most 64 characters", lambda v: isinstance(v, str) and len(v) <= 64, False
-    ),
-}  # fmt: skip
+    "weight": _Field("a number above 0 and at most 1e6", _NUMBERS, lambda v: 0 < v <= 1e6),
+    "source": _Field("a text of at most 64 characters", (str,), lambda v: len(v) <= 64),
+}
