@@ -13,7 +13,9 @@ from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.connection import UnixDomainSocketConnection
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
+from tests.services.process import free_port
 from tests.services.valkey import ValkeyServer
 from worker.contracts.settings import RedisSettings
 from worker.errors import TransientError
@@ -157,3 +159,17 @@ def test_a_forked_process_has_a_connection_of_its_own(start_server: Callable) ->
     )
     received = int(done.stdout)
     assert received - before == 3  # the parent's, the child's, and the one that asked this
+
+
+def test_a_pool_that_may_lead_elsewhere_lends_for_every_command() -> None:
+    """Sentinel's pool looks who the primary is when a connection is given back."""
+    with ValkeyServer(port := free_port(), persistent=False):
+
+        class Primary(Sentinel):
+            def discover_master(self, service_name: str) -> tuple[str, int]:
+                return "127.0.0.1", port
+
+        with Primary([]).master_for("cards") as client:
+            view = RedisView(client)
+            assert _read(view) is None
+            assert not client.connection_pool._in_use_connections

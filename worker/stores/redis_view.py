@@ -7,13 +7,15 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from redis import Connection, Redis, RedisCluster
+from redis import BlockingConnectionPool, Connection, ConnectionPool, Redis, RedisCluster
 from redis import exceptions as redis_errors
 
 from worker.errors import ConfigError, TransientError
 from worker.stores import Meta
 from worker.stores.redis import load
 from worker.stores.redis_servers import Cluster, OneServer, Servers, place_of, translated
+
+_PLAIN_POOLS = (ConnectionPool, BlockingConnectionPool)
 
 
 class RedisView:
@@ -105,8 +107,9 @@ def _servers_of(client: Redis | RedisCluster | Servers) -> Servers:
         options = client.get_connection_kwargs()  # type: ignore[no-untyped-call]
         found: Servers = Cluster(lambda: client, place_of(options))
     else:
-        options = client.connection_pool.connection_kwargs
-        found = KeptConnection(client)
+        options, kind = client.connection_pool.connection_kwargs, type(client.connection_pool)
+        # Pools of other classes, as Sentinel's, may lead elsewhere at the next command.
+        found = (KeptConnection if kind in _PLAIN_POOLS else OneServer)(client)
     if options.get("decode_responses"):
         raise ConfigError("redis client", expected="decode_responses=False", got="True")
     return found
