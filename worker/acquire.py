@@ -24,11 +24,10 @@ from worker.arrow import read_batch, stamps_of, vectors_of
 from worker.checkpoint import Checkpoint
 from worker.contracts.decisions import ALERTS
 from worker.contracts.needs import satisfy
-from worker.contracts.records import Float64, Int64, Records, Served, unserved
+from worker.contracts.records import Bool, Float64, Int64, Records, Served, unserved
 from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.inbox import Buffer, Inbox
-from worker.journalled import Journalled, is_one_of, joined
 from worker.positions import BEGINS, Topics, committed_of, refuse, standing, start_of
 from worker.rekeying import Rekeying
 from worker.serving import Recorded
@@ -37,7 +36,6 @@ from worker.stores import Meta, StateStore
 from worker.streams import Reader, Stream
 
 _CHUNK = 2_000
-_JOINED_MAX = 8_000  # rows
 
 
 @dataclass(slots=True)
@@ -156,8 +154,8 @@ class _Fold:
         behind = Inbox(self._topics.events, None, partition, self._start.events_offset, 0)
         try:
             while journal.position < self._journal_end:
-                for journal_next, rows, lacks in self._rows(journal):
-                    self._lacks_rows = lacks
+                for journal_next, rows in self._rows(journal):
+                    self._note_rows(journal_next - 1, rows)
                     if rows.num_rows:
                         self._fold(rows, log, behind, end)
                     self._rest_of(rows)
@@ -171,25 +169,23 @@ class _Fold:
             log.close()
         return journal.position
 
-    def _rows(self, journal: Reader) -> list[Journalled]:
-        """Return the next record batches."""
+    def _rows(self, journal: Reader) -> list[tuple[int, pa.RecordBatch]]:
+        """Return the next record batches, each with the offset after it."""
         records = journal.poll(100, 10)
         self._tick()
         if records is None:
             return []
         topic = self._topics.journal
         pairs = zip(records.offsets, records.values, strict=True)
-        batches = [(offset, read_batch(value or b"", topic)) for offset, value in pairs]
+        batches = [(offset + 1, read_batch(value or b"", topic)) for offset, value in pairs]
         said = [int(stamps_of(batch).get("next_notices", 0)) for _, batch in batches]
         self._shard.notices_next = max([self._shard.notices_next, *said])
-        return joined(
-            [Journalled(offset + 1, rows, self._lacks(offset, rows)) for offset, rows in batches],
-            min(_JOINED_MAX, self._dirty_max // 4),
-        )
+        return batches
 
-    def _lacks(self, offset: int, rows: pa.RecordBatch) -> bool:
-        """Return whether rows of entities that are kept elsewhere are to be written."""
-        return self._rekeying is not None and self._rekeying.lacks(offset, stamps_of(rows))
+    def _note_rows(self, offset: int, rows: pa.RecordBatch) -> None:
+        """See whether what follows, up to the next journal record, is to be re-keyed."""
+        if self._rekeying is not None:
+            self._lacks_rows = self._rekeying.lacks(offset, stamps_of(rows))
 
     def _rest_of(self, rows: pa.RecordBatch) -> None:
         """Fold the labels that came after the last event of a journal record's transaction.
@@ -245,8 +241,8 @@ class _Fold:
                     f"the record at {missing}", f"a log that ends at {end}")  # fmt: skip
         known = rows.column("labels_offset").fill_null(0).to_numpy()
         labels, before = self._labels.take(np.maximum.accumulate(known))
-        scored = is_one_of(rows, "outcome", "scored")
-        valid = ~is_one_of(rows, "outcome", "rejected")
+        scored = _is(rows, "outcome", "scored")
+        valid = ~_is(rows, "outcome", "rejected")
         some = slice(None) if scored.all() else scored  # x is long: a copy is saved
         X = vectors_of(rows)[some] if self._is_same_spec(rows) else None
         champion = stamps_of(rows).get("model", "")
@@ -261,7 +257,7 @@ class _Fold:
         served = unserved(rows.num_rows, len(self._shard.model_names))
         for name in ("score", "threshold"):
             served[name] = rows.column(name).to_numpy(zero_copy_only=False)
-        served["alert"] = is_one_of(rows, "decision", *ALERTS)
+        served["alert"] = _is(rows, "decision", *ALERTS)
         served["scores"] = self._scores(rows, "score")
         return served
 
@@ -341,6 +337,13 @@ class _LabelLog:
             if records is not None:
                 self._here.add(records)
         return self._here.take(count if count_max is None else min(count, count_max))
+
+
+def _is(rows: pa.RecordBatch, column: str, *words: str) -> Bool:
+    """Return where a coded column has one of these words; a null has none."""
+    coded = rows.column(column)
+    is_meant = np.array([word in words for word in coded.dictionary.to_pylist()] + [False])
+    return np.asarray(is_meant[coded.indices.fill_null(-1).to_numpy()])
 
 
 def _until(records: Records, end: int) -> Records:
