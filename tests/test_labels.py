@@ -62,6 +62,8 @@ def test_a_label_takes_its_time_from_itself_or_from_its_record() -> None:
         (b'{"event_id": "a", "label": 1, "weight": "1"}', "$.weight: expected a number above 0 and "
          "at most 1e6, got a text"),
         (b'{"event_id": "a", "label": ' + b"1" * 5_000 + b"}", "$.label: expected 0 or 1"),
+        (b'{"event_id": "a", "label": 1, "label": 0}', "$.label: expected one of this name"),
+        (b'{"event_id": "a", "\\u006cabel": 1, "label": 0}', "$.label: expected one of this name"),
         (b"[" * 100_000, "$: expected a JSON object, got other bytes"),
         (None, "$: expected a label, got no value"),
     ],

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 _FIRST_START = "once, half a minute or more"
 _NO_LABELS = (
-    "no alerts: no label became known, and a model that learns from labels had none to learn from;"
+    "no label became known, and a model that learns from labels had none to learn from;"
     " --labels or --label-column says where they are"
 )
 
@@ -182,9 +183,24 @@ def run_replay(
     print(json.dumps(summary, indent=2))
     if periods:
         print(table_of(periods, top or settings.metrics.top))
-    if summary["alerts"] == summary["labelled"] == 0:
-        print(_NO_LABELS, file=sys.stderr)
-    return 0
+    why = _why_no_alerts(summary)
+    if why:
+        print(f"no alerts: {why}", file=sys.stderr)
+    return int(bool(why) and not summary["outcomes"]["scored"])
+
+
+def _why_no_alerts(summary: Mapping[str, Any]) -> str:
+    """Return why a replay without alerts could have none, nothing where it could."""
+    if summary["alerts"] or summary["labelled"]:
+        return ""
+    rejected: Counter[str] = Counter(summary["rejected"])
+    bad_labels = rejected.pop("bad_label", 0)
+    told = ", ".join(f"{count:,} {code}" for code, count in rejected.most_common(3))
+    if not summary["outcomes"]["scored"]:
+        return f"no event was scored, of {summary['events']:,} ({told or 'nothing was rejected'})"
+    if bad_labels:
+        return f"no label became known: {bad_labels:,} are none (bad_label)"
+    return _NO_LABELS
 
 
 def run_demo(out: Path | None, alerts_max: int) -> int:
@@ -211,7 +227,7 @@ def run_demo(out: Path | None, alerts_max: int) -> int:
 
 def _replay(
     settings: Settings, recording: Any, out: Path, show: Callable[[Alert], None], by: Any = None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     from worker.models.catalogue import build_models
     from worker.replay import replay
 

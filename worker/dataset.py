@@ -91,7 +91,7 @@ def write_dataset(
 
     Rows keep the journal's order. `FIXED` columns come first, then every feature by its name;
     ``label`` and ``label_time`` are null where nothing was known yet. The file appears when it is
-    whole. Memory: the labels, and 100,000 rows.
+    whole, and not where all rows are of other features. Memory: the labels, and 100,000 rows.
     """
     counts = Written()
     partial = out.with_name(out.name + ".part")
@@ -101,7 +101,8 @@ def write_dataset(
                 table = pa.Table.from_batches(batches)
                 writer.write_table(_with_labels(table, known, counts))
                 progress(counts.rows)
-        partial.replace(out)
+        if counts.rows or not counts.other_features:
+            partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
     return counts

@@ -41,7 +41,7 @@ def decode_labels(records: Records) -> tuple[list[Label], list[int], list[Reject
         try:
             labels.append(_label(value, time_ms))
             index.append(i)
-        except (msgspec.DecodeError, ValueError, RecursionError, OverflowError):
+        except (msgspec.DecodeError, RecordError, ValueError, RecursionError, OverflowError):
             rejected.append(_rejection(records, i))  # slow, and exact about the fault
     return labels, index, rejected
 
@@ -50,6 +50,8 @@ def _label(value: bytes | None, timestamp_ms: int) -> Label:
     if value is None:
         raise ValueError("tombstone")
     message = _DECODER.decode(value)
+    if value.count(b'"event_id"') != 1 or value.count(b'"label"') != 1 or b"\\" in value:
+        json.loads(value, object_pairs_hook=_once)  # of two of a name C takes the last
     event_id, time_ms = str(message.event_id), timestamp_ms
     # A character is at most four bytes.
     if not 0 < len(event_id) <= _EVENT_ID_BYTES_MAX // 4 and not (
@@ -61,6 +63,16 @@ def _label(value: bytes | None, timestamp_ms: int) -> Label:
         if not 0 <= time_ms <= _TIME_MS_MAX:
             raise ValueError("time: expected 1970 to 9999")
     return Label(event_id, message.label, time_ms, message.weight, message.source)
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; `RecordError` where it has a declared member twice."""
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found and name in _FIELDS:
+            raise RecordError(f"$.{name}", "one of this name", "two")
+        found[name] = value
+    return found
 
 
 def _time_ms(time: str | float) -> int:
@@ -87,7 +99,9 @@ def _fault_of(value: bytes | None) -> RecordError:
     if value is None:
         return RecordError("$", "a label", "no value")
     try:
-        fields = json.loads(value, parse_int=_int)
+        fields = json.loads(value, parse_int=_int, object_pairs_hook=_once)
+    except RecordError as error:
+        return error
     except (ValueError, RecursionError):
         return RecordError("$", "a JSON object", "other bytes")
     if not isinstance(fields, dict):
