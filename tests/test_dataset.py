@@ -190,7 +190,7 @@ def test_an_event_of_the_very_time_is_in_and_later_ones_are_counted(tmp_path: Pa
 
 
 def test_rows_of_other_features_are_left_out_and_counted(tmp_path: Path) -> None:
-    """Their x would stand under wrong names; the file is there, with no rows."""
+    """Their x would stand under wrong names; a file without any other row is not written."""
     log = new_log()
     fill(log, events(60))
     drain(worker(log, MemoryStore()))
@@ -201,8 +201,15 @@ def test_rows_of_other_features_are_left_out_and_counted(tmp_path: Path) -> None
     counts = write_dataset(target, other, journal_of_topic(view, "journal"), known, UNTIL_MS)
     scored = sum(row["outcome"] == "scored" for row in journal(log))
     assert (counts.rows, counts.other_features) == (0, scored)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_without_rows_makes_a_file_without_rows(tmp_path: Path) -> None:
+    """Its columns are those of the features."""
+    spec, target = compile_features(settings()), tmp_path / "train.parquet"
+    write_dataset(target, spec, [], known_labels([], UNTIL_MS), UNTIL_MS)
     assert pq.read_table(target).num_rows == 0
-    assert pq.read_schema(target).names == dataset_schema(other).names
+    assert pq.read_schema(target).names == dataset_schema(spec).names
 
 
 def test_a_feature_of_a_fixed_name_keeps_apart() -> None:
