@@ -205,14 +205,14 @@ def test_class_weights_are_undone_before_any_label() -> None:
         {"m": ModelSettings(preset="logistic", params={"weight_positive": 5.0})}, ("a",), seed=0
     )
     raw = np.array([[0.5], [5 / 6]])
-    told = (np.full((100, 1), 0.5), np.tile([0, 1], 50).astype(np.int8), np.full(100, 1e-9))
-    models.calibrate_learn(raw[:0], *told, np.zeros(100, np.int64))
+    told = (np.full((102, 1), 0.5), np.tile([0, 1], 51).astype(np.int8), np.full(102, 1e-9))
+    models.calibrate_learn(raw[:0], *told, np.zeros(102, np.int64))
     assert np.allclose(models.calibrate(raw)[:, 0], [1 / 6, 0.5])
 
 
 def test_before_100_labels_nothing_is_known() -> None:
     """A model that has learned nothing would seem to know much: its 0.5 is no even chance."""
-    labels = [0, 50, 99, 100, 200]
+    labels = [0, 50, 100, 101, 200]  # the first class alone does not count
     y, told = np.tile([0, 1], 100).astype(np.int8), np.full(200, 1e-9)  # the map stays as it was
     out = Probability(10_000, 5.0).calibrate_learn(
         np.full(5, 0.9), np.full(200, 0.5), y, told, np.searchsorted(labels, np.arange(1, 201))
@@ -220,6 +220,25 @@ def test_before_100_labels_nothing_is_known() -> None:
     assert out[:3].tolist() == [UNTAUGHT] * 3
     odds = 9 / 5
     assert np.allclose(out[3:], odds / (1.0 + odds), rtol=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_labels_of_one_class_teach_nothing_until_the_other_comes(first: int) -> None:
+    """However many: then it begins as if they had not been."""
+    early, late = Probability(10_000), Probability(10_000)
+    rng = np.random.default_rng(first)
+    raw, y = rng.random(400), np.concatenate([[1 - first], rng.integers(0, 2, 399)]).astype(np.int8)
+    one = np.full(5_000, first, np.int8)
+    for calibrator, count in ((early, 1), (late, 5_000)):
+        told = np.concatenate([np.full(count, 0.9), raw]), np.concatenate([one[:count], y])
+        n = len(told[0])
+        out = calibrator.calibrate_learn(
+            np.array([0.3, 0.9]), *told, np.ones(n), np.where(np.arange(n) < count, 1, 2)
+        )
+        assert out.tolist() == [UNTAUGHT] * 2
+    assert early.to_bytes() == late.to_bytes()
+    none = (np.empty(0), np.empty(0, np.int8), np.empty(0), np.empty(0, np.int64))
+    assert 0.3 < late.calibrate_learn(np.array([0.5]), *none)[0] < 0.7
 
 
 def test_the_kind_follows_from_what_the_model_learns() -> None:

@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from worker.contracts.records import Float64, Int64, Served
+from worker.models.compiled import usable_rows
 from worker.models.sampling import draws_of
-from worker.models.versioned import ModelSet
+from worker.models.versioned import Int8, ModelSet
 
 
 class Examples(Protocol):
@@ -60,13 +61,13 @@ def advance(
         part, learn = slice(scored, until), slice(start, stop)
         y, weight = examples.y[learn].astype(np.int8), examples.weight[learn]
         before = examples.before[learn] - scored
-        raw[part] = models.score_learn(
-            X[part], examples.X[learn], y, weight, before, None if draws is None else draws[learn]
-        )
+        told = examples.X[learn], y, weight, before, None if draws is None else draws[learn]
+        raw[part], today = _score_learn(models, X[part], *told)
         here = start + np.flatnonzero(rows[learn] >= 0)
         if len(here):  # examples that were read from the log are read-only
             examples.raw[here] = raw[rows[here]]
-        calibrated[part] = models.calibrate_learn(raw[part], examples.raw[learn], y, weight, before)
+        learn_raw = np.where(np.isnan(today), examples.raw[learn], today)
+        calibrated[part] = models.calibrate_learn(raw[part], learn_raw, y, weight, before)
         if serve is not None:
             served = serve(part, raw, calibrated)
             examples.served[here] = served[rows[here]]
@@ -78,3 +79,27 @@ def advance(
         if start == count:
             break
     return raw, calibrated
+
+
+def _score_learn(
+    models: ModelSet, X: Float64, learn_X: Float64, y: Int8, weight: Float64, before: Int64,
+    draws: Float64 | None,
+) -> tuple[Float64, Float64]:  # fmt: skip
+    """Return the scores of the events, and of each labelled example just before it is learned: NaN
+    for others, and where no calibrator asks.
+    """
+    today = np.full((len(y), len(models.names)), np.nan)
+    is_asked = (y >= 0) & usable_rows(learn_X) & models.calibrates_by_labels
+    asked = np.flatnonzero(is_asked)
+    if not len(asked):
+        return models.score_learn(X, learn_X, y, weight, before, draws), today
+    # An example that is asked for is one more event, scored when those before it are learned.
+    earlier = np.cumsum(is_asked)  # of these, up to this example
+    places = before[asked] + np.arange(len(asked))
+    is_event = np.ones(len(X) + len(asked), np.bool_)
+    is_event[places] = False
+    both = np.empty((len(is_event), learn_X.shape[1]))
+    both[is_event], both[places] = X, learn_X[asked]
+    scores = models.score_learn(both, learn_X, y, weight, before + earlier, draws)
+    today[asked] = scores[places]
+    return scores[is_event], today

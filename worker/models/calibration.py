@@ -1,7 +1,9 @@
 """From a model's raw score to one that keeps its meaning while the model learns.
 
 A calibrator is part of the versioned model: it is a fold of the training log, whose examples carry
-the raw scores they were served with. A score is calibrated by what was learned before it.
+the raw scores they were served with. What learns labels takes what today's model says of them, just
+before it learns them: labels come weeks late, and what was served then was another model's. A score
+is calibrated by what was learned before it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ _PRIOR = (10.0, 10.0, 1.0)  # precision of the identity map: soon outweighed
 LABELS_MIN = 100.0
 """Labels from which the map is trusted; with fewer every probability is `UNTAUGHT`."""
 
-LABELS = 3  # where the map keeps their number, after a, b and c
+LABELS = 3  # where the map keeps their number, after a, b and c; the class seen until both are
+_ONLY_GENUINE, _ONLY_FRAUDS = -1.0, -2.0
 _SLOPE_MIN = 0.02  # keeps the order of scores
 _BETA = struct.Struct("<4s10d")
 _BETA_MAGIC = b"RWB1"
@@ -46,7 +49,11 @@ class Calibrator(Protocol):
 
     @property
     def learns_from_events(self) -> bool:
-        """Return whether it learns every observed event; else it learns labels, or nothing."""
+        """Return whether it learns every observed event, with the score that it was served."""
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Return whether it learns labels, with what the model says just before it learns them."""
 
     def calibrate_learn(
         self, raw: Float64, learn_raw: Float64, y: Int8, weight: Float64, before: Int64
@@ -69,7 +76,7 @@ class Calibrator(Protocol):
 class Identity:
     """``none``: the calibrated score is the raw one."""
 
-    learns_from_events = False
+    learns_from_events = learns_from_labels = False
 
     def calibrate_learn(
         self, raw: Float64, learn_raw: Float64, y: Int8, weight: Float64, before: Int64
@@ -118,7 +125,7 @@ class Tail:
     [0.16, 0.5, 0.99]
     """
 
-    learns_from_events = True
+    learns_from_events, learns_from_labels = True, False
 
     def __init__(self, window: int) -> None:
         self._sketch = QuantileSketch(window, LEVELS)
@@ -149,9 +156,10 @@ class Probability:
 
     Online beta calibration: log odds = a ln s - b ln(1 - s) + c, with a, b > 0, so the order of
     scores stays. The map begins as the identity, corrected for class weights, and follows the
-    labels by second-order steps that forget: a label that is ``window`` labels old counts 1/e. What
-    a model says that has learned nothing means nothing: with fewer than 100 labels every event has
-    the probability 0.000001, which says that nothing is known; no budget takes it for a score.
+    labels by second-order steps that forget: a label that is ``window`` labels old counts 1/e. It
+    begins when labels of both classes have come. What a model says that has learned nothing means
+    nothing: with fewer than 100 labels from then on every event has the probability 0.000001, which
+    says that nothing is known; no budget takes it for a score.
     Weights of labels count as numbers of labels: a negative sampled at rate r has weight 1/r. Needs
     scores in [0, 1] and labels of both classes; costs 0.1 µs an event and 84 bytes.
 
@@ -176,7 +184,7 @@ class Probability:
     (np.float64(1e-06), True)
     """
 
-    learns_from_events = False
+    learns_from_events, learns_from_labels = False, True
 
     def __init__(self, window: int, odds_factor: float = 1.0) -> None:
         self._theta = np.array([1.0, 1.0, -math.log(odds_factor), 0.0])
@@ -281,6 +289,12 @@ def _step(
     map with the same small weight, towards where they started: without labels of one class the map
     cannot run away.
     """
+    if theta[LABELS] <= 0.0:
+        mine, other = (_ONLY_FRAUDS, _ONLY_GENUINE) if y == 1 else (_ONLY_GENUINE, _ONLY_FRAUDS)
+        if theta[LABELS] != other:
+            theta[LABELS] = mine
+            return
+        theta[LABELS] = 0.0
     theta[LABELS] += 1.0
     score = _clipped(raw)
     u, v = math.log(score), -math.log(1.0 - score)

@@ -151,6 +151,11 @@ class ModelSet:
         )
 
     @property
+    def calibrates_by_labels(self) -> bool:
+        """Return whether any calibrator learns labels."""
+        return any(entry.calibrator.learns_from_labels for entry in self._entries)
+
+    @property
     def samples_negatives(self) -> bool:
         """Return whether any model learns a share of the negatives only."""
         return any(entry.negative_rate < 1.0 for entry in self._entries)
@@ -335,9 +340,7 @@ class ModelSet:
 
     def calibrate(self, raw: Float64) -> Float64:
         """Return the calibrated scores (n, models) of raw ones; nothing is learned."""
-        nothing = np.empty(0)
-        none = (nothing.astype(np.int8), nothing, nothing.astype(np.int64))
-        return self.calibrate_learn(raw, np.empty((0, raw.shape[1])), *none)
+        return self.calibrate_learn(raw, raw[:0], *_no_examples(())[1:])
 
     def calibrate_learn(
         self,
@@ -354,7 +357,7 @@ class ModelSet:
         raw
             (n, models): what `score_learn` gave for the events.
         learn_raw
-            (m, models): the raw scores that the examples were served with; NaN teaches nothing.
+            (m, models): what was served, or of labels what models say today; NaN teaches nothing.
         learn_y, learn_weight, learn_before
             As in `score_learn`: a score is calibrated by the examples before it, so never by its
             own event.
