@@ -89,7 +89,9 @@ def _score_learn(
     for others, and where no calibrator asks.
     """
     today = np.full((len(y), len(models.names)), np.nan)
-    is_asked = (y >= 0) & usable_rows(learn_X) & models.calibrates_by_labels
+    asking = models.calibrated_by_labels
+    others = tuple(set(range(len(models.model_names))) - set(asking))
+    is_asked = (y >= 0) & usable_rows(learn_X) & bool(asking)
     asked = np.flatnonzero(is_asked)
     if not len(asked):
         return models.score_learn(X, learn_X, y, weight, before, draws), today
@@ -100,6 +102,12 @@ def _score_learn(
     is_event[places] = False
     both = np.empty((len(is_event), learn_X.shape[1]))
     both[is_event], both[places] = X, learn_X[asked]
-    scores = models.score_learn(both, learn_X, y, weight, before + earlier, draws)
+    told = learn_X, y, weight
+    scores = models.score_learn(both, *told, before + earlier, draws, left_out=others)
     today[asked] = scores[places]
-    return scores[is_event], today
+    if not others:
+        return scores[is_event], today
+    rest = models.score_learn(X, *told, before, draws, left_out=asking)
+    names = {models.model_names[i] for i in asking}
+    is_asking = [name.partition(".")[0] in names for name in models.names]  # with their heads
+    return np.where(is_asking, scores[is_event], rest), today

@@ -151,9 +151,9 @@ class ModelSet:
         )
 
     @property
-    def calibrates_by_labels(self) -> bool:
-        """Return whether any calibrator learns labels."""
-        return any(entry.calibrator.learns_from_labels for entry in self._entries)
+    def calibrated_by_labels(self) -> tuple[int, ...]:
+        """Return the models whose calibrators learn labels."""
+        return tuple(i for i, e in enumerate(self._entries) if e.calibrator.learns_from_labels)
 
     @property
     def samples_negatives(self) -> bool:
