@@ -13,6 +13,8 @@ from worker.contracts.records import Label, Records, Rejected
 from worker.errors import RecordError
 
 _EVENT_ID_BYTES_MAX = 256
+_SOURCE_LETTERS_MAX = 64
+_WEIGHT_MAX = 1e6
 _TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999
 
 
@@ -22,8 +24,8 @@ class _LabelStruct(msgspec.Struct, gc=False):
     event_id: str | int
     label: Literal[0, 1]
     time: str | int | float | None = None
-    weight: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1.0
-    source: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    weight: Annotated[float, msgspec.Meta(gt=0, le=_WEIGHT_MAX)] = 1.0
+    source: Annotated[str, msgspec.Meta(max_length=_SOURCE_LETTERS_MAX)] = ""
 
 
 _DECODER = msgspec.json.Decoder(_LabelStruct)
@@ -47,6 +49,7 @@ def decode_labels(records: Records) -> tuple[list[Label], list[int], list[Reject
 
 
 def _label(value: bytes | None, timestamp_ms: int) -> Label:
+    """Return the label; any error says only that it is none, `_fault_of` says why."""
     if value is None:
         raise ValueError("tombstone")
     message = _DECODER.decode(value)
@@ -54,14 +57,12 @@ def _label(value: bytes | None, timestamp_ms: int) -> Label:
         json.loads(value, object_pairs_hook=_once)  # of two of a name C takes the last
     event_id, time_ms = str(message.event_id), timestamp_ms
     # A character is at most four bytes.
-    if not 0 < len(event_id) <= _EVENT_ID_BYTES_MAX // 4 and not (
-        0 < len(event_id.encode()) <= _EVENT_ID_BYTES_MAX
-    ):
-        raise ValueError("event_id: expected 1 to 256 bytes")
+    if not 0 < len(event_id) <= _EVENT_ID_BYTES_MAX // 4 and not _is_id(event_id):
+        raise ValueError("event_id")
     if message.time is not None:
         time_ms = _time_ms(message.time)
         if not 0 <= time_ms <= _TIME_MS_MAX:
-            raise ValueError("time: expected 1970 to 9999")
+            raise ValueError("time")
     return Label(event_id, message.label, time_ms, message.weight, message.source)
 
 
@@ -158,6 +159,8 @@ _FIELDS = {
     "time": _Field(
         "ISO 8601 or Unix ms, from 1970 to 9999", (str, *_NUMBERS, type(None)), _is_time
     ),
-    "weight": _Field("a number above 0 and at most 1e6", _NUMBERS, lambda v: 0 < v <= 1e6),
-    "source": _Field("a text of at most 64 characters", (str,), lambda v: len(v) <= 64),
+    "weight": _Field("a number above 0 and at most 1e6", _NUMBERS, lambda v: 0 < v <= _WEIGHT_MAX),
+    "source": _Field(
+        "a text of at most 64 characters", (str,), lambda v: len(v) <= _SOURCE_LETTERS_MAX
+    ),
 }
