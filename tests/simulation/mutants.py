@@ -20,7 +20,7 @@ from typing import Any
 
 import worker.acquire
 import worker.checkpoint
-from tests.mutating import instead
+from tests.mutating import always, instead
 from tests.simulation.faults import FaultyStream, OpenLog
 from worker.checkpoint import Checkpoint
 from worker.committing import Committer
@@ -145,10 +145,6 @@ def _for_ever(_: Any) -> Any:
     return recover
 
 
-def _always(answer: Any) -> Callable[[Any], Any]:
-    return lambda _: lambda *args: answer
-
-
 def _without_floors(acquire: Any) -> Any:
     def acquired(self: Any, partitions: Any) -> None:
         acquire(self, partitions)
@@ -169,7 +165,7 @@ def _hurry() -> Iterator[None]:
 
         return begin
 
-    with instead(Committer, "join", _always(None)), instead(Committer, "start", started):
+    with instead(Committer, "join", always(None)), instead(Committer, "start", started):
         yield
 
 
@@ -177,7 +173,7 @@ def _hurry() -> Iterator[None]:
 def _overlay_that_keeps_all() -> Iterator[None]:
     """Rows that the owner's state holds already are neither dropped nor left out."""
     with (
-        instead(Overlay, "drop", _always(None)),
+        instead(Overlay, "drop", always(None)),
         instead(Overlay, "later", lambda later: lambda self, at: later(self, 0 * at)),
     ):
         yield
@@ -189,7 +185,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "unguarded write": lambda: instead(Checkpoint, "_write", _write_whatever),
     "versions are counted": lambda: instead(worker.checkpoint, "Meta", _count_versions),
     "load without the version check": lambda: instead(Checkpoint, "_taken", _take_whatever),
-    "live before the labels reach C": lambda: instead(worker.acquire._Fold, "_rest", _always(None)),
+    "live before the labels reach C": lambda: instead(worker.acquire._Fold, "_rest", always(None)),
     "no tail check": lambda: instead(
         worker.acquire,
         "committed_of",
@@ -200,9 +196,9 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     ),
     "state kept after a failed commit": lambda: instead(Runner, "_lose_all", _go_on),
     "recorded x not taken from the journal": lambda: instead(
-        worker.acquire._Fold, "_is_same_spec", _always(False)
+        worker.acquire._Fold, "_is_same_spec", always(False)
     ),
-    "losses noticed by writes alone": lambda: instead(Flusher, "_see_after_one", _always(None)),
+    "losses noticed by writes alone": lambda: instead(Flusher, "_see_after_one", always(None)),
     "failed flush forgotten": lambda: instead(Checkpoint, "_settle", _forget_failures),
     "own secondary row folded twice": _overlay_that_keeps_all,
     "live before secondary entities": lambda: instead(Exchange, "acquire", _without_floors),
@@ -220,7 +216,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     ),
     "snapshot ahead of the log": lambda: instead(Snapshots, "newest", _whatever_version),
     "snapshot of fewer examples than learned": lambda: instead(Snapshots, "save", _one_less),
-    "signature of a snapshot not checked": lambda: instead(hmac, "compare_digest", _always(True)),
+    "signature of a snapshot not checked": lambda: instead(hmac, "compare_digest", always(True)),
     "never live again after a doubt": lambda: instead(Patience, "recover", _for_ever),
     "what is paused stays so": lambda: instead(MemoryStream, "pause", _pause_more),
 }

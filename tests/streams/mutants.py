@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from kafka import errors
 
-from tests.mutating import instead
+from tests.mutating import always, instead
 from worker.streams import kafka_client, kafka_member
 from worker.streams.kafka import KafkaStream
 from worker.streams.kafka_log import KafkaLog
@@ -73,21 +73,13 @@ def _with(**options: Any) -> Callable[[Any], Any]:
     return lambda kind: lambda **settings: kind(**{**settings, **options})
 
 
-def _nothing(_: Any) -> Any:
-    return lambda *arguments: None
-
-
-def _always(answer: Any) -> Callable[[Any], Any]:
-    return lambda _: lambda *arguments: answer
-
-
 MUTANTS: dict[str, tuple[Breaks, str]] = {
     "the client's membership at commit time": (
         partial(instead, Member, "current", _membership_of_now),
         "test_rule_a_a_commit_is_fenced_after_the_client_forgot_its_membership",
     ),
     "back in the group counts as never left": (
-        partial(instead, kafka_member, "_follows", _always(True)),
+        partial(instead, kafka_member, "_follows", always(True)),
         "test_rule_a_a_partition_lost_and_regained_within_one_poll_is_shown_as_lost",
     ),
     "futures not checked": (
@@ -103,15 +95,15 @@ MUTANTS: dict[str, tuple[Breaks, str]] = {
         "test_rule_e_records_of_an_open_transaction_are_not_polled",
     ),
     "what a dead member left open is waited out": (
-        partial(instead, KafkaLog, "end_abandoned", _nothing),
+        partial(instead, KafkaLog, "end_abandoned", always(None)),
         "test_rule_e_committed_ends_what_a_dead_member_left_open",
     ),
     "what a living member has open is ended": (
-        partial(instead, KafkaStream, "_slots", _always(set())),
+        partial(instead, KafkaStream, "_slots", always(set())),
         "test_a_transaction_of_a_living_member_is_waited_for",
     ),
     "a request to a lost coordinator is lost": (
-        partial(instead, kafka_client, "_retry_when_not_ready", _nothing),
+        partial(instead, kafka_client, "_retry_when_not_ready", always(None)),
         "test_rule_f_a_lost_coordinator_stalls_a_commit_and_does_not_fail_it",
     ),
     "a commit without an answer counts as done": (
@@ -119,11 +111,11 @@ MUTANTS: dict[str, tuple[Breaks, str]] = {
         "test_rule_f_a_request_that_is_never_answered_ends_in_time",
     ),
     "a fenced producer goes on": (
-        partial(instead, Member, "is_slot_taken", _always(False)),
+        partial(instead, Member, "is_slot_taken", always(False)),
         "test_rule_h_a_fenced_producer_exits_where_another_process_has_its_slot",
     ),
     "the slot is never asked after": (
-        partial(instead, Member, "_check_slot", _nothing),
+        partial(instead, Member, "_check_slot", always(None)),
         "test_rule_i_a_fenced_member_is_found_out_within_a_session",
     ),
     "a lost position begins anew": (
