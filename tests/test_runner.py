@@ -205,7 +205,7 @@ def test_what_models_are_worth_is_gauged() -> None:
     for report in steward.reports():
         (measured,) = report.figures
         for over, figures in measured.to_json().items():
-            for figure in ("labelled", "brier", "roc_auc", "precision_at_k"):
+            for figure in ("labelled", "positives", "roc_auc", "precision_at_k"):
                 labels = {"model": report.name, "figure": figure, "over": over, "segment": ""}
                 told = telemetry.registry.get_sample_value("riverwatch_model_figures", labels)
                 assert told == figures[figure], labels

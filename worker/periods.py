@@ -18,9 +18,7 @@ from worker.contracts.records import Bool, Float64, Int64
 from worker.contracts.text import aligned, shown
 from worker.metrics import average_precision, brier, calibration_error, roc_auc
 from worker.models.days import DAY_MS, Delays, Judged
-from worker.models.prequential import log_losses
-
-_NOT_SHOWN = ("log_loss", "brier", "calibration_error")
+from worker.models.prequential import OF_PROBABILITIES, log_losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def by_period(
 
 def table_of(periods: list[dict[str, object]], k: int) -> str:
     """Return periods as aligned text with a line of headings."""
-    names = [field.name for field in fields(Period) if field.name not in _NOT_SHOWN]
+    names = [field.name for field in fields(Period) if field.name not in OF_PROBABILITIES]
     heads = [name.replace("_at_k", f"@{k}").replace("_", " ") for name in names]
     return aligned([heads, *([shown(one[name]) for name in names] for one in periods)], right=True)
 

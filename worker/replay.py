@@ -25,6 +25,8 @@ from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec
 from worker.metrics import average_precision, roc_auc
 from worker.models.catalogue import ModelSet
+from worker.models.measures import PROBABILITY
+from worker.models.prequential import OF_PROBABILITIES
 from worker.models.steward import Report
 from worker.outputs import Outcome
 from worker.periods import by_period
@@ -324,6 +326,9 @@ def replay(
         one.name: {"role": one.role, "status": one.status, **_measured(one)}
         for one in models.steward.reports()
     }
-    summary["periods"] = metrics.periods(out / "scores.parquet", by or By())
+    periods = metrics.periods(out / "scores.parquet", by or By())
+    if models.scales[models.champion] != PROBABILITY:
+        periods = [{**period, **dict.fromkeys(OF_PROBABILITIES)} for period in periods]
+    summary["periods"] = periods
     (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary

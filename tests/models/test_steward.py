@@ -14,7 +14,9 @@ from worker.contracts.records import unserved
 from worker.contracts.settings import DriftSettings, GuardSettings, ModelSettings
 from worker.models.advance import advance
 from worker.models.catalogue import build_model_set
+from worker.models.measures import ALERTS
 from worker.models.plain import pack, unpack
+from worker.models.prequential import OF_PROBABILITIES, OF_THE_THRESHOLD
 from worker.models.steward import REVIEW_EVERY
 from worker.models.versioned import ModelSet
 
@@ -141,6 +143,25 @@ def test_promote_and_roll_back_change_who_decides() -> None:
     for action, model in (("roll_back", ""), ("promote", "one"), ("promote", "x"), ("sing", "two")):
         assert not models.steward.order(action, model)
     assert [n.action for n in models.steward.notices] == ["promote", "roll_back"]
+
+
+def unsaid(models: ModelSet) -> dict[str, set[str]]:
+    """Return the figures of each report that say nothing."""
+    told = {one.name: one.figures[0].to_json()["total"] for one in models.steward.reports()}
+    return {name: {f for f, value in one.items() if value is None} for name, one in told.items()}
+
+
+def test_a_score_is_judged_by_what_it_says() -> None:
+    """Of ranks beside probabilities: no measure of probabilities, nor of the other's threshold."""
+    models = build(fraud={"preset": "logistic"}, odd={"preset": "half_space_trees"},
+                   own={"preset": "mahalanobis", "calibration": "none"})  # fmt: skip
+    live(models, *stream(2_000))
+    both, ranks = {*OF_PROBABILITIES, *OF_THE_THRESHOLD}, set(OF_PROBABILITIES)
+    assert unsaid(models) == {ALERTS: set(), "fraud": set(), "odd": both, "own": both}
+    assert models.steward.order("promote", "odd")
+    probabilities = set(OF_THE_THRESHOLD)
+    expected = {ALERTS: ranks, "fraud": probabilities, "odd": ranks, "own": both}
+    assert unsaid(models) == expected
 
 
 def test_a_raised_learning_rate_ends_after_its_examples() -> None:

@@ -24,6 +24,11 @@ have it.
 ALL = ""
 """The segment of all events."""
 
+PROBABILITY, RANK = "probability", "rank"
+"""What scores say: the chance of a fraud, or their rank among the model's own (`tail`). Any other
+scale is a model's own, and has its name.
+"""
+
 _ROWS_MAX = 5_000  # labelled examples that wait to be counted: many at once cost less
 
 
@@ -80,12 +85,24 @@ class Measures:
         if self._rows >= _ROWS_MAX:
             self._count()
 
-    def all(self) -> Iterator[Measured]:
-        """Return the figures of each score over each segment, all events first."""
+    def all(self, scales: Sequence[str], champion: int) -> Iterator[Measured]:
+        """Return the figures of each score over each segment, all events first.
+
+        Without those that mean nothing: see `worker.models.prequential.Figures.meant`.
+
+        Parameters
+        ----------
+        scales
+            What each model's score says, see `PROBABILITY`.
+        champion
+            The model that decides now: thresholds are of its scores.
+        """
         self._count()
-        for name, row in zip(self._names, self._figures, strict=True):
+        deciding = scales[champion]
+        for name, scale, row in zip(self._names, (*scales, deciding), self._figures, strict=True):
+            kept = {"is_probability": scale == PROBABILITY, "is_judged": scale == deciding}
             for segment, one in zip(self._segments, row, strict=True):
-                yield Measured(name, segment, one.total(), one.recent())
+                yield Measured(name, segment, one.total().meant(**kept), one.recent().meant(**kept))
 
     def to_state(self) -> State:
         """Return everything as plain values."""

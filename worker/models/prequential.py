@@ -8,7 +8,8 @@ algorithms", Machine Learning 90 (2013).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,19 @@ class Figures:
     entity_precision_at_k: float | None
     alert_delay_s: float | None
 
+    def meant(self, *, is_probability: bool, is_judged: bool) -> Figures:
+        """Return them without those that mean nothing: `OF_PROBABILITIES` of a score that is none,
+        `OF_THE_THRESHOLD` where the threshold in force was of scores of another scale.
+        """
+        left_out = (() if is_probability else OF_PROBABILITIES) + (
+            () if is_judged else OF_THE_THRESHOLD
+        )
+        nothing: dict[str, Any] = dict.fromkeys(left_out)
+        return replace(self, **nothing)
+
+
+OF_PROBABILITIES = ("log_loss", "brier", "calibration_error")
+OF_THE_THRESHOLD = ("precision", "recall", "f1", "alert_delay_s")
 
 MEANINGS = {
     "labelled": "examples with a label",

@@ -75,6 +75,10 @@ class Kept(Protocol):
     def labelled(self) -> tuple[bool, ...]:
         """Which of them learn from labels."""
 
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """Return what each model's score says, see `worker.models.measures.PROBABILITY`."""
+
     def failures(self, X: Float64) -> Int64:
         """Return per model how many rows it cannot score."""
 
@@ -184,7 +188,7 @@ class Steward:
     def reports(self) -> list[Report]:
         """Return what is known of each model."""
         measured: dict[str, list[Measured]] = {}
-        for one in self._measures.all():
+        for one in self._measures.all(self._models.scales, self._models.champion):
             measured.setdefault(one.name, []).append(one)
         found = [Report(ALERTS, "published", "", tuple(measured[ALERTS]))]
         for i, name in enumerate(self._models.model_names):

@@ -19,6 +19,7 @@ from worker.errors import StateLostError
 from worker.models.batch import Batch
 from worker.models.calibration import Calibrator, Identity
 from worker.models.canonical import state_hash
+from worker.models.measures import PROBABILITY, RANK
 from worker.models.plain import State
 from worker.models.sampling import sampled
 from worker.models.steward import Steward
@@ -61,19 +62,14 @@ class Model(Protocol):
     def to_state(self) -> State:
         """Return the learned state as plain values (`worker.models.plain`), not to be changed.
 
-        Raises
-        ------
-        TypeError
-            The estimator holds something that has no plain form, such as a lambda.
+        TypeError where the estimator holds what has no plain form, such as a lambda.
         """
 
     def restore(self, state: State) -> None:
         """Take a state of a model that was built from the same settings and features.
 
-        Raises
-        ------
-        StateLostError
-            The state is of another kind or form. The model may be half changed then: build it anew.
+        StateLostError where it is of another kind or form. The model may be half changed then:
+        build it anew.
         """
 
 
@@ -156,6 +152,13 @@ class ModelSet:
         return tuple(i for i, e in enumerate(self._entries) if e.calibrator.learns_from_labels)
 
     @property
+    def scales(self) -> tuple[str, ...]:
+        """Return what each model's score says, see `worker.models.measures.PROBABILITY`."""
+        own = [PROBABILITY if e.model.learns_from_labels else e.name for e in self._entries]
+        ranked = [entry.calibrator.learns_from_events for entry in self._entries]
+        return tuple(RANK if is_rank else one for one, is_rank in zip(own, ranked, strict=True))
+
+    @property
     def samples_negatives(self) -> bool:
         """Return whether any model learns a share of the negatives only."""
         return any(entry.negative_rate < 1.0 for entry in self._entries)
@@ -229,11 +232,8 @@ class ModelSet:
     def restore(self, state: State) -> None:
         """Take the state of a set that was built from the same settings and features.
 
-        Raises
-        ------
-        StateLostError
-            The names, features or kinds are others. The set may be half changed then: build it
-            anew.
+        StateLostError where names, features or kinds are others. The set may be half changed then:
+        build it anew.
         """
         models = state["models"]
         if list(models) != list(self.model_names):
