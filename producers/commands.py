@@ -16,7 +16,7 @@ from producers.lines import ItemFiles, LineFile
 from producers.pacing import Pacer
 from producers.player import first_events, play
 from producers.progress import Progress
-from producers.reading import Layout, read_items
+from producers.reading import Layout, check_fields, read_items
 from worker.contracts.settings import parse_duration
 
 _SUFFIXES = {"none": ".jsonl", "gz": ".jsonl.gz", "zst": ".jsonl.zst"}
@@ -92,9 +92,12 @@ def play_files(
     """Send recorded events, labels in time order between them; return how many arrived.
 
     ``layouts`` are those of events and labels. A limit counts events; the last one ends the labels.
+    ConfigError, before anything is sent, where no record has the field that is to be the key.
     """
+    check_fields(events, layouts[0], {"--key": layouts[0].key, "--time": layouts[0].time})
     items = read_items(events, "event", layouts[0])
     if labels is not None:
+        check_fields(labels, layouts[1], {"--key": layouts[1].key})
         items = in_time_order(items, read_items(labels, "label", layouts[1]))
     return _to_topics("play", first_events(items, limit), topics, pacer)
 

@@ -10,20 +10,26 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 import msgspec
 
 from producers.items import Item, Kind
-from worker.errors import RiverwatchError
+from worker.config_problems import near
+from worker.errors import ConfigError, RiverwatchError
 
 Unit = Literal["iso", "s", "ms", "us"]
 UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 DAY_MS = 86_400_000
+LOOKED_AT = 100
+"""Records of a file that are looked at before it is played."""
+
 _LINE_BYTES_MAX = 1_000_000
 _ROWS = 4_096
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
@@ -60,6 +66,35 @@ def read_items(path: Path, kind: Kind, layout: Layout) -> Iterator[Item]:
             yield Item(kind, clock.believe(_time_ms(time, layout.unit)), _key_bytes(key), value)
     except (EOFError, zlib.error, csv.Error) as error:
         raise RiverwatchError(str(path), "a whole file", type(error).__name__) from error
+
+
+def check_fields(path: Path, layout: Layout, wanted: Mapping[str, str]) -> None:
+    """Refuse a file of which none of the first `LOOKED_AT` records has a field that is needed.
+
+    Parameters
+    ----------
+    wanted
+        The name of a field by the option that gave it.
+
+    Raises
+    ------
+    ConfigError
+        A field is in none of them. Where none is an object nothing is said: that is the worker's.
+    ValueError, OSError, RiverwatchError
+        As `read_items`.
+    """
+    known: dict[str, None] = {}
+    try:
+        for value in islice(_values(path, layout), LOOKED_AT):
+            with suppress(msgspec.DecodeError, ValueError, RecursionError):
+                known |= dict.fromkeys(msgspec.json.decode(value, type=dict[str, msgspec.Raw]))
+    except (EOFError, zlib.error, csv.Error) as error:
+        raise RiverwatchError(str(path), "a whole file", type(error).__name__) from error
+    for option, field in wanted.items():
+        if known and field not in known:
+            where = f"{path} {option}"
+            expected = "a field of its records"
+            raise ConfigError(where, expected=expected, got=field, hint=near(field, known))
 
 
 class RecordedTime:

@@ -87,6 +87,30 @@ def test_cards_plants_bad_records_on_request(tmp_path: Path) -> None:
     assert labels[0] == labels[1]
 
 
+EVENT = '{"card_id":"c1","time":"2025-03-03","user":"u1"}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--key", "nosuch"], "events.jsonl --key: expected a field of its records, got nosuch"),
+        (["--key", "card_ids"], "(did you mean card_id?)"),
+        (["--time", "nosuch"], "events.jsonl --time: expected a field of its records, got nosuch"),
+        (["--labels", "OUT/labels.jsonl"], "labels.jsonl --key: expected a field of its records"),
+    ],
+)
+def test_a_field_that_no_record_has_is_named_before_anything_is_sent(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    """Exit code 2, though no broker is there to send to; a record without it, or none, is none."""
+    (tmp_path / "events.jsonl").write_text(f'{{"user":"u1"}}\n{{broken\n{EVENT}\n')
+    (tmp_path / "labels.jsonl").write_text('{"event_id":"e1","label":1}\n')
+    play = ["play", str(tmp_path / "events.jsonl"), "--topic", "t", "--bootstrap", "localhost:1"]
+    more = [a.replace("OUT", str(tmp_path)) for a in arguments]
+    done = RUN.invoke(app, [*play, *more])
+    assert (done.exit_code, words in done.output) == (2, True), done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
