@@ -70,7 +70,7 @@ def _cards(work: Path, events: int) -> Prepared:
     """Return about as many generated card payments with their labels."""
     per_day = DEMO.cards * DEMO.per_card_per_day
     cards = dataclasses.replace(DEMO, cards=int(events / per_day / DEMO.days * DEMO.cards))
-    cards_to_files(cards, work)
+    cards_to_files(cards, work, replace=True)
     settings = load(ROOT / "examples" / "cards" / "cards.yaml")
     return "replay_cards", settings, Recording(work / "events.jsonl", work / "labels.jsonl")
 

@@ -30,6 +30,7 @@ app = typer.Typer(
 
 Out = Annotated[Path | None, typer.Option(help="Directory for events.jsonl and labels.jsonl.")]
 Compress = Annotated[str, typer.Option(help="With --out: none, gz or zst.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite files that are there.")]
 Bootstrap = Annotated[str, typer.Option(help="Kafka's host:port.", envvar="RIVERWATCH_BOOTSTRAP")]
 LabelsTopic = Annotated[str | None, typer.Option(help="Topic of the labels.")]
 Speed = Annotated[
@@ -78,6 +79,7 @@ def cards(
     id_prefix: IdPrefix = None,
     speed: Speed = None,
     rate: Rate = None,
+    replace: Replace = False,
 ) -> None:
     """Make synthetic card transactions with planted frauds and labels that come late.
 
@@ -107,7 +109,7 @@ def cards(
         )
         if topic is None:
             assert out is not None
-            commands.cards_to_files(settings, out, compress)
+            commands.cards_to_files(settings, out, compress, replace=replace)
         else:
             topics = commands.Topics(bootstrap, topic, labels_topic)
             commands.cards_to_topics(settings, topics, _pacer(speed, rate))
@@ -163,6 +165,7 @@ def record(
             help="Lines with partition, offset, timestamp, key, value_base64 and headers."
         ),
     ] = False,
+    replace: Replace = False,
 ) -> None:
     """Record a topic until now into a file of lines, in the order of the record timestamps.
 
@@ -174,7 +177,8 @@ def record(
 
     with _exit_codes():
         since_ms = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
-        commands.record_topic(bootstrap, topic, out, since_ms, envelope, limit)
+        wanted = since_ms, envelope, limit
+        commands.record_topic(bootstrap, topic, out, *wanted, replace=replace)
 
 
 def main() -> None:

@@ -18,7 +18,9 @@ from producers.player import first_events, play
 from producers.progress import Progress
 from producers.reading import Layout, check_fields, read_items
 from worker.contracts.settings import parse_duration
+from worker.errors import ConfigError
 
+_FILES = ("events", "labels")
 _SUFFIXES = {"none": ".jsonl", "gz": ".jsonl.gz", "zst": ".jsonl.zst"}
 
 
@@ -62,16 +64,20 @@ def cards_settings(
     return replace(settings, bad_share=bad_share, bad_kinds=bad_kinds, id_prefix=id_prefix)
 
 
-def cards_to_files(settings: CardsSettings, directory: Path, compress: str = "none") -> int:
+def cards_to_files(
+    settings: CardsSettings, directory: Path, compress: str = "none", *, replace: bool = False
+) -> int:
     """Write ``events.jsonl`` and ``labels.jsonl``, both in time order; return the lines."""
     if compress not in _SUFFIXES:
         raise ValueError(f"--compress: expected none, gz or zst, got {compress!r}")
+    events_path, labels_path = (directory / f"{n}{_SUFFIXES[compress]}" for n in _FILES)
+    if not replace:
+        _refuse_existing(events_path, labels_path)
     directory.mkdir(parents=True, exist_ok=True)
-    suffix = _SUFFIXES[compress]
     with (
         Progress("cards") as progress,
-        LineFile(directory / f"events{suffix}") as events,
-        LineFile(directory / f"labels{suffix}") as labels,
+        LineFile(events_path) as events,
+        LineFile(labels_path) as labels,
     ):
         return play(generate(settings), ItemFiles(events, labels), Pacer(), progress)
 
@@ -103,16 +109,34 @@ def play_files(
 
 
 def record_topic(
-    bootstrap: str, topic: str, out: Path, since_ms: int | None, envelope: bool, limit: int | None
+    bootstrap: str,
+    topic: str,
+    out: Path,
+    since_ms: int | None,
+    envelope: bool,
+    limit: int | None,
+    *,
+    replace: bool = False,
 ) -> int:
     """Write a topic's committed records until now as lines; return how many."""
     from producers.recorder import read_topic, record
 
+    if not replace:
+        _refuse_existing(out)
     with Progress("record") as progress, LineFile(out) as lines:
         records = read_topic(bootstrap, topic, since_ms)
         recording = record(records, lines.write, envelope, limit, progress)
         progress.note(left_out=recording.left_out)
     return recording.written
+
+
+def _refuse_existing(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise ConfigError(
+                str(path), expected="a new file", got="one that is there",
+                hint="--replace overwrites it",
+            )  # fmt: skip
 
 
 def _to_topics(words: str, items: Iterable[Item], topics: Topics, pacer: Pacer) -> int:

@@ -52,7 +52,8 @@ def test_streams_of_other_options_have_other_ids(tmp_path: Path) -> None:
     """What is made after the demo, or with another seed, repeats no id; bad records change none."""
 
     def ids(*more: str) -> set[str]:
-        assert RUN.invoke(app, [*SMALL, "--out", str(tmp_path), *more]).exit_code == 0
+        options = ["--out", str(tmp_path), "--replace", *more]
+        assert RUN.invoke(app, [*SMALL, *options]).exit_code == 0
         lines = (tmp_path / "labels.jsonl").read_bytes().splitlines()
         return {json.loads(line)["event_id"] for line in lines}
 
@@ -62,6 +63,31 @@ def test_streams_of_other_options_have_other_ids(tmp_path: Path) -> None:
         assert len(others) > 100
         assert not others & mine
     assert "t0000001" in ids("--id-prefix", "t")  # as the demo's
+
+
+@pytest.mark.parametrize(
+    ("there", "arguments"),
+    [
+        ("events.jsonl", [*SMALL, "--out", "."]),
+        ("labels.jsonl.zst", [*SMALL, "--out", ".", "--compress", "zst"]),
+        ("a.jsonl", ["record", "--topic", "t", "--out", "a.jsonl", "--bootstrap", "localhost:1"]),
+    ],
+)
+def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str, arguments: list[str]
+) -> None:
+    """Exit code 2 and the way out, before anything else; nothing is left beside it."""
+    monkeypatch.chdir(tmp_path)
+    Path(there).write_bytes(b"mine\n")
+    done = RUN.invoke(app, arguments)
+    assert done.exit_code == 2
+    assert f"{there}: expected a new file, got one that is there" in done.output
+    assert "--replace" in done.output
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [(there, b"mine\n")]
+    assert RUN.invoke(app, [*arguments, "--replace"]).exit_code == (
+        1 if "record" in arguments else 0
+    )
+    assert (Path(there).read_bytes() == b"mine\n") == ("record" in arguments)
 
 
 @pytest.mark.parametrize("compress", ["none", "gz", "zst"])
