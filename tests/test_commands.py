@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +26,7 @@ from worker.stores import Meta
 from worker.stores.memory import MemoryStore
 
 RUN = CliRunner()
+ROOT = Path(__file__).parents[1]
 # A signal comes while the worker's modules are being loaded, which takes a second or two.
 EARLY = """
 import os, signal, sys
@@ -83,6 +86,32 @@ def test_a_replay_without_labels_says_why_there_are_no_alerts(tmp_path: Path) ->
     done = RUN.invoke(app, [*command, str(tmp_path / "with"), *labels])
     assert json.loads(done.stdout.partition("\n}")[0] + "}")["labelled"] > 0
     assert "no alerts: " not in done.stderr
+
+
+def test_a_replay_that_was_stopped_says_so_to_whoever_reads_it(tmp_path: Path) -> None:
+    """Ctrl-C: one line, and metrics.json; then the next replay and a training set tell it apart."""
+    demo, recorded, out = ROOT / "worker" / "demo", tmp_path / "events.jsonl", tmp_path / "out"
+    with pa.input_stream(str(demo / "events.jsonl.zst"), compression="zstd") as file:
+        recorded.write_bytes(file.read() * 20)
+    command = ["replay", "-c", str(demo / "cards.yaml"), "--events", str(recorded), "--out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.cli", *command, str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    journal = out / "journal" / "events-0.arrow"
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)
+    assert (process.returncode, said[0]) == (130, "")
+    assert f"stopped: {out} holds a part of the replay, as its metrics.json says\n" in said[1]
+    assert json.loads((out / "metrics.json").read_text()) == {"complete": False}
+    again = RUN.invoke(app, [*command, str(out)])
+    assert (again.exit_code, "got a part of a replay" in again.stderr) == (2, True), again.stderr
+    dataset = ["dataset", "-c", str(demo / "cards.yaml"), "--journal", str(out / "journal")]
+    made = RUN.invoke(app, [*dataset, "--out", str(tmp_path / "train.parquet")])
+    assert made.exit_code == 0, made.stderr
+    assert "journal of a replay that was stopped" in made.stderr
 
 
 @pytest.mark.parametrize("slot", ["a b", "", "é", "a/b", "x" * 101])

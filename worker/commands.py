@@ -162,11 +162,12 @@ def run_replay(
 ) -> int:
     """Replay recorded files with a progress bar, or plain lines where there is no terminal."""
     from worker.periods import table_of
-    from worker.replay import By, Recording, has_result
+    from worker.replay import By, Recording, has_result, is_partial
 
     settings = load(path)
     if has_result(out) and not replace:
-        raise ConfigError(f"--out {out}", expected="a new directory", got="an earlier replay's",
+        there = "a part of a replay that was stopped" if is_partial(out) else "an earlier replay's"
+        raise ConfigError(f"--out {out}", expected="a new directory", got=there,
                           hint="--replace overwrites it")  # fmt: skip
     declared = settings.labels or LabelSettings()
     column = label_column or (None if labels else declared.column)
@@ -175,14 +176,19 @@ def run_replay(
         raise ConfigError("--label-delay", expected="a duration such as 7d", got="none",
                           hint="or labels.delay in the configuration")  # fmt: skip
     recording = Recording(events, labels, column, delay_ms)
-    summary = _replay(
-        settings, recording, out, lambda alert: None, By(days, top or settings.metrics.top)
-    )
+    by = By(days, top or settings.metrics.top)
+    try:
+        summary = _replay(settings, recording, out, lambda alert: None, by)
+    except KeyboardInterrupt:
+        if is_partial(out):
+            words = f"{out} holds a part of the replay, as its metrics.json says"
+            print(f"stopped: {words}", file=sys.stderr)
+        raise
     periods: Any = summary.pop("periods")
     del summary["models"]  # long: riverwatch models has them as a table, metrics.json in full
     print(json.dumps(summary, indent=2))
     if periods:
-        print(table_of(periods, top or settings.metrics.top))
+        print(table_of(periods, by.top))
     why = _why_no_alerts(summary)
     if why:
         print(f"no alerts: {why}", file=sys.stderr)

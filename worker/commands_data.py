@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -68,6 +69,7 @@ def run_dataset(path: Path, sources: Sources, known_by: str | None, out: Path) -
             parts = dataset.journal_of_topic(view, topics[-1])
         else:
             labels = _labels_of_files(settings, sources)
+            _tell_partial(sources.journal)
             parts = dataset.journal_of_files(sources.journal)
         bar = opened.enter_context(ProgressBar("joining", "joined"))
         known = dataset.known_labels(labels, until_ms)
@@ -82,6 +84,15 @@ def run_dataset(path: Path, sources: Sources, known_by: str | None, out: Path) -
         )  # fmt: skip
     print(json.dumps(asdict(counts), indent=2))
     return 0
+
+
+def _tell_partial(journal: Path) -> None:
+    """Say it where a journal, a directory or a file of it, is not whole."""
+    from worker.replay import is_partial
+
+    directory = journal if journal.is_dir() else journal.parent
+    if is_partial(directory.parent):
+        print(f"{journal}: the journal of a replay that was stopped: a part of it", file=sys.stderr)
 
 
 def run_backfill(path: Path, events: Path | None = None) -> int:

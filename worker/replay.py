@@ -249,6 +249,21 @@ def has_result(out: Path) -> bool:
     return any((out / name).exists() for name in OUTPUTS)
 
 
+def is_partial(out: Path) -> bool:
+    """Return whether what is in a directory is of a replay that did not come to its end."""
+    try:
+        summary = json.loads((out / "metrics.json").read_bytes())
+    except (OSError, ValueError):
+        return False  # nothing is known
+    return isinstance(summary, dict) and summary.get("complete") is False
+
+
+def _write_metrics(out: Path, summary: dict[str, object], *, is_complete: bool) -> None:
+    """Write ``metrics.json``. A replay begins with one that says it is not complete."""
+    words = {"complete": is_complete, **summary}
+    (out / "metrics.json").write_text(json.dumps(words, indent=2) + "\n")
+
+
 def prepare_directory(out: Path) -> None:
     """Make an empty output directory, replacing what an earlier replay wrote there.
 
@@ -280,6 +295,8 @@ def replay(
 ) -> dict[str, object]:
     """Run the worker over a recording, write everything to ``out``, return the metrics.
 
+    Until it has come to its end, and if it never does, ``metrics.json`` says ``complete: false``.
+
     Parameters
     ----------
     on_commit
@@ -293,6 +310,7 @@ def replay(
         recording.label_delay_ms, sink,
     )  # fmt: skip
     sink.open()  # only now: a recording that cannot be read costs no earlier output
+    _write_metrics(out, {}, is_complete=False)
     scores = ScoreFile(out / "scores.parquet", settings, models.names)
     metrics = Metrics()
 
@@ -330,5 +348,5 @@ def replay(
     if models.scales[models.champion] != PROBABILITY:
         periods = [{**period, **dict.fromkeys(OF_PROBABILITIES)} for period in periods]
     summary["periods"] = periods
-    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    _write_metrics(out, summary, is_complete=True)
     return summary
