@@ -24,6 +24,13 @@ from worker.decode_strict import RefusedError, StrictDecoder
 
 SETTINGS = Settings.model_validate(settings_values())
 DECODER = Decoder(SETTINGS)
+_EVENTS = settings_values()["events"]
+REQUIRED = Settings.model_validate(
+    settings_values(
+        events=_EVENTS
+        | {"fields": {k: v for k, v in _EVENTS["fields"].items() if "default" not in v}}
+    )
+)
 DAY_MS = 86_400_000
 GOOD_TIME_MS = 1_714_564_800_250
 ANY_TIME_MS = 2**60
@@ -286,16 +293,39 @@ def test_batches_and_neighbours_do_not_matter(values: list[bytes], cuts: list[in
     assert other.to_tuple() == clock.to_tuple()
 
 
+TWICE = good(amount=b'1,"amount":2')
+
+
+@given(st.lists(near_events(), max_size=4))
+@example([TWICE])
+@example([TWICE, good(card=b"7")])  # refused; as many quotes less as the other has more
+def test_where_all_fields_are_required_the_verdict_is_the_definitions_too(
+    values: list[bytes],
+) -> None:
+    """A batch is looked at as a whole first: none hides behind its neighbours."""
+    decoded = Decoder(REQUIRED).decode(records(*values, good()), EventClock(ANY_TIME_MS))
+    codes = {one.index: one.code for one in decoded.rejected}
+    assert codes == {
+        i: code for i, value in enumerate(values) if (code := strict_code(REQUIRED, value))
+    }
+    assert decoded.events.index.tolist() == [i for i in range(len(values) + 1) if i not in codes]
+
+
 @given(near_events())
 def test_the_fast_way_accepts_only_what_the_definition_accepts(value: bytes) -> None:
     """The decoder's verdict is the strict decoder's, code for code."""
     codes, _ = slim(value)
+    code = strict_code(SETTINGS, value)
+    assert codes == ({code} if code else set())
+
+
+def strict_code(settings: Settings, value: bytes) -> str | None:
+    """Return the code that the definition gives a record, None for an event."""
     try:
-        StrictDecoder(SETTINGS).decode(value, None, -1)
+        StrictDecoder(settings).decode(value, None, -1)
     except RefusedError as refused:
-        assert codes == {refused.code.value}
-    else:
-        assert codes == set()
+        return refused.code.value
+    return None
 
 
 @pytest.mark.parametrize("case", [c for c in CORPUS if c.value], ids=lambda case: case.name)

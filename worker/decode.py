@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -76,19 +77,22 @@ class Decoder:
 
     def _rows(self, records: Records, rejected: list[Rejected]) -> list[Row | None]:
         """Return the fields per record; None for what is no event, which goes to ``rejected``."""
-        decode, is_plain, bytes_max = self._decoder.decode, self._filter.is_plain, self._bytes_max
+        bytes_max = self._bytes_max
+        values = [v if v is not None and len(v) <= bytes_max else b"" for v in records.values]
+        rows = self._parsed(values)
+        for i in self._filter.odd(values, rows):
+            rows[i] = self._read_strictly(records, i, rejected)
+        return rows
+
+    def _parsed(self, values: Sequence[bytes]) -> list[Row | None]:
+        """Return the fields of each value; None where msgspec refuses it."""
         rows: list[Row | None] = []
-        for i, value in enumerate(records.values):
-            if value is not None and len(value) <= bytes_max:
-                try:
-                    row = astuple(decode(value))
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    pass  # decode_strict says what is wrong with it
-                else:
-                    if is_plain(value, row):
-                        rows.append(row)
-                        continue
-            rows.append(self._read_strictly(records, i, rejected))
+        parsed = map(astuple, map(self._decoder.decode, values))
+        while len(rows) < len(values):
+            try:
+                rows.extend(parsed)  # keeps what comes before an error; the next call goes on
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                rows.append(None)  # decode_strict says what is wrong with it
         return rows
 
     def _read_strictly(self, records: Records, i: int, rejected: list[Rejected]) -> Row | None:
@@ -100,8 +104,8 @@ class Decoder:
             return None
 
     def _events(self, records: Records, rows: list[Row | None]) -> Events:
-        index = [i for i, row in enumerate(rows) if row is not None]
-        found = [row for row in rows if row is not None]
+        index = np.flatnonzero(np.fromiter(map(bool, rows), np.bool_, len(rows)))
+        found = list(filter(None, rows))
         fields: list[Any] = list(zip(*found, strict=True)) if found else [()] * len(self._columns)
         columns = {
             column.name: values_of(column, items)
@@ -109,11 +113,13 @@ class Decoder:
         }
         ids = _texts(columns[self._id])
         return Events(
-            index=np.array(index, np.int64),
+            index=index,
             offsets=np.array(records.offsets, np.int64)[index],
             time_ms=np.asarray(columns[self._time], np.int64),
             ids=ids,
-            id_hash=np.array([xxhash.xxh3_64_intdigest(one.encode()) for one in ids], np.uint64),
+            id_hash=np.fromiter(
+                map(xxhash.xxh3_64_intdigest, map(str.encode, ids)), np.uint64, len(ids)
+            ),
             entity_ids=self._entity_ids(columns),
             columns=columns,
         )
@@ -142,7 +148,7 @@ class Decoder:
         index = events.index.tolist()
         whole = len(index) == len(records)
         keys = records.keys if whole else [records.keys[i] for i in index]
-        expected = [one.encode() for one in _texts(events.columns[self._key])]
+        expected = list(map(str.encode, _texts(events.columns[self._key])))
         if keys == expected:
             return np.zeros(len(index), np.bool_)
         odd = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Annotated, Any  # rows hold values of the declared types
 
 import msgspec
@@ -64,6 +65,14 @@ class PlainFilter:
             for i, column in enumerate(columns)
             if not column.is_required
         ]
+
+    def odd(self, values: Sequence[bytes], rows: Sequence[Row | None]) -> list[int]:
+        """Return which records are not proved plain; None is the row of one that is refused."""
+        # Each has at least these quotes: so if they are as many in all, no record has more.
+        if not self._optional and all(rows) and _quotes(values) == self._quotes * len(rows):
+            return []
+        pairs = enumerate(zip(values, rows, strict=True))
+        return [i for i, (value, row) in pairs if row is None or not self.is_plain(value, row)]
 
     def is_plain(self, value: bytes, row: Row) -> bool:
         """Return whether the record is proved to hold each declared field once, in valid UTF-8."""
@@ -127,21 +136,22 @@ def _convert(column: Column, items: Sequence[Any]) -> Values:
     if column.kind == "string":
         return list(items)
     if column.kind == "category":
-        index, unknown = column.categories, len(column.categories)
-        return np.array([index.get(item, unknown) for item in items], np.int64)
+        return np.fromiter(
+            map(column.categories.get, items, repeat(len(column.categories))), np.int64, len(items)
+        )
     if column.kind == "float":
-        return np.array(items, np.float64)
+        return np.fromiter(items, np.float64, len(items))
     if column.kind == "decimal":
         return _units(column, items)
     if column.kind == "timestamp":
         return _times(column, items)
-    return np.array(items, np.int64)
+    return np.fromiter(items, np.int64, len(items))
 
 
 def _units(column: Column, items: Sequence[float]) -> Int64:
     """Return whole units; as `worker.decode_fields.units_of`, far too many are cut to 2 ** 62."""
     with np.errstate(over="ignore"):
-        units = np.rint(np.array(items, np.float64) / column.resolution)
+        units = np.rint(np.fromiter(items, np.float64, len(items)) / column.resolution)
     return np.clip(units, -(2.0**62), 2.0**62).astype(np.int64)
 
 
@@ -152,17 +162,23 @@ def _times(column: Column, items: Sequence[Any]) -> Int64:
         return times
     if column.time_unit == "s":
         return seconds_to_ms(np.array(items, np.float64))
-    numbers = np.array(items, np.int64)
+    numbers = np.fromiter(items, np.int64, len(items))
     return numbers // 1000 if column.time_unit == "us" else numbers
 
 
 def _odd_ids(column: Column, ids: list[str]) -> Bool | None:
+    if max(map(len, ids), default=0) <= _SHORT_ID_LENGTH and (column.may_be_empty or all(ids)):
+        return None
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     long = lengths > _SHORT_ID_LENGTH
     empty = (lengths == 0) & (not column.may_be_empty)
     for i in np.flatnonzero(long).tolist():
         long[i] = len(ids[i].encode()) > ID_BYTES_MAX
     return np.asarray(long | empty, np.bool_)
+
+
+def _quotes(values: Sequence[bytes]) -> int:
+    return int(np.count_nonzero(np.frombuffer(b"".join(values), np.uint8) == ord('"')))
 
 
 def _is_utf8(value: bytes) -> bool:
