@@ -224,6 +224,7 @@ def test_mistakes_of_every_stage_are_reported_at_once_in_the_order_of_the_file(
         ("events", "key"),
         ("events", "fields", "amount", "resolution"),
         ("entities", "card", "ring"),
+        ("features", "card", "cuont"),
         ("models", "fraud", "preset"),
         ("decision", "model"),
     ]
@@ -236,6 +237,33 @@ def test_problems_of_features_come_beside_a_missing_key_elsewhere(tmp_path: Path
     assert [line.split(": ")[0].split()[1] for line in found] == [
         "name", "events.id", "features.card.mean(amount).windows[1]",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (("threshold: 0.5", "threshold: 0.5\n  suppress: {entity: card}"), "suppress.within"),
+        (("threshold: 0.5", "threshold: 0.5\n  incidents: {entity: 7}"), "incidents.entity"),
+        (("  kind: kafka", "  kind: kafkaa"), "stream.kind"),
+        (("{kind: redis,", "{"), "store.kind"),
+        (("  time: {field: time, unit: iso}\n", ""), "events.time"),
+        (("min: 0}", "min: none}"), "events.fields.amount.min"),
+        (("ring: 32", "ring: -1"), "entities.card.ring"),
+        (("{key: card_id, ring: 32}", "{ring: 32}"), "entities.card.key"),
+        (("{key: card_id, ring: 32}", "7"), "entities.card"),
+        (("fraud: {preset: logistic}", "fraud: {preset: logistic}\n  a: {b: 1}"), "models.a.b"),
+    ],
+)
+def test_a_wrong_section_hides_no_mistake_of_the_features(
+    tmp_path: Path, change: tuple[str, str], place: str
+) -> None:
+    """Two mistakes are two lines, and nothing is said that follows from the first alone."""
+    found = problems(tmp_path, changed(change, ("[1d, 7d]", "[1d, x]")))
+    places = [line.split(": ")[0].split()[1] for line in found]
+    feature = "features.card.mean(amount).windows[1]"
+    assert len(places) == 2
+    assert feature in places
+    assert any(one.endswith(place) for one in places if one != feature), places
 
 
 def test_an_entity_with_a_wrong_key_hides_no_mistake_below_it(tmp_path: Path) -> None:

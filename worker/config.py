@@ -131,13 +131,14 @@ def _add(problems: list[Problem], found: Sequence[Problem], broken: set[str]) ->
     """Add problems of a later stage unless an earlier one is their likely cause.
 
     That is so below the place of an earlier problem, in the section that has one among its own
-    keys, and wherever a broken field, entity or model is named: better to say less than to mislead.
+    keys, and where a broken field, entity or model is what came, or has the very place: better to
+    say less than to mislead.
     """
     paths = {problem.path for problem in problems}
     sections = {path[:-1] for path in paths if len(path) > 1}
     for problem in found:
         prefixes = {problem.path[:end] for end in range(1, len(problem.path) + 1)}
-        words = set(re.findall(r"\w+", f"{problem.path} {problem.expected} {problem.got}"))
+        words = set(re.findall(r"\w+", f"{problem.path[-1:]} {problem.got}"))
         if not (prefixes & paths or problem.path in sections or words & broken):
             problems.append(problem)
 

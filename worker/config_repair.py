@@ -15,6 +15,8 @@ Path = tuple[str | int, ...]
 _ROUNDS_MAX = 6
 # Collections whose items are dropped as a whole when a needed part of one is wrong.
 _COLLECTIONS: tuple[Path, ...] = (("events", "fields"), ("entities",), ("models",))
+# Options of such items that no other section asks for: without them nothing else becomes wrong.
+_BOUNDS = ("min", "max", "ring")
 _STAND_INS: dict[Path, Any] = {
     ("name",): "config",
     ("events", "topic"): "events",
@@ -49,13 +51,20 @@ def _repair(value: Any, path: Path, broken: set[str]) -> bool:
     if not isinstance(value, dict) or not path:
         return False
     item = _item_of(path)
-    if item is not None:
+    if item is not None and path[-1] not in _BOUNDS:
         broken.add(str(item[-1]))
-        return _drop(value, path if _is_optional(path) else item)
     stand_in = _stand_in(value, path)
     if stand_in is not None:
         return _put(value, path, stand_in)
-    return _drop(value, path)
+    if item is not None:
+        return _drop(value, path if _is_optional(path) else item)
+    return _drop(value, path) or _drop_around(value, path)
+
+
+def _drop_around(value: Any, path: Path) -> bool:
+    """Delete the nearest section that need not be there and lacks what is missing at a path."""
+    around = (path[:end] for end in range(len(path) - 1, 0, -1))
+    return any(_is_optional(section) and _drop(value, section) for section in around)
 
 
 def _stand_in(value: dict[str, Any], path: Path) -> Any:
@@ -66,9 +75,15 @@ def _stand_in(value: dict[str, Any], path: Path) -> Any:
         if path in (("events", "id"), ("events", "key")):
             keys = (entity["key"] for entity in value["entities"].values())
             return next(key for key in keys if isinstance(key, str))
-        if path == ("events", "time", "field"):
+        if path in (("events", "time"), ("events", "time", "field")):
             fields = value["events"]["fields"].items()
-            return next(name for name, declared in fields if "timestamp" in str(declared))
+            name = next(name for name, declared in fields if "timestamp" in str(declared))
+            return name if path[-1] == "field" else {"field": name}
+        if path[0] == "entities" and (len(path) == 2 or path[2:] == ("key",)):
+            key = value["events"]["key"]
+            others = (one for name, one in value["entities"].items() if name != path[1])
+            is_primary = all(one["key"] != key for one in others)
+            return (key if len(path) == 3 else {"key": key}) if is_primary else None
     except (AttributeError, KeyError, StopIteration, TypeError):
         return None
     return copy.deepcopy(_STAND_INS.get(path))
