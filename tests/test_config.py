@@ -353,6 +353,32 @@ def test_a_secret_that_is_a_number_or_quoted_elsewhere_is_hidden_too(tmp_path: P
     assert str(caught.value).endswith("24 models: expected a ***, got 2 *** (no ***)")
 
 
+@pytest.mark.parametrize(
+    ("secret", "told"),
+    [
+        ("car", "models: expected a card_id, got scar"),  # within words
+        ("card", "models: expected a card_id, got scar"),
+        ("scar", "models: expected a card_id, got ***"),
+        ("card_id", "models: expected a ***, got scar"),
+        ("a c", "models: expected a card_id, got scar"),
+        ("s", "models: expected a card_id, got scar"),
+        ("redis:", "models: expected a card_id, got scar"),
+    ],
+)
+def test_a_short_secret_hides_no_words_that_hold_it(tmp_path: Path, secret: str, told: str) -> None:
+    """A user called car is hidden, and a scar is not; at its own place it is hidden within words."""
+
+    def check(settings: Settings) -> None:
+        raise ConfigError("models", [Problem(("models",), "a card_id", "scar")])
+
+    text = changed(("redis://localhost", "redis://:${SECRET}@localhost"))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write(tmp_path, text), {"SECRET": secret}, checks=(check,))
+    assert str(caught.value).endswith(told)
+    own = problems(tmp_path, changed(("amount: $amount", "amount: x${SECRET}y")), {"SECRET": "car"})
+    assert "xcary" not in "\n".join(own)
+
+
 def test_two_mistakes_in_one_part_do_not_hide_those_of_later_stages(tmp_path: Path) -> None:
     """The part is left out once, and the features are still compiled; alternatives are joined."""
     text = changed(

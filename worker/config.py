@@ -19,7 +19,7 @@ from worker.errors import ConfigError, Problem
 
 Check = Callable[[Settings], object]
 
-_SECRET_LENGTH_MIN = 3
+_SECRET_LENGTH_MIN, _SECRET_LENGTH_LONG = 3, 8
 _HIDDEN = "***"
 # A value at such a key never appears in a message, wherever it came from.
 _SECRET_KEY = re.compile(r"passw|secret|token|credential|^url$", re.IGNORECASE)
@@ -177,7 +177,10 @@ def _without_secrets(problem: Problem, document: Document) -> Problem:
     words = [problem.expected, got, problem.hint]
     for secret in sorted(document.secrets, key=len, reverse=True):
         if len(secret) >= _SECRET_LENGTH_MIN:
-            words = [word.replace(secret, _HIDDEN) for word in words]
+            pattern = re.escape(secret)
+            if len(secret) < _SECRET_LENGTH_LONG and problem.path not in document.substituted:
+                pattern = rf"(?<!\w){pattern}(?!\w)"  # such a name may be part of any word
+            words = [re.sub(pattern, _HIDDEN, word) for word in words]
     return Problem(problem.path, *words)
 
 
