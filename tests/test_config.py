@@ -366,7 +366,7 @@ def test_a_secret_that_is_a_number_or_quoted_elsewhere_is_hidden_too(tmp_path: P
     ],
 )
 def test_a_short_secret_hides_no_words_that_hold_it(tmp_path: Path, secret: str, told: str) -> None:
-    """A user called car is hidden, and a scar is not; at its own place it is hidden within words."""
+    """A user called car is hidden, a scar is not; at its own place it is hidden within words."""
 
     def check(settings: Settings) -> None:
         raise ConfigError("models", [Problem(("models",), "a card_id", "scar")])
