@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
-from worker.contracts.settings import RedisSettings
+from worker.contracts.settings import RedisSettings, Settings
 from worker.features.spec import compile_features
 from worker.stores import StateStore
 from worker.stores.memory import MemoryStore
@@ -80,6 +81,32 @@ def test_features_that_need_no_new_state_go_on_from_the_stored_state(store: Stat
     drain(second)
     drain(worker(whole, MemoryStore(), config=wider))
     assert certain(journal(log)[half:]) == certain(journal(whole)[half:])
+
+
+def test_a_start_with_other_features_says_which_and_what_is_lost() -> None:
+    """A warning a shard, with the hashes that `riverwatch check` prints; none without a change."""
+    stream, log, store = events(COUNT), log_of(events(COUNT // 2)), MemoryStore()
+    fields = {"id": "string", "card": "string", "terminal": "string", "amount": "float",
+              "at": {"type": "timestamp", "unit": "ms"}}  # fmt: skip
+    time = {"field": "at", "unit": "ms"}
+    typed = {"topic": "transactions", "id": "id", "key": "card", "time": time, "fields": fields}
+    features = {"amount": "$amount", "card": {"count": ["1h"]}}
+    before, changed = settings(features=features), settings(features=features, events=typed)
+    hashes = [compile_features(one).spec_hash for one in (before, changed)]
+
+    def warned(config: Settings) -> list[Any]:
+        with capture_logs() as said:
+            drain(worker(log, store, config=config))
+        return [one for one in said if one["event"] == "features_changed"]
+
+    assert warned(before) == []
+    assert warned(before) == []
+    continued(log, log_of(stream))
+    (one,) = warned(changed)
+    assert (one["log_level"], one["partition"]) == ("warning", 0)
+    assert [one["spec_was"], one["spec_is"]] == [spec[:12] for spec in hashes]
+    assert "models" in one["discarded"]
+    assert warned(changed) == []
 
 
 def test_labels_of_events_scored_before_the_change_teach_nothing(store: StateStore) -> None:

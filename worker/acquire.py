@@ -40,13 +40,17 @@ _CHUNK = 2_000
 
 @dataclass(slots=True)
 class Live:
-    """A shard that is ready for its next record, and where it stands."""
+    """A shard that is ready for its next record, and where it stands.
+
+    ``spec_was`` is the feature spec that the journal's last record was scored with, empty for none.
+    """
 
     shard: Shard
     checkpoint: Checkpoint
     inbox: Inbox
     journal_next: int
     folded: int
+    spec_was: str
 
 
 def acquire(
@@ -97,7 +101,8 @@ def acquire(
     stream.seek(partition, shard.events_next, shard.labels_next)
     fault("acquire_sought")
     inbox = Inbox(topics.events, topics.labels, partition, shard.events_next, shard.labels_next)
-    return Live(shard, checkpoint, inbox, journal_next, fold.folded)
+    spec_was = stamps.get("spec_hash", "")
+    return Live(shard, checkpoint, inbox, journal_next, fold.folded, spec_was)
 
 
 class _Fold:

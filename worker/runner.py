@@ -264,10 +264,9 @@ class Runner:
             lambda done, total: self._telemetry.log.debug("shard_folding", done=done, total=total),
             self._patience.tick, rekeying,
         )  # fmt: skip
-        self._telemetry.acquired.inc()
-        self._telemetry.log.info(
-            "shard_acquired", partition=partition, events_offset=shard.events_next,
-            labels_offset=shard.labels_next, folded=live.folded,
+        self._telemetry.shard_acquired(
+            live.spec_was, parts.spec.spec_hash, partition=partition,
+            events_offset=shard.events_next, labels_offset=shard.labels_next, folded=live.folded,
             seconds=round(self._clock_s() - started_s, 3),
         )  # fmt: skip
         return live

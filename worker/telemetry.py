@@ -26,6 +26,8 @@ from worker.outputs import Outcome
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _SCORES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _FIGURES_EVERY_S, _FIGURES_LOGGED_EVERY_S = 10.0, 60.0
+_SPEC_LENGTH = 12  # of a hash, as `riverwatch check` prints it
+_DISCARDED = "what models learned from examples of other features"
 _BOUNDS = (*(str(bound) for bound in _SCORES), "+Inf")
 
 
@@ -188,6 +190,16 @@ class Telemetry:
         for partition, count in records.items():
             self.lag.labels(str(partition)).set(count)
         self._lagging = set(records)
+
+    def shard_acquired(self, spec_was: str, spec_is: str, **words: float) -> None:
+        """Count and log it; warn where it was scored with other features until now."""
+        self.acquired.inc()
+        self.log.info("shard_acquired", **words)
+        if spec_was not in ("", spec_is):
+            self.log.warning(
+                "features_changed", partition=words["partition"], spec_was=spec_was[:_SPEC_LENGTH],
+                spec_is=spec_is[:_SPEC_LENGTH], discarded=_DISCARDED,
+            )  # fmt: skip
 
     def lost(self, error: RiverwatchError) -> None:
         """Log why every shard is acquired again: state was lost, or nobody answers."""
