@@ -29,13 +29,13 @@ def test_a_label_takes_its_time_from_itself_or_from_its_record() -> None:
         b'{"event_id": 2, "label": 0, "time": "1970-01-01T00:00:02"}',
         b'{"event_id": "c", "label": 0, "time": 9, "weight": 2.5, "source": "desk", "more": 1}',
     )
-    assert [(x.event_id, x.y, x.time_ms) for x in labels] == [
+    assert [(x.event_id, x.y, x.time_ms) for x in map(labels.at, range(3))] == [
         ("a", 1, 5),
         ("2", 0, 2000),
         ("c", 0, 9),
     ]
-    assert (labels[2].weight, labels[2].source) == (2.5, "desk")
-    assert (index, rejected) == ([0, 1, 2], [])
+    assert (labels.weight[2], labels.sources[2]) == (2.5, "desk")
+    assert (index.tolist(), rejected) == ([0, 1, 2], [])
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,10 @@ def test_a_label_takes_its_time_from_itself_or_from_its_record() -> None:
         (b'{"event_id": "a", "label": ' + b"1" * 5_000 + b"}", "$.label: expected 0 or 1"),
         (b'{"event_id": "a", "label": 1, "label": 0}', "$.label: expected one of this name"),
         (b'{"event_id": "a", "\\u006cabel": 1, "label": 0}', "$.label: expected one of this name"),
+        *(
+            (b'{"event_id": "a", "label": 1, "%b": 1, "%b": 1}' % (n, n), f"$.{n.decode()}")
+            for n in (b"time", b"weight", b"source")
+        ),
         (b"[" * 100_000, "$: expected a JSON object, got other bytes"),
         (None, "$: expected a label, got no value"),
     ],
@@ -74,10 +78,34 @@ def test_what_is_no_label_is_rejected_and_its_neighbours_stay(
     """A bad record has a place, a code and a reason, never a value, and touches no other record."""
     good = b'{"event_id": "a", "label": 1}'
     labels, index, rejected = decode(good, value, good)
-    assert (len(labels), index) == (2, [0, 2])
+    assert (len(labels), index.tolist()) == (2, [0, 2])
     assert [(r.index, r.offset) for r in rejected] == [(1, 8)]
     assert rejected[0].message.startswith(f"labels/3@8 {said}")
     assert "secret" not in rejected[0].message
+
+
+plain = st.fixed_dictionaries(
+    {"event_id": st.text(max_size=70) | st.integers(), "label": st.integers(0, 1)},
+    optional={
+        "time": st.none() | st.integers(-1, 10) | st.just("1970-01-01T00:00:02"),
+        "weight": st.floats(0, 2),
+        "source": st.sampled_from(["", "label", "time", "\\", '"']),
+        "other": st.sampled_from(["label", {"label": 1}, {"time": 1}, 1]),
+    },
+)
+
+
+@given(st.lists(plain, max_size=3), st.booleans())
+def test_labels_are_read_alike_alone_and_among_others(
+    fields: list[dict[str, Any]], ensure_ascii: bool
+) -> None:
+    """Many at once say what each says beside one that is none, which is read on the slow way."""
+    values = [json.dumps(one, ensure_ascii=ensure_ascii).encode() for one in fields]
+    labels, index, rejected = decode(*values)
+    alone = [decode(value, b"") for value in values]
+    assert [*map(labels.at, range(len(labels)))] == [one.at(0) for one, _, _ in alone if len(one)]
+    assert index.tolist() == [i for i, (one, _, _) in enumerate(alone) if len(one)]
+    assert len(index) + len(rejected) == len(values)
 
 
 JSON_VALUES = st.recursive(

@@ -25,9 +25,14 @@ def label(name: str, y: int = 1, after_ms: int = 10, **more: Any) -> Truth:
 
 
 def world_of(*stream: Event | Truth, **options: Any) -> World:
-    """Return the world after a stream, a batch an item."""
-    parts = [1] * len(stream)
-    return run(list(stream), parts, ["nothing"] * len(stream), **options)
+    """Return the world after a stream, a batch an item; in fewer batches the same becomes of it."""
+    world = run(list(stream), [1] * len(stream), ["nothing"] * len(stream), **options)
+    for cuts in ([], [1]):
+        other = run(
+            list(stream), cuts, ["nothing"] * len(cuts), has_label_features=False, **options
+        )
+        assert (other.fates, taught(other)) == (world.fates, taught(world))
+    return world
 
 
 def fates(world: World) -> dict[str, int]:
@@ -66,6 +71,13 @@ def test_an_early_label_waits_for_the_horizon(age_ms: int, fate: str) -> None:
     """It is taken by an event that comes when it is as old as the horizon, and not later."""
     world = world_of(label("b", after_ms=0), event("b", age_ms))
     assert fates(world) == {"early": 1, fate: 1}
+
+
+@pytest.mark.parametrize(("y", "fate"), [(1, "repeated"), (0, "revised")])
+def test_a_label_after_an_early_one_knows_what_that_said(y: int, fate: str) -> None:
+    """Also where both meet the event in one batch."""
+    world = world_of(label("a"), event("a"), label("a", y))
+    assert fates(world) == {"early": 1, "matched": 1, fate: 1}
 
 
 def test_an_early_label_whose_event_never_comes_is_unknown() -> None:

@@ -60,8 +60,8 @@ def observed_one_early(with_observed: Any) -> Any:
 
 
 def labels_one_early(go: Any) -> Any:
-    def leaking(self: Walk, labels: Any, before: Any, rows: Any) -> None:
-        go(self, labels, np.maximum(before - 1, 0), rows)
+    def leaking(self: Walk, labels: Any, before: Any, *here: Any) -> None:
+        go(self, labels, np.maximum(before - 1, 0), *here)
 
     return leaking
 

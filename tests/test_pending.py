@@ -13,7 +13,7 @@ from worker.contracts.settings import LabelSettings
 from worker.errors import StateDamagedError
 from worker.maturity import MaturityQueue
 from worker.pending import EARLY_MAX, EVENTS, Pending, rules_of
-from worker.waiting import Truth
+from worker.waiting import UNKNOWN, Truth, no_truths
 
 
 def pending_of(*, cached_max: int = 100) -> Pending:
@@ -25,7 +25,7 @@ def waiting(pending: Pending, ids: list[str], clock_ms: int = 0) -> None:
     part = part_of(ids)
     n = len(ids)
     number = pending.number + np.arange(n)
-    pending.add(part, np.full(n, clock_ms), number, np.ones(n, np.bool_), {})
+    pending.add(part, np.full(n, clock_ms), number, np.ones(n, np.bool_), no_truths(n))
     pending.advance(clock_ms, pending.number + n)
 
 
@@ -46,9 +46,9 @@ def test_entries_survive_the_store() -> None:
     ((kind, names, values),) = pending.take_dirty()
     again.load([f"{kind}:{name}" for name in names], values)
     assert again.waiting("a", 0, 2) == pending.waiting("a", 0, 2) is not None
-    assert [again.codec.truth(again.value(i)) for i in "ab"] == [None, Truth(1, 2.0, 0.0)]
+    assert [again.codec.truth(again.value(i)) for i in "ab"] == [UNKNOWN, Truth(1, 2.0, 0.0)]
     waiting(again, ["b"])  # another event with its id
-    assert again.codec.truth(again.value("b")) is None
+    assert again.codec.truth(again.value("b")) == UNKNOWN
     assert pending.take_dirty() == []
 
 

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.contracts.records import MISSING, Served, unserved
-from worker.waiting import Layout, Scored, Truth, WaitingCodec, label_updates
+from worker.waiting import (
+    UNKNOWN,
+    Layout,
+    Scored,
+    Truth,
+    label_updates,
+    truths_of,
+)
+from worker.waiting_codec import WaitingCodec
 
 UNHURRIED = settings(deadline=None)
 """The first example may wait for the kernel to be compiled."""
@@ -42,10 +50,11 @@ def part_of(ids: list[str], numbers: list[float] | None = None, layout: Layout =
 
 
 def packed(
-    part: Scored, layout: Layout = LAYOUT, truths: dict[int, Truth] | None = None
+    part: Scored, layout: Layout = LAYOUT, known: dict[int, Truth] | None = None
 ) -> list[bytes]:
     n = len(part)
-    return WaitingCodec(layout).pack(part, np.arange(n) + 7, np.arange(n) + 100, truths or {})
+    truths = truths_of([(known or {}).get(i, UNKNOWN) for i in range(n)])
+    return WaitingCodec(layout).pack(part, np.arange(n) + 7, np.arange(n) + 100, truths)
 
 
 truths = st.builds(Truth, st.integers(0, 1), st.floats(0, 1e6), st.floats(0, 1e6))
@@ -62,15 +71,19 @@ def test_everything_comes_back_bit_for_bit(
     """Any float, any id; narrow and wide ones side by side; the last truth, known when or after."""
     ids = [one for one, _ in told]
     part = part_of(ids, numbers)
-    values = packed(part, truths={i: known[0] for i, (_, known) in enumerate(told) if known})
+    values = packed(part, known={i: known[0] for i, (_, known) in enumerate(told) if known})
     codec = WaitingCodec(LAYOUT)
     for i, (_, known) in enumerate(told):
         for truth in known[1:]:
             values[i] = codec.with_truth(values[i], truth)
-    last = [known[-1] if known else None for _, known in told]
+    last = [known[-1] if known else UNKNOWN for _, known in told]
     assert [codec.truth(value) for value in values] == last
+    assert codec.truths(values).tobytes() == truths_of(last).tobytes()
     again = codec.unpack(values)
-    assert [codec.place(v) for v in values] == [(i, i + 7, i + 100) for i in range(len(ids))]
+    places = [(i, i + 7, i + 100) for i in range(len(ids))]
+    assert (
+        [codec.place(v) for v in values] == [*map(tuple, codec.places(values).tolist())] == places
+    )
     for name in ("X", "raw", "served", "id_hash", "time_ms", "fields"):
         assert getattr(again, name).tobytes() == np.ascontiguousarray(getattr(part, name)).tobytes()
     assert again.entity_ids == part.entity_ids
@@ -108,8 +121,8 @@ def test_updates_have_recorded_values_in_units() -> None:
     part.served["score"] = [0.25, np.nan]
     part.raw[:] = [[0.0, 0.1234567], [0.0, 1.0]]
     waiting = WaitingCodec(LAYOUT).unpack(packed(part))
-    one, weight = np.ones(2, np.int64), np.ones(2)
-    updates = label_updates(LAYOUT, waiting, ["a", "b"], one, (one, one, weight, weight))
+    one, truths = np.ones(2, np.int64), truths_of([Truth(1, 1.0, 1.0)] * 2)
+    updates = label_updates(LAYOUT, waiting, ["a", "b"], one, truths, truths)
     assert updates.values["amount"].tolist() == [-5, -4]
     assert updates.values["score"].tolist() == [250_000, MISSING]
     assert updates.values["raw_n"].tolist() == [123_457, 1_000_000]

@@ -66,10 +66,11 @@ def known_labels(records: Iterable[Records], until_ms: int) -> Known:
     """
     ids, ys, times = [], [], []
     for batch in records:
-        labels = [one for one in decode_labels(batch)[0] if one.time_ms <= until_ms]
-        ids.append(pa.array([one.event_id for one in labels], pa.utf8()))
-        ys.append(np.array([one.y for one in labels], np.int8))
-        times.append(np.array([one.time_ms for one in labels], np.int64))
+        labels = decode_labels(batch)[0]
+        is_known = labels.time_ms <= until_ms
+        ids.append(pa.array(labels.event_ids, pa.utf8()).filter(is_known))
+        ys.append(labels.y[is_known].astype(np.int8))
+        times.append(labels.time_ms[is_known])
     y, time_ms = np.concatenate([*ys, np.empty(0, np.int8)]), np.concatenate([*times, _NONE])
     order = np.argsort(time_ms, kind="stable")
     event_ids = pa.chunked_array(ids, pa.utf8()).take(pa.array(order))

@@ -6,6 +6,7 @@ of the batch were scored by then. So a label can change nothing before its own p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,16 +15,27 @@ import msgspec
 import numpy as np
 
 from worker.arrow import Examples
-from worker.contracts.records import Bool, Int64, Label, LabelUpdates, unserved
+from worker.contracts.records import Bool, Int64, Label, Labels, LabelUpdates, unserved
+from worker.known import Heard, Known, hear_plain
 from worker.maturity import Item
 from worker.pending import Pending
-from worker.waiting import Scored, Truth, Waiting, label_updates
+from worker.waiting import (
+    UNKNOWN,
+    Scored,
+    Truth,
+    Truths,
+    Waiting,
+    label_updates,
+    no_truths,
+    truths_of,
+)
 
 FATES = (
     "matched", "revised", "repeated", "expired", "early", "unknown", "overflowed", "matured",
     "other_features",
 )  # fmt: skip
 """What becomes of labels; docs/metrics.md says when."""
+_NOWHERE = np.empty(0, np.int64)
 
 
 @dataclass(slots=True)
@@ -43,15 +55,19 @@ class Join:
         self.examples.served[here] = part.served[self.rows[here]]
 
 
-class _Known(msgspec.Struct):
-    """One truth: of the event at ``row`` of the batch, or of one that waited as ``value``."""
+Turn = tuple[int, int]
+"""Where something becomes known: position and rank, see `worker.known.Known`."""
 
-    position: int
-    event_id: str
+
+class _One(msgspec.Struct):
+    """One truth: a row of `worker.known.Known`."""
+
+    turn: Turn
     row: int
+    event_id: str
     value: bytes | None
     truth: Truth
-    earlier: Truth | None
+    earlier: Truth
     teaches: bool
 
 
@@ -60,7 +76,8 @@ class Walk:
 
     Positions count the valid events of the batch, duplicates included; what is at position p comes
     before event p is read. At one position go first the early label of the event just before it,
-    then labels in their order, then what counts as negative by the time of event p.
+    then labels in their order, then what counts as negative by the time of event p. Plain labels
+    are taken all at once (`worker.known.hear_plain`), the others one by one.
 
     Parameters
     ----------
@@ -71,52 +88,55 @@ class Walk:
     def __init__(self, pending: Pending, time_ms: Int64) -> None:
         self.counts = dict.fromkeys(FATES, 0)
         self.clock_ms = np.maximum.accumulate(np.concatenate([[pending.clock_ms], time_ms]))
-        self._clock_ms, self._time_ms = self.clock_ms.tolist(), time_ms.tolist()
+        self._time_ms = time_ms
         self._pending = pending
         self._rules = pending.rules
-        self._known: list[_Known] = []
+        self._parts: list[Known] = []
+        self._ones: list[_One] = []
         self._here: dict[str, int] = {}
         self._known_early: list[int] = []
-        self._told: dict[int, Truth] = {}  # of events here, by their row
+        self._told: dict[int, Truth] = {}  # of events here, by their row, if told one by one
         self._has_matured = False
 
-    def go(self, labels: Sequence[Label], before: Int64, rows: Sequence[tuple[int, str]]) -> None:
+    def go(
+        self, labels: Labels, before: Int64, ids: Sequence[str] = (), rows: Int64 = _NOWHERE
+    ) -> None:
         """Take labels, scored events that they may be about, and what matures, in one order.
 
         Parameters
         ----------
         before
             Per label its position; not decreasing.
-        rows
-            Place and id of each such event; see `concerned`.
+        ids, rows
+            Of the scored events of the batch, their ids and places.
         """
-        due, at = self._due(), before.tolist()
-        places = [[row + 1 for row, _ in rows], before, [position for position, _ in due]]
-        position = np.concatenate([np.asarray(part, np.int64) for part in places])
-        heard, matured = len(rows), len(rows) + len(labels)
-        # Of one position in the order of the kinds, and of one kind in their own.
-        for k in np.argsort(position, kind="stable").tolist():
-            if k < heard:
-                self._meet(*rows[k])
-            elif k < matured:
-                j = k - heard
-                self._hear(at[j], labels[j])
-            else:
-                self._mature(*due[k - matured])
+        due = self._due()
+        early = self._pending.early
+        here = dict(zip(ids, rows.tolist(), strict=True)) if len(labels) or early else {}
+        others = {*early, *(event_id for _, (_, _, event_id) in due)}
+        if len(set(labels.event_ids)) < len(labels):
+            others.update(one for one, count in Counter(labels.event_ids).items() if count > 1)
+        heard = hear_plain(
+            self._pending, self.clock_ms, self._time_ms, labels, before, here, others
+        )
+        self._take(heard)
+        self._one_by_one(labels, before, np.flatnonzero(~heard.is_plain).tolist(), ids, rows, due)
+        parts = [heard.known, _columns(self._ones)] if self._ones else [heard.known]
+        self._parts.append(Known.joined(parts).in_order() if self._ones else heard.known)
+        self._ones = []
 
     def join(self, part: Scored) -> Join:
         """Return the examples; their scores are filled in when the events here are scored."""
-        teaching = [(i, known) for i, known in enumerate(self._known) if known.teaches]
-        places, known = [i for i, _ in teaching], [one for _, one in teaching]
-        before = np.array([one.position for one in known], np.int64)
-        row = np.array([one.row for one in known], np.int64)
-        here = row >= 0
-        rows = np.where(here, np.searchsorted(part.rows, row), -1).astype(np.int64)
-        waited, of_waited = self._waited, self._waited_index[places][~here]
-        examples = _blank([one.event_id for one in known], part)
-        examples.y[:] = [one.truth.y for one in known]
-        examples.weight[:] = [one.truth.learn_weight for one in known]
-        examples.before[:] = np.searchsorted(part.rows, before, side="left")
+        known, waited = self._known, self._waited
+        places = np.flatnonzero(known.teaches)
+        of_waited = (np.cumsum(known.row < 0) - 1)[places]
+        known = known if len(places) == len(known) else known.take(places)
+        here = known.row >= 0
+        rows = np.where(here, np.searchsorted(part.rows, known.row), -1).astype(np.int64)
+        of_waited = of_waited[~here]
+        examples = _blank(known.event_ids, part)
+        examples.y[:], examples.weight[:] = known.truth["y"], known.truth["learn_weight"]
+        examples.before[:] = np.searchsorted(part.rows, known.position, side="left")
         examples.X[here] = part.X[rows[here]]
         examples.X[~here] = waited.X[of_waited]
         examples.time_ms[here] = part.time_ms[rows[here]]
@@ -131,24 +151,30 @@ class Walk:
             return np.ones(len(part), np.bool_)
         return ~np.isin(part.rows, self._known_early)
 
-    def truths(self, part: Scored) -> dict[int, Truth]:
-        """Return what is known of the scored events here, by their place in ``part``."""
-        places = np.searchsorted(part.rows, list(self._told)).tolist()
-        return dict(zip(places, self._told.values(), strict=True))
+    def truths(self, part: Scored) -> Truths:
+        """Return what is known of the scored events here."""
+        truths, known = no_truths(len(part)), self._known
+        here = np.flatnonzero(known.row >= 0)
+        # Of several of one event the last counts: numpy assigns in order.
+        truths[np.searchsorted(part.rows, known.row[here])] = known.truth[here]
+        return truths
 
     def updates(self) -> LabelUpdates:
         """Return what label features have to know, of events that waited."""
-        chosen = [i for i, known in enumerate(self._known) if known.row < 0 and _changes(known)]
-        known = [self._known[i] for i in chosen]
-        return self._updates(known, _take(self._waited, self._waited_index[chosen]))
+        known = self._known
+        waits = known.row < 0
+        chosen = np.flatnonzero(waits & known.changes)
+        return self._updates(
+            known.take(chosen), _take(self._waited, (np.cumsum(waits) - 1)[chosen])
+        )
 
     def updates_here(self) -> LabelUpdates:
         """Return the same of events here, which were scored and added to `Pending` by now.
 
         They are to be folded on their own, before the next event.
         """
-        known = [one for one in self._known if one.row >= 0]
-        values = [self._pending.value(one.event_id) for one in known]
+        known = self._known.take(np.flatnonzero(self._known.row >= 0))
+        values = [self._pending.value(one) for one in known.event_ids]
         updates = self._updates(known, self._pending.codec.unpack(values))
         updates.before[:] = 0
         return updates
@@ -156,7 +182,7 @@ class Walk:
     def finish(self) -> None:
         """Go on to the next batch."""
         number = self._pending.number + len(self._time_ms)
-        self._pending.advance(self._clock_ms[-1], number)
+        self._pending.advance(int(self.clock_ms[-1]), number)
 
     def _due(self) -> list[tuple[int, Item]]:
         """Return what matures in this batch; nothing when asked again."""
@@ -166,28 +192,67 @@ class Walk:
         first = self._pending.number - self._rules.waiting_max
         return self._pending.queue.take(self.clock_ms[1:], self._rules.maturity_ms, first)
 
-    def _meet(self, row: int, event_id: str) -> None:
+    def _take(self, heard: Heard) -> None:
+        """Note what plain labels said."""
+        known = heard.known
+        self.counts["expired"] += heard.expired
+        self.counts["repeated"] += heard.repeated
+        is_first = known.earlier["y"] < 0
+        for fate, of in (
+            ("matched", known.teaches & is_first), ("revised", known.teaches & ~is_first),
+            ("other_features", ~known.teaches),
+        ):  # fmt: skip
+            self.counts[fate] += int(of.sum())
+        waits = np.flatnonzero(known.row < 0)
+        for i, truth in zip(waits.tolist(), known.truth[waits].tolist(), strict=True):
+            value = known.values[i]
+            assert value is not None, "an event that waits"
+            self._pending.know(known.event_ids[i], value, Truth(*truth))
+
+    def _one_by_one(
+        self, labels: Labels, before: Int64, odd: Sequence[int], ids: Sequence[str], rows: Int64,
+        due: Sequence[tuple[int, Item]],
+    ) -> None:  # fmt: skip
+        """Take the labels that are not plain, early ones, and what matures."""
+        wanted = {labels.event_ids[j] for j in odd} | self._pending.early.keys()
+        met = [i for i, one in enumerate(ids) if one in wanted] if wanted else []
+        turns = [
+            *(((int(rows[i]) + 1, 0), i) for i in met),
+            *(((int(before[j]), 1 + j), j) for j in odd),
+            *(((position, 1 + len(labels) + i), i) for i, (position, _) in enumerate(due)),
+        ]
+        for turn, i in sorted(turns):
+            if turn[1] == 0:
+                self._meet(turn, ids[i])
+            elif turn[1] <= len(labels):
+                self._hear(turn, labels.at(i))
+            else:
+                self._mature(turn, due[i][1])
+
+    def _meet(self, turn: Turn, event_id: str) -> None:
         """Pass an event: an early label for it is taken."""
+        row = turn[0] - 1
         self._here[event_id] = row
         label = self._pending.early.pop(event_id, None)
         if label is None:
             return
-        if self._pending.is_stale(label, self._clock_ms[row + 1]):
+        if self._pending.is_stale(label, int(self.clock_ms[row + 1])):
             self.counts["unknown"] += 1
-        elif self._judge(row + 1, label, row, None):
+        elif self._judge(turn, label, row, None):
             self._known_early.append(row)
 
-    def _hear(self, position: int, label: Label) -> None:
-        clock_ms, number = self._clock_ms[position], self._pending.number + position
+    def _hear(self, turn: Turn, label: Label) -> None:
+        position, _ = turn
+        clock_ms, number = int(self.clock_ms[position]), self._pending.number + position
         row = self._here.get(label.event_id)
         if row is not None and self._is_there(row, clock_ms, number):
-            self._judge(position, label, row, None)
+            self._judge(turn, label, row, None)
             return
         value = None
         if row is None:
             value = self._pending.waiting(label.event_id, clock_ms, number)
         if value is not None:
-            self._judge(position, label, -1, value)
+            self._judge(turn, label, -1, value)
             return
         late, many = self._pending.park(label, clock_ms)
         self.counts["early"] += 1
@@ -196,90 +261,78 @@ class Walk:
 
     def _is_there(self, row: int, clock_ms: int, number: int) -> bool:
         """Return whether an event here can be found; as `Pending.waiting` for earlier ones."""
-        age_ms = clock_ms - self._clock_ms[row + 1]
+        age_ms = clock_ms - self.clock_ms[row + 1]
         came = self._pending.number + row
-        return age_ms <= self._rules.keep_ms and number - came <= self._rules.waiting_max
+        return bool(age_ms <= self._rules.keep_ms and number - came <= self._rules.waiting_max)
 
-    def _judge(self, position: int, label: Label, row: int, value: bytes | None) -> bool:
+    def _judge(self, turn: Turn, label: Label, row: int, value: bytes | None) -> bool:
         """Take what a label says of an event; return whether anything was learned."""
         if value is None:
-            time_ms, earlier = self._time_ms[row], self._told.get(row)
+            time_ms, earlier = int(self._time_ms[row]), self._told.get(row, UNKNOWN)
         else:
             time_ms, earlier = self._pending.codec.place(value)[0], self._pending.codec.truth(value)
         if label.time_ms - time_ms > self._rules.horizon_ms:
             self.counts["expired"] += 1
             return False
-        truth = Truth(label.y, *self._rules.weights(label))
+        truth = self._rules.truth(label)
         if truth == earlier:
             self.counts["repeated"] += 1
             return False
-        fate = "matched" if earlier is None else "revised"
+        fate = "matched" if earlier == UNKNOWN else "revised"
         if value is None:
             self._told[row] = truth
         else:
             self._pending.know(label.event_id, value, truth)
-        self._note(position, label.event_id, row, value, truth, earlier, fate)
+        self._note(_One(turn, row, label.event_id, value, truth, earlier, True), fate)
         return True
 
-    def _mature(self, position: int, item: Item) -> None:
+    def _mature(self, turn: Turn, item: Item) -> None:
         """Let an event count as negative, unless something is known of it."""
-        _, number, event_id = item
-        clock_ms = self._clock_ms[position + 1]
+        (position, _), (_, number, event_id) = turn, item
+        clock_ms = int(self.clock_ms[position + 1])
         value = self._pending.waiting(event_id, clock_ms, self._pending.number + position)
         if value is None or self._pending.codec.place(value)[2] != number:
             return  # a later event has taken the id
-        if self._pending.codec.truth(value) is None:
+        if self._pending.codec.truth(value) == UNKNOWN:
             weight = 1.0 / self._rules.negative_rate
             truth = Truth(0, weight, weight)
             self._pending.know(event_id, value, truth)
-            self._note(position, event_id, -1, value, truth, None, "matured")
+            self._note(_One(turn, -1, event_id, value, truth, UNKNOWN, True), "matured")
 
-    def _note(
-        self, position: int, event_id: str, row: int, value: bytes | None, truth: Truth,
-        earlier: Truth | None, fate: str,
-    ) -> None:  # fmt: skip
-        teaches = value is None or self._pending.codec.has_same_features(value)
-        self.counts[fate if teaches else "other_features"] += 1
-        self._known.append(_Known(position, event_id, row, value, truth, earlier, teaches))
+    def _note(self, one: _One, fate: str) -> None:
+        one.teaches = one.value is None or self._pending.codec.has_same_features(one.value)
+        self.counts[fate if one.teaches else "other_features"] += 1
+        self._ones.append(one)
+
+    @property
+    def _known(self) -> Known:
+        if len(self._parts) > 1:
+            self._parts = [Known.joined(self._parts)]
+        return self._parts[0]
 
     @cached_property
     def _waited(self) -> Waiting:
         """Return the events that waited; `go` adds to them in its first call only."""
-        return self._pending.codec.unpack([k.value for k in self._known if k.value is not None])
+        return self._pending.codec.unpack([v for v in self._known.values if v is not None])
 
-    @property
-    def _waited_index(self) -> Int64:
-        """Return per truth its place in `_waited`; meaningless for an event here."""
-        return np.cumsum([known.row < 0 for known in self._known], dtype=np.int64) - 1
-
-    def _updates(self, known: list[_Known], waiting: Waiting) -> LabelUpdates:
-        earlier = [one.earlier for one in known]
+    def _updates(self, known: Known, waiting: Waiting) -> LabelUpdates:
         return label_updates(
-            self._pending.codec.layout,
-            waiting,
-            [one.event_id for one in known],
-            np.array([one.position for one in known], np.int64),
-            (
-                np.array([one.truth.y for one in known], np.int64),
-                np.array([-1 if e is None else e.y for e in earlier], np.int64),
-                np.array([one.truth.weight for one in known], np.float64),
-                np.array([0.0 if e is None else e.weight for e in earlier], np.float64),
-            ),
-        )
+            self._pending.codec.layout, waiting, known.event_ids, known.position.copy(),
+            known.truth, known.earlier,
+        )  # fmt: skip
 
 
-def concerned(
-    pending: Pending, labels: Sequence[Label], ids: Sequence[str], rows: Sequence[int] | None = None
-) -> list[tuple[int, str]]:
-    """Return place and id of the events that these labels, or early ones, may be about.
-
-    ``ids`` are of the events at ``rows``, all of them by default.
-    """
-    if not labels and not pending.early:
-        return []
-    wanted = {label.event_id for label in labels} | pending.early.keys()
-    places = range(len(ids)) if rows is None else rows
-    return [(row, one) for row, one in zip(places, ids, strict=True) if one in wanted]
+def _columns(ones: Sequence[_One]) -> Known:
+    return Known(
+        np.array([one.turn[0] for one in ones], np.int64),
+        np.array([one.turn[1] for one in ones], np.int64),
+        np.array([one.row for one in ones], np.int64),
+        [one.event_id for one in ones],
+        [one.value for one in ones],
+        truths_of([one.truth for one in ones]),
+        truths_of([one.earlier for one in ones]),
+        np.array([one.teaches for one in ones], np.bool_),
+    )
 
 
 def with_observed(join: Join, part: Scored) -> Join:
@@ -312,12 +365,6 @@ def with_observed(join: Join, part: Scored) -> Join:
 def no_labels(part: Scored) -> Join:
     """Return no examples at all."""
     return Join(_blank([], part), np.empty(0, np.int64))
-
-
-def _changes(known: _Known) -> bool:
-    """Return whether label features see a difference, and not only models."""
-    earlier = known.earlier
-    return earlier is None or (earlier.y, earlier.weight) != (known.truth.y, known.truth.weight)
 
 
 def _blank(event_ids: list[str], part: Scored) -> Examples:

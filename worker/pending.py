@@ -9,16 +9,17 @@ memory and in the shard's own state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
-from worker.contracts.records import Bool, Int64, Label, UInt64
+from worker.contracts.records import Bool, Int64, Label, Labels, UInt64
 from worker.contracts.settings import LabelSettings, SourceSettings
 from worker.maturity import MaturityQueue
-from worker.waiting import Layout, Scored, Truth, WaitingCodec
+from worker.waiting import Layout, Scored, Truth, Truths, no_truths
+from worker.waiting_codec import WaitingCodec
 
 EARLY_MAX = 10_000
 """Early labels kept per shard; beyond it the oldest is dropped and counted."""
@@ -51,16 +52,27 @@ class Rules:
         """
         return self.horizon_ms + self.horizon_ms // 8
 
-    def weights(self, label: Label) -> tuple[float, float]:
-        """Return a label's weight after its source's multiplier and cap, and that for learning.
+    def truth(self, label: Label) -> Truth:
+        """Return what a label says, as `truths` does."""
+        return Truth(*self.truths(Labels.of([label]))[0].tolist())
+
+    def truths(self, labels: Labels) -> Truths:
+        """Return what labels say: the weight after the source's multiplier and cap, and that for
+        learning.
 
         The second is 0.0 where nobody learns from it.
         """
-        source = self.sources.get(label.source) or self.sources.get("default")
-        if source is None:
-            return label.weight, label.weight if self.learns else 0.0
-        weight = min(label.weight * source.weight, source.weight_max)
-        return weight, weight if self.learns and source.learn else 0.0
+        truths = no_truths(len(labels))
+        weight, learns = labels.weight, np.full(len(labels), self.learns)
+        if self.sources:
+            default = self.sources.get("default") or SourceSettings()
+            sources = [self.sources.get(name, default) for name in labels.sources]
+            weight = weight * np.array([one.weight for one in sources])
+            weight = np.minimum(weight, [one.weight_max for one in sources])
+            learns &= np.array([one.learn for one in sources], np.bool_)
+        truths["y"], truths["weight"] = labels.y, weight
+        truths["learn_weight"] = np.where(learns, weight, 0.0)
+        return truths
 
     def samples(self, id_hash: UInt64) -> Bool:
         """Return which events count as negative when nobody labels them: told by their ids."""
@@ -149,6 +161,16 @@ class Pending:
         )
         return value if is_there else None
 
+    def can_be_found(self, came_ms: Int64, came: Int64, clock_ms: Int64, number: Int64) -> Bool:
+        """Return which events can be found, as `waiting` has it."""
+        is_near = clock_ms - came_ms <= self.rules.keep_ms
+        return is_near & (number - came <= self.rules.waiting_max)
+
+    def values_of(self, event_ids: Iterable[str | None]) -> list[bytes | None]:
+        """Return the events of these ids, as packed; None for one that memory does not have."""
+        values: Mapping[str | None, bytes | None] = self._events.values  # type: ignore[assignment]
+        return list(map(values.get, event_ids))
+
     def value(self, event_id: str) -> bytes:
         """Return the event of this id, which was just added."""
         value = self._events.values[event_id]
@@ -162,13 +184,13 @@ class Pending:
 
     def add(
         self, part: Scored, clock_ms: Int64, number: Int64, unlabelled: Bool,
-        truths: Mapping[int, Truth], *, teaches: bool = True,
+        truths: Truths, *, teaches: bool = True,
     ) -> None:  # fmt: skip
         """Make scored events wait; a later one of the same id takes the place of the earlier.
 
         The columns are parallel to ``part``; those ``unlabelled`` may come to count as negative.
-        ``truths`` are known already, by the event's place in ``part``. Where x is not known it
-        ``teaches`` nothing; label features hear of these events too.
+        ``truths`` are what is known already. Where x is not known it ``teaches`` nothing; label
+        features hear of these events too.
         """
         values = self.codec.pack(part, clock_ms, number, truths, teaches=teaches)
         self._events.put(part.ids, values)
@@ -221,8 +243,7 @@ class Pending:
         Call it only when everything taken by `take_dirty` is in the store.
         """
         oldest_ms = self.clock_ms - self.rules.keep_ms
-        is_stale = lambda value: self.codec.place(value)[1] < oldest_ms  # noqa: E731
-        self._events.evict(self.rules.cached_max, is_stale)
+        self._events.evict(self.rules.cached_max, oldest_ms)
 
     def to_state(self) -> PendingState:
         """Return what belongs to the shard's own value: few numbers and the early labels."""
@@ -260,14 +281,15 @@ class _Cache:
         self.dirty.clear()
         return names, [self.values[name] for name in names]
 
-    def evict(self, most: int, is_stale: Callable[[bytes], bool]) -> None:
-        """Drop clean values, oldest first: those beyond the bound, and stale ones before them."""
+    def evict(self, most: int, oldest_ms: int) -> None:
+        """Drop clean values, oldest first: those beyond the bound, and what came earlier."""
         excess = len(self.values) - int(most * _EVICT_TO) if len(self.values) > most else 0
         gone: list[str] = []
+        dirty, place = self.dirty, WaitingCodec.place
         for name, value in self.values.items():
-            if name in self.dirty:
+            if name in dirty:
                 continue
-            if len(gone) >= excess and value is not None and not is_stale(value):
+            if len(gone) >= excess and value is not None and place(value)[1] >= oldest_ms:
                 break
             gone.append(name)
         for name in gone:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import repeat
 from typing import Any, TypeVar
 
 import numpy as np
 
 from worker.arrow import Examples
-from worker.contracts.records import Bool, Events, Float64, Int64, Label
+from worker.contracts.records import Bool, Events, Float64, Int64, Labels
 from worker.decisions import Decided
-from worker.learning import Join, concerned
+from worker.learning import Join
 from worker.pending import Pending
 from worker.waiting import Scored
 
@@ -37,29 +38,24 @@ class Part:
     past: Float64
 
 
-def apart(events: Events, labels: Sequence[Label], before: Int64) -> tuple[list[str], list[int]]:
+def apart(events: Events, labels: Labels, before: Int64) -> tuple[list[str], list[int]]:
     """Return what labels are about: ids of events before the batch, places of those in it.
 
     A label finds an event of the batch that comes before it, unless that is a duplicate. ``before``
     says per label how many event records come before it.
     """
-    if not labels:
+    if not len(labels):
         return [], []
-    places = events.index.tolist()
-    first = dict(zip(events.ids[::-1], range(len(places) - 1, -1, -1), strict=True))
-    elsewhere, here = [], []
-    for label, position in zip(labels, before.tolist(), strict=True):
-        place = first.get(label.event_id)
-        if place is None or places[place] >= position:
-            elsewhere.append(label.event_id)
-        else:
-            here.append(place)
-    return elsewhere, here
+    places = range(len(events) - 1, -1, -1)  # of several of an id the first stays
+    first = dict(zip(reversed(events.ids), places, strict=True))
+    place = np.fromiter(map(first.get, labels.event_ids, repeat(-1)), np.int64, len(labels))
+    here = place >= 0
+    here[here] = events.index[place[here]] < before[here]
+    elsewhere = [labels.event_ids[j] for j in np.flatnonzero(~here).tolist()]
+    return elsewhere, place[here].tolist()
 
 
-def label_cuts(
-    pending: Pending, ids: Sequence[str], labels: Sequence[Label], before: Int64
-) -> list[int]:
+def label_cuts(pending: Pending, ids: Sequence[str], labels: Labels, before: Int64) -> list[int]:
     """Return where to cut so that no event is in the same part as its label: as late as possible.
 
     An event whose label is there before it ends its part.
@@ -68,10 +64,11 @@ def label_cuts(
     start = 0
     here: dict[str, int] = {}
     early = set(pending.early)
-    events = [(row + 1, 0, row) for row, _ in concerned(pending, labels, ids)]
+    wanted = {*labels.event_ids, *early}
+    events = [(row + 1, 0, row) for row, one in enumerate(ids) if one in wanted] if wanted else []
     items = [*events, *((p, 1, j) for j, p in enumerate(before.tolist()))]
     for position, is_label, j in sorted(items):
-        one = labels[j].event_id if is_label else ids[j]
+        one = labels.event_ids[j] if is_label else ids[j]
         if not is_label:
             here[one] = j
         is_early = not is_label and one in early
@@ -99,8 +96,8 @@ def maturity_cuts(clock_ms: Int64, maturity_ms: int) -> list[int]:
 
 
 def parts_of(
-    events: Events, labels: Sequence[Label], before: Int64, cuts: Sequence[int]
-) -> Iterator[tuple[int, Events, Sequence[Label], Int64]]:
+    events: Events, labels: Labels, before: Int64, cuts: Sequence[int]
+) -> Iterator[tuple[int, Events, Labels, Int64]]:
     """Yield the parts of a batch: first event, events, labels and per label its place in the part.
 
     A label at a cut goes with what follows, if only labels follow.
@@ -111,7 +108,12 @@ def parts_of(
         end = len(events) if is_last else bounds[i + 1]
         first = int(np.searchsorted(before, start))
         last = len(labels) if is_last else int(np.searchsorted(before, end))
-        yield start, slice_of(events, start, end), labels[first:last], before[first:last] - start
+        yield (
+            start,
+            slice_of(events, start, end),
+            labels.slice(first, last),
+            before[first:last] - start,
+        )
 
 
 def slice_of(events: Events, start: int, end: int) -> Events:

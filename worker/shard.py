@@ -23,7 +23,7 @@ from worker.contracts.records import (
     Events,
     Float64,
     Int64,
-    Label,
+    Labels,
     Records,
     Rejected,
 )  # fmt: skip
@@ -34,7 +34,7 @@ from worker.errors import FatalError
 from worker.features.spec import FeatureSpec
 from worker.features.table import FeatureTables, TableRows
 from worker.labels import decode_labels
-from worker.learning import Join, Walk, concerned, no_labels, with_observed
+from worker.learning import Join, Walk, no_labels, with_observed
 from worker.models.attribution import Attribution
 from worker.models.catalogue import ModelSet
 from worker.models.reasons import FeatureStatistics, Measure, Snapshot
@@ -61,7 +61,7 @@ class Batch:
     decoded: Decoded
     label_records: Records
     record_before: Int64
-    labels: list[Label]
+    labels: Labels
     label_before: Int64
     rejected_labels: list[Rejected]
 
@@ -159,7 +159,7 @@ class Shard:
         decoded = self._decoder.decode(events, clock)
         valid, index, bad = decode_labels(labels)
         if self.pending is None:
-            valid, index = [], []
+            valid, index = valid.slice(0, 0), index[:0]
         before = label_before[index]
         return Batch(clock, events, decoded, labels, label_before, valid, before, bad)
 
@@ -308,7 +308,7 @@ class Shard:
                 done = known.stop
             yield self._part(batch.records.topic, some, labels, places, said)
 
-    def _cuts(self, events: Events, labels: Sequence[Label], before: Int64) -> list[int]:
+    def _cuts(self, events: Events, labels: Labels, before: Int64) -> list[int]:
         if self.pending is None:
             return []
         cuts: list[int] = []
@@ -321,14 +321,14 @@ class Shard:
         return cuts
 
     def _part(
-        self, topic: str, events: Events, labels: Sequence[Label], before: Int64,
+        self, topic: str, events: Events, labels: Labels, before: Int64,
         recorded: Recorded | None,
     ) -> Part:  # fmt: skip
         walk = None if self.pending is None else Walk(self.pending, events.time_ms)
         updates = None
         if walk is not None and self._layout.entities:
-            walk.go(labels, before, [])  # of no event here: the batch was cut
-            labels, before, updates = [], before[:0], walk.updates()
+            walk.go(labels, before)  # of no event here: the batch was cut
+            labels, before, updates = labels.slice(0, 0), before[:0], walk.updates()
         if recorded is None:
             X, duplicate = self.tables.process(events, updates)
         else:
@@ -340,7 +340,7 @@ class Shard:
         if self.pending is None or walk is None:
             join = no_labels(scored)
         else:
-            walk.go(labels, before, concerned(self.pending, labels, scored.ids, rows.tolist()))
+            walk.go(labels, before, scored.ids, rows)
             # What was learned is in the training log: who folds makes no examples.
             join = walk.join(scored) if recorded is None else no_labels(scored)
         if self._models.learns_from_events and len(scored) and recorded is None:

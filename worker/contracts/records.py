@@ -171,6 +171,44 @@ class Label(msgspec.Struct, frozen=True, gc=False):
     source: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels in log order, as the columns of `Label`."""
+
+    event_ids: list[str]
+    y: Int64
+    time_ms: Int64
+    weight: Float64
+    sources: list[str]
+
+    def __len__(self) -> int:
+        return len(self.event_ids)
+
+    def at(self, j: int) -> Label:
+        """Return label j."""
+        y, time_ms, weight = int(self.y[j]), int(self.time_ms[j]), float(self.weight[j])
+        return Label(self.event_ids[j], y, time_ms, weight, self.sources[j])
+
+    def slice(self, start: int, stop: int) -> Labels:
+        """Return labels [start, stop) without copying numbers."""
+        part = slice(start, stop)
+        return Labels(
+            self.event_ids[part], self.y[part], self.time_ms[part], self.weight[part],
+            self.sources[part],
+        )  # fmt: skip
+
+    @staticmethod
+    def of(labels: Sequence[Label]) -> Labels:
+        """Return the columns of these labels."""
+        return Labels(
+            [one.event_id for one in labels],
+            np.array([one.y for one in labels], np.int64),
+            np.array([one.time_ms for one in labels], np.int64),
+            np.array([one.weight for one in labels], np.float64),
+            [one.source for one in labels],
+        )
+
+
 @dataclass(slots=True)
 class LabelUpdates:
     """Known truths about m events, in the order in which they became known; columns of length m.
