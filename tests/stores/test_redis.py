@@ -316,6 +316,17 @@ def test_a_user_without_rights_is_told(start_server: Callable) -> None:
         store.flush(_SPACE, None, _FIRST, _WRITES)
 
 
+def test_a_database_that_the_server_does_not_have_is_named(start_server: Callable) -> None:
+    """Where, what was expected, what came, and what helps; it is no question of the version."""
+    place = f"unix://{_path(start_server())}"
+    with pytest.raises(FatalError) as caught:
+        _open(f"{place}?db=9999").meta(_SPACE)
+    assert str(caught.value) == (
+        f"{place}: expected a database of the server, got index 9999"
+        " (store.url names it; a server has 0 to 15 unless its `databases` says more)"
+    )
+
+
 @pytest.mark.parametrize("login", ["", ":wrong-secret@"])
 def test_a_wrong_or_missing_password_stops_with_a_hint(start_server: Callable, login: str) -> None:
     """The error names the place and the remedy, and no secret."""

@@ -38,6 +38,7 @@ _REFUSALS = (redis_errors.AuthenticationError, redis_errors.AuthorizationError,
              redis_errors.NoPermissionError)  # fmt: skip
 _ELSEWHERE = (redis_errors.AskError, redis_errors.ClusterCrossSlotError)  # MovedError too
 _NO_CLUSTER = "cluster support disabled"
+_NO_DATABASE = re.compile("DB index", re.IGNORECASE)  # is out of range, or invalid
 
 
 class OneServer:
@@ -45,7 +46,8 @@ class OneServer:
 
     def __init__(self, client: Redis) -> None:
         self._client = client
-        self.where = place_of(client.connection_pool.connection_kwargs)
+        options = client.connection_pool.connection_kwargs
+        self.where, self.database = place_of(options), options.get("db", 0)
 
     def of(self, prefix: bytes) -> Redis:
         """Return the server of the keys of a space."""
@@ -197,6 +199,11 @@ def translated(servers: Servers) -> Iterator[None]:
     try:
         yield
     except (redis_errors.RedisError, redis_errors.RedisClusterException) as error:
+        if isinstance(servers, OneServer) and _NO_DATABASE.search(str(error)):
+            raise FatalError(
+                servers.where, "a database of the server", f"index {servers.database}",
+                "store.url names it; a server has 0 to 15 unless its `databases` says more",
+            ) from error  # fmt: skip
         raise _translate(servers.where, error, isinstance(servers, Cluster)) from error
 
 
