@@ -11,33 +11,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from worker.checkpoint import ttls_ms_of
+import msgspec
+import numpy as np
+
+from worker.checkpoint import space_of, ttls_ms_of
 from worker.commands import delay_ms_of, kafka_of, load, redis_of
+from worker.contracts.clock import NO_TIME_MS
 from worker.contracts.records import Records
 from worker.contracts.settings import LabelSettings, Settings
 from worker.errors import ConfigError
 from worker.features.reader import Reader, Reading
-from worker.features.spec import compile_features
+from worker.features.spec import FeatureSpec, compile_features
 from worker.progress import ProgressBar
 
 _END_MS = 1 << 62
 _LABELS = 8_192
+_CHECKSUM_BYTES = 4  # at the end of a shard's own state, see worker.checkpoint
 
 
 def run_features(path: Path, entity: str, id_: str, at: str | None, as_json: bool) -> int:
     """Print an entity's features as they stand in Redis. Returns 1 where it is not stored."""
     from worker.stores.redis_servers import declared_servers
+    from worker.stores.redis_view import RedisView
 
     settings = load(path)
     at_ms = None if at is None else time_ms_of("--at", at)
     with closing(declared_servers(redis_of(path, settings))) as servers:
         reader = Reader(settings, servers)
         reading = reader.look_up(entity, [id_], at_ms)[0]
+        spec = compile_features(settings)
+        until = _until(RedisView(servers), settings, spec, reading)
         if as_json:
-            print(_json(reading, reader.left_out(entity)))
+            print(_json(reading, until, reader.left_out(entity)))
         else:
-            words = {f.name: f.words for f in compile_features(settings).features}
-            print(_table(reading, words, reader.left_out(entity)))
+            words = {f.name: f.words for f in spec.features}
+            print(_table(reading, until, words, reader.left_out(entity)))
     return 0 if reading.stored else 1
 
 
@@ -199,24 +207,53 @@ def time_ms_of(option: str, text: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _json(reading: Reading, left_out: dict[str, str]) -> str:
+class _ShardState(msgspec.Struct):
+    """What is read of a shard's own state: its event clock."""
+
+    clock: tuple[int, int, int]
+
+
+def _until(view: Any, settings: Settings, spec: FeatureSpec, reading: Reading) -> str | None:
+    """Return the newest event time of the partition that holds an entity, as ISO 8601.
+
+    None where it is not stored, and of rows of all partitions (`entity-updates`).
+    """
+    from worker.shard import SHARD_KEY
+
+    if reading.partition is None or reading.topic != settings.events.topic:
+        return None
+    space = space_of(settings.name, spec, reading.partition)
+    ((_, (state,)),) = view.load([(space, [SHARD_KEY])])
+    if state is None:
+        return None
+    try:
+        own = msgspec.msgpack.decode(state[:-_CHECKSUM_BYTES], type=_ShardState)
+    except msgspec.DecodeError:
+        return None  # damaged: its worker will say so, and make it anew
+    return None if own.clock[0] == NO_TIME_MS else f"{np.datetime64(own.clock[0], 'ms')}Z"
+
+
+def _json(reading: Reading, until: str | None, left_out: dict[str, str]) -> str:
     answer = {
         "features": reading.features,
         "stored": reading.stored,
         "topic": reading.topic,
         "partition": reading.partition,
         "position": reading.position,
+        "until": until,
         "left_out": left_out,
     }
     return json.dumps(answer, indent=2)
 
 
-def _table(reading: Reading, words: dict[str, str], left_out: dict[str, str]) -> str:
+def _table(
+    reading: Reading, until: str | None, words: dict[str, str], left_out: dict[str, str]
+) -> str:
     if reading.stored:
         head = (
             f"partition {reading.partition} of {reading.topic}, "
             f"what is before offset {reading.position}"
-        )
+        ) + (f": events until {until}" if until else "")
     else:
         head = "not stored: never seen, or silent for so long that it is forgotten"
     width = max(map(len, (*reading.features, *left_out)))

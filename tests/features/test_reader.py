@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 import yaml
@@ -402,10 +403,24 @@ def test_the_command_prints_the_features_of_an_entity(server: ValkeyServer, tmp_
     assert answer["topic"] == "transactions"
     assert answer["left_out"] == {"amount": "it is of an event, not of an entity"}
     table = run_command(words)
+    newest = max(one["time_ms"] for one in journal(log, answer["partition"]) if one["time_ms"])
+    until = np.datetime_as_string(np.datetime64(newest, "ms")) + "Z"
+    assert answer["until"] == until
     head = f"partition {answer['partition']} of transactions, what is before offset "
-    assert table.startswith(f"{head}{answer['position']}\n")
+    assert table.startswith(f"{head}{answer['position']}: events until {until}\n")
     for name, value in answer["features"].items():
         assert f"{value:.10g}" in next(x for x in table.splitlines() if x.split()[:1] == [name])
+
+
+@pytest.mark.redis
+def test_of_a_shared_entity_the_command_tells_no_event_time(
+    server: ValkeyServer, tmp_path: Path
+) -> None:
+    """Its state is a fold of rows of all partitions, none of which has their clock."""
+    config, _ = run_world(server)
+    path = written(config, {"url": server.url}, tmp_path)
+    answer = json.loads(run_command(["features", "terminal", "t1", "-c", str(path), "--json"]))
+    assert (answer["topic"], answer["until"]) == ("entity-updates", None)
 
 
 def written(config: Settings, store: dict[str, Any], directory: Path) -> Path:
