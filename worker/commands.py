@@ -30,6 +30,7 @@ from worker.contracts.settings import (
 from worker.contracts.slots import SLOT
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec, compile_features
+from worker.log_lines import LogLines
 from worker.progress import ProgressBar
 from worker.stopping import relax_collector
 from worker.telemetry import HealthServer, Telemetry, configure_logging
@@ -105,16 +106,21 @@ def snapshots_of(settings: Settings, spec: FeatureSpec) -> Snapshots | None:
 
 def run_worker(path: Path, slot: str, log_level: str, stop: Callable[[], bool]) -> int:
     """Run one worker until ``stop`` says so."""
+    if not SLOT.fullmatch(slot):
+        names = "1 to 100 letters, digits, '.', '_' or '-'"
+        raise ConfigError("--slot", expected=names, got=repr(slot))
+    with LogLines(sys.stderr) as lines:
+        configure_logging(log_level, lines)
+        return _run(path, slot, stop)
+
+
+def _run(path: Path, slot: str, stop: Callable[[], bool]) -> int:
     from worker.models.catalogue import build_models
     from worker.runner import Parts, Runner
     from worker.secondary import secondary_entities
     from worker.stores.redis import RedisStore
     from worker.streams.kafka import KafkaStream
 
-    if not SLOT.fullmatch(slot):
-        names = "1 to 100 letters, digits, '.', '_' or '-'"
-        raise ConfigError("--slot", expected=names, got=repr(slot))
-    configure_logging(log_level)
     settings = load(path)
     redis = redis_of(path, settings)
     spec = compile_features(settings)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf, nan
+from typing import TextIO, cast
 
 import numpy as np
 import structlog
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from worker.contracts.decisions import DECISIONS, DEGRADED
 from worker.contracts.records import Float64
 from worker.errors import RiverwatchError, TransientError, UnansweredError
+from worker.log_lines import LogLines
 from worker.models.measures import Measured
 from worker.models.prequential import Figures
 from worker.models.steward import Steward
@@ -31,8 +33,10 @@ _DISCARDED = "what models learned from examples of other features"
 _BOUNDS = (*(str(bound) for bound in _SCORES), "+Inf")
 
 
-def configure_logging(level: str = "INFO") -> None:
-    """Send structured logs to standard error: readable on a terminal, JSON lines elsewhere."""
+def configure_logging(level: str = "INFO", lines: LogLines | None = None) -> None:
+    """Send structured logs to standard error, or to ``lines`` before it: readable on a terminal,
+    JSON lines elsewhere.
+    """
     terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
@@ -45,7 +49,7 @@ def configure_logging(level: str = "INFO") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lines or sys.stderr)),
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Forward()])
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.cluster import KafkaCluster, StorePair
-from tests.chaos.faults import FAULTS, PROXIED, SLOW, Fault, Servers
+from tests.chaos.cluster import KafkaCluster, Servers, StorePair
+from tests.chaos.faults import FAULTS, SLOW, Fault
+from tests.chaos.proxied import is_proxied
 from tests.chaos.reading import recorded
 from tests.chaos.verdict import judge
 from tests.chaos.world import PARTITIONS, TOPICS, Load, World
@@ -66,7 +67,7 @@ def finish(world: World, row: Row) -> None:
 def run(name: str, fault: Fault, servers: Servers, directory: Path, seed: int) -> Row:
     """Return what becomes of a stream of its own that has this fault."""
     row = Row(name)
-    near = servers.kafka.proxied if fault in PROXIED else None
+    near = servers.kafka.proxied if is_proxied(fault) else None
     load = Load(rate=40) if fault in SLOW.values() else Load()  # so that it lasts
     world = World(
         directory, servers.kafka.bootstrap, servers.store.url, f"chaos{time.time_ns() % 10**9}",

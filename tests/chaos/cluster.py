@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -136,3 +137,11 @@ class StorePair:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What faults can reach beside the workers."""
+
+    kafka: KafkaCluster
+    store: StorePair

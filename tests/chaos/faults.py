@@ -6,32 +6,30 @@ end of an outage.
 
 from __future__ import annotations
 
-import resource
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from kafka import KafkaAdminClient
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tests.chaos.cluster import KafkaCluster, StorePair
+from tests.chaos.cluster import Servers
+from tests.chaos.proxied import (
+    OUTAGE_S,
+    cut_kafka,
+    deafen_kafka,
+    flap_kafka,
+    hold_kafka,
+    mute_kafka,
+    starve,
+)
 from tests.chaos.worker import INSIDE, POINTS
 from tests.chaos.world import World
-from tests.services.proxy import Action, Proxy, pass_all
+from tests.services.proxy import END_TXN, PRODUCE
 
 _PASSES = 3
-OUTAGE_S = 6.0
-
-
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """What faults can reach beside the workers."""
-
-    kafka: KafkaCluster
-    store: StorePair
 
 
 Fault = Callable[[World, Servers], None]
@@ -84,7 +82,7 @@ def zombie(world: World, _: Servers | None = None) -> None:
     world.flow(world.session_s + 3)
     world.workers["0"].thaw()
     world.flow(2)
-    _revive(world, "0")
+    world.revive("0")
 
 
 def slow_consumer(world: World, _: Servers) -> None:
@@ -94,7 +92,7 @@ def slow_consumer(world: World, _: Servers) -> None:
     world.mark()
     world.worker("2").start()
     world.wait_ready("2")
-    _revive(world, "0")
+    world.revive("0")
 
 
 def slower_than_the_poll_interval(world: World, _: Servers) -> None:
@@ -103,7 +101,7 @@ def slower_than_the_poll_interval(world: World, _: Servers) -> None:
     world.wait("order obeyed", lambda: world.workers["0"].obeyed, 60)
     world.mark()
     world.flow(315)
-    _revive(world, "0")
+    world.revive("0")
 
 
 def terminate(world: World, _: Servers) -> None:
@@ -136,19 +134,13 @@ def forget_group(world: World, servers: Servers) -> None:
     world.wait_ready("0", "1")
 
 
-def starve(world: World, servers: Servers) -> None:
-    """Let worker 0 open nothing more, while its connections to the store and Kafka are closed."""
-    pid = world.workers["0"].pid
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, hard))
-    servers.store.client.client_kill_filter(_type="normal")
-    for proxy in servers.kafka.proxies.values():
-        proxy.cut()
+def fill_disk(world: World, _: Servers) -> None:
+    """Let worker 0 write no file, neither log nor snapshot."""
+    world.workers["0"].limit_files(0)
     world.flow(OUTAGE_S)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    world.workers["0"].limit_files()
     world.mark()
     world.flow(2)
-    _revive(world, "0")
 
 
 def storm(world: World, _: Servers) -> None:
@@ -210,6 +202,15 @@ def fill_store(world: World, servers: Servers) -> None:
     client.config_set("maxmemory", "1mb")
     world.flow(OUTAGE_S)
     client.config_set("maxmemory", "0")
+    world.mark()
+    world.flow(2)
+
+
+def fill_disk_of_store(world: World, servers: Servers) -> None:
+    """Let the store append nothing more to its file."""
+    servers.store.master.limit_files(0)
+    world.flow(OUTAGE_S)
+    servers.store.master.limit_files()
     world.mark()
     world.flow(2)
 
@@ -299,61 +300,6 @@ def restart_nodes(world: World, servers: Servers) -> None:
         world.flow(6)
 
 
-def cut_kafka(world: World, servers: Servers) -> None:
-    """Close worker 0's connections to Kafka and take no new ones, for longer than its session."""
-    _partition(world, servers, "cut", refuse=True)
-
-
-def mute_kafka(world: World, servers: Servers) -> None:
-    """Half-open connections: what worker 0 sends to Kafka is lost, for longer than its session."""
-    _partition(world, servers, "swallow", refuse=False)
-
-
-def deafen_kafka(world: World, servers: Servers) -> None:
-    """What Kafka answers to worker 0 is lost, for longer than its session."""
-    _partition(world, servers, "mute", refuse=False)
-
-
-def flap_kafka(world: World, servers: Servers) -> None:
-    """Close worker 0's connections to Kafka for half a second, six times."""
-    world.mark()
-    for _ in range(6):
-        _rule(servers, "cut", refuse=True)
-        world.flow(0.5)
-        _rule(servers, "pass", refuse=False)
-        world.flow(1)
-
-
-def _partition(world: World, servers: Servers, action: Action, *, refuse: bool) -> None:
-    _rule(servers, action, refuse=refuse)
-    world.mark()
-    world.flow(world.session_s + 4)
-    _rule(servers, "pass", refuse=False)
-    world.flow(2)
-    _revive(world, "0")
-
-
-def _rule(servers: Servers, action: Action, *, refuse: bool) -> None:
-    for proxy in servers.kafka.proxies.values():
-        _say(proxy, action, refuse=refuse)
-
-
-def _say(proxy: Proxy, action: Action, *, refuse: bool) -> None:
-    proxy.rule = pass_all if action == "pass" else lambda key: action
-    proxy.refuse = refuse
-    if action == "cut":
-        proxy.cut()
-
-
-def _revive(world: World, slot: str) -> None:
-    """Wait until a worker is live, or start it again where it left because its slot was taken."""
-    worker = world.workers[slot]
-    world.wait("end of a doubt", lambda: worker.ready or not worker.running, 120)
-    if not worker.running:
-        worker.start()
-        world.wait_ready(slot)
-
-
 FAULTS: dict[str, Fault] = {
     "nothing": nothing,
     **{f"kill -9 at {point}": partial(kill_at, point) for point in POINTS},
@@ -365,6 +311,7 @@ FAULTS: dict[str, Fault] = {
     "SIGTERM and restart": terminate,
     "SIGTERM and restart of each": terminate_each,
     "no descriptors": starve,
+    "disk full": fill_disk,
     "offsets of the group expired": forget_group,
     "rebalance storm": storm,
     "store: FLUSHALL": flush_store,
@@ -375,6 +322,7 @@ FAULTS: dict[str, Fault] = {
     "store: slow": slow_store,
     "store: busy": occupy_store,
     "store: out of memory": fill_store,
+    "store: disk full": fill_disk_of_store,
     "store: read-only": freeze_writes,
     "store: connections cut": cut_store,
     "kafka: leader killed": partial(kill_node, "journal"),
@@ -386,9 +334,9 @@ FAULTS: dict[str, Fault] = {
     "kafka: worker cut off": cut_kafka,
     "kafka: worker's words lost": mute_kafka,
     "kafka: answers to a worker lost": deafen_kafka,
+    "kafka: records late and twice": partial(hold_kafka, PRODUCE),
+    "kafka: end of a transaction late and twice": partial(hold_kafka, END_TXN),
     "kafka: connections flap": flap_kafka,
 }
 SLOW: dict[str, Fault] = {"slower than the poll interval": slower_than_the_poll_interval}
 """Those that run only when they are named."""
-PROXIED = (cut_kafka, mute_kafka, deafen_kafka, flap_kafka, starve)
-"""Those where worker 0 reaches Kafka through the proxies."""

@@ -68,8 +68,9 @@ class Worker:
         words = [str(self._orders), "run", "-c", str(path), "--slot", slot]
         command = [sys.executable, "-m", "tests.chaos.worker", *words]
         self._process = ServerProcess(f"worker {slot}", command, self._log)
-        self.kill, self.freeze, self.thaw = (
+        self.kill, self.freeze, self.thaw, self.limit_files = (
             self._process.kill, self._process.freeze, self._process.thaw,
+            self._process.limit_files,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -260,6 +261,14 @@ class World:
     def wait_ready(self, *slots: str) -> None:
         """Return once these workers are live: what is killed before that proves nothing."""
         self.wait("ready workers", lambda: all(self.workers[s].ready for s in slots), 90)
+
+    def revive(self, slot: str) -> None:
+        """Wait until a worker is live; start it again where it left as its slot was taken."""
+        worker = self.workers[slot]
+        self.wait("end of a doubt", lambda: worker.ready or not worker.running, 120)
+        if not worker.running:
+            worker.start()
+            self.wait_ready(slot)
 
     def wait_dead(self, slot: str) -> None:
         """Return once a worker has followed its order to die."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import resource
 import shutil
 import signal
 import socket
@@ -55,6 +56,10 @@ class ServerProcess:
         assert self._child is not None
         return self._child.pid
 
+    def limit_files(self, size_bytes: int = resource.RLIM_INFINITY) -> None:
+        """Let the child write no file beyond a size, as on a disk that is full; or again any."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+
     def start(self, ready: Callable[[str], bool], timeout_s: float = 60) -> None:
         """Start the child and wait until ``ready(output of this start)``.
 
@@ -67,9 +72,11 @@ class ServerProcess:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as out:
             begin = out.tell()
+            # As it inherits that SIGXFSZ is ignored, `limit_files` makes errors and does not kill.
             self._child = subprocess.Popen(
-                self._command, stdout=out, stderr=out, start_new_session=True
-            )
+                self._command, stdout=out, stderr=out, start_new_session=True,
+                restore_signals=False,
+            )  # fmt: skip
         deadline_s = time.monotonic() + timeout_s
         while not ready(self._output(begin)):
             if not self.running or time.monotonic() > deadline_s:

@@ -1,4 +1,4 @@
-"""A proxy in front of a broker that knows Kafka's frames and can lose chosen ones."""
+"""A proxy in front of a broker that knows Kafka's frames and can lose or hold chosen ones."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 
 PRODUCE, FIND_COORDINATOR, ADD_OFFSETS, END_TXN = 0, 10, 25, 26
-Action = Literal["pass", "swallow", "mute", "cut", "deny"]
+Action = Literal["pass", "swallow", "mute", "cut", "deny", "hold"]
 """Let a request through; lose it; lose its answer; close the connection instead; answer a produce
-request as a broker that lacks replicas: none of its records is taken, and trying again may help."""
+request as a broker that lacks replicas: none of its records is taken, and trying again may help;
+keep it, and all that follows it on its connection, until `Proxy.release`."""
 _NOT_ENOUGH_REPLICAS = 19
 _ASK_VERSIONS = 18
 
@@ -45,6 +47,7 @@ class Proxy:
         self.bootstrap = f"127.0.0.1:{port}"
         self._broker_port = broker_port
         self._open: set[socket.socket] = set()
+        self._held: dict[socket.socket, list[bytes]] = {}
         self._listener = socket.create_server(("127.0.0.1", port))
         self._start(self._accept)
 
@@ -59,6 +62,19 @@ class Proxy:
         for each in list(self._open):
             _close(each)
 
+    @property
+    def holds(self) -> bool:
+        """Return whether a request is held."""
+        return bool(self._held)
+
+    def release(self) -> None:
+        """Send what was held, each request twice, whether its client is still there or not."""
+        held, self._held = self._held, {}
+        for broker, frames in held.items():
+            with suppress(OSError):  # the broker has closed it
+                for frame in frames:
+                    broker.sendall((struct.pack(">i", len(frame)) + frame) * 2)
+
     def _accept(self) -> None:
         with suppress(OSError):  # the listener was closed
             while True:
@@ -69,14 +85,18 @@ class Proxy:
                 broker = socket.create_connection(("127.0.0.1", self._broker_port))
                 self._open |= {client, broker}
                 instead: dict[int, bytes] = {}
-                self._start(self._forward, client, broker, lambda f, i=instead: self._ask(f, i))
+                ask: Callable[[bytes], bytes] = partial(self._ask, broker, instead)
+                self._start(self._forward, client, broker, ask)
                 self._start(self._forward, broker, client, lambda f, i=instead: _answer(f, i))
 
-    def _ask(self, frame: bytes, instead: dict[int, bytes]) -> bytes:
+    def _ask(self, broker: socket.socket, instead: dict[int, bytes], frame: bytes) -> bytes:
         """Return what the broker gets; ``instead`` is what the client gets for its answers."""
         api_key, version, correlation = struct.unpack_from(">hhi", frame)
         self.seen[api_key] += 1
         action = self.rule(api_key)
+        if action == "hold" or broker in self._held:
+            self._held.setdefault(broker, []).append(frame)
+            return b""
         if action == "cut":
             raise ConnectionAbortedError
         if action == "mute":
@@ -95,8 +115,9 @@ class Proxy:
                 if passed := judge(frame):
                     target.sendall(struct.pack(">i", len(passed)) + passed)
         for end in (source, target):
-            self._open.discard(end)
-            _close(end)
+            if end not in self._held:  # what is held will still be sent
+                self._open.discard(end)
+                _close(end)
 
     def _start(self, run: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=run, args=arguments, daemon=True).start()

@@ -55,6 +55,7 @@ class ValkeyServer:
             "--appendonly", "yes" if persistent else "no", *options,
         ]  # fmt: skip
         self._process = ServerProcess("valkey", self._command, self.directory / "server.log")
+        self.limit_files = self._process.limit_files
 
     def start(self) -> ValkeyServer:
         """Start the server on its data and wait until it answers (about 30 ms); return itself."""
