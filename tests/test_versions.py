@@ -35,7 +35,7 @@ def log_of_examples() -> MemoryLog:
 
 
 class Follower:
-    """Learns the log record by record."""
+    """Learns what it is given of the log."""
 
     def __init__(self, log: MemoryLog, models: ModelSet) -> None:
         spec = compile_features(CONFIG)
@@ -47,8 +47,9 @@ class Follower:
             stream, "training", models, spec.spec_hash, None, structlog.get_logger()
         )
 
-    def take(self, offset: int, value: bytes | None) -> None:
-        self._follower._apply(offset, value)
+    def take(self, *records: tuple[int, bytes | None]) -> int:
+        self._follower.apply(records)
+        return self._follower.version
 
     def scores(self, X: np.ndarray) -> bytes:
         raw = self.models.score(X)
@@ -67,11 +68,11 @@ def test_two_workers_agree_at_every_version_to_the_last_bit() -> None:
     whole, other = Follower(log, fresh()), Follower(log, fresh())
     seen: set[str] = set()
     for offset, value in zip(records.offsets, records.values, strict=True):
-        whole.take(offset, value)
+        whole.take((offset, value))
         state = unpack(pack(other.models.to_state()))
         other = Follower(log, fresh())
         other.models.restore(state)
-        other.take(offset, value)
+        other.take((offset, value))
         assert other.models.state_hash() == whole.models.state_hash(), offset
         assert pack(other.models.to_state()) == pack(whole.models.to_state()), offset
         assert other.scores(probes) == whole.scores(probes), offset
@@ -79,6 +80,18 @@ def test_two_workers_agree_at_every_version_to_the_last_bit() -> None:
         seen.add(whole.models.state_hash())
     assert len(seen) == len(records.offsets)
     assert len(whole.models.steward.notices) >= 3
+
+
+def test_records_learned_together_give_the_version_that_they_give_one_by_one() -> None:
+    """Examples of one run end at an order of people, and at the last record."""
+    log = log_of_examples()
+    records = log.read("training", 0, 0, 10**9)
+    steps = list(zip(records.offsets, records.values, strict=True))
+    one, all_ = Follower(log, fresh()), Follower(log, fresh())
+    versions = [one.take(step) for step in steps]
+    assert all_.take(*steps) == versions[-1] == len(steps)
+    assert all_.models.state_hash() == one.models.state_hash()
+    assert pack(all_.models.to_state()) == pack(one.models.to_state())
 
 
 def test_how_records_are_cut_changes_no_version() -> None:
@@ -89,7 +102,7 @@ def test_how_records_are_cut_changes_no_version() -> None:
     steps: list[Any] = [v for v in records.values if v is not None]
     one = Follower(log, whole)
     for offset, value in enumerate(steps):
-        one.take(offset, value)
+        one.take((offset, value))
     for value in steps:
         order = read_order(value, "t")
         if order is not None:

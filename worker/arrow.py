@@ -249,9 +249,16 @@ class Examples:
         return self.served["score"]
 
 
+def joined(parts: Sequence[Examples]) -> Examples:
+    """Return examples one part after the other, in memory of their own."""
+    names = [name for name in Examples.__slots__ if name != "event_ids"]
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Examples([one for part in parts for one in part.event_ids], **columns)
+
+
 def training_records(examples: Examples, stamps: Mapping[str, str], bytes_max: int) -> list[bytes]:
     """Return the examples as values of the training topic, each below ``bytes_max``."""
-    longest = max((len(i) for i in examples.event_ids), default=0)
+    longest = max(map(len, examples.event_ids), default=0)
     numbers = examples.X.shape[1] + 2 * examples.raw.shape[1]
     row_bytes = 96 + 4 * longest + 8 * numbers  # an id takes at most 4 bytes a letter
     step = max(1, (bytes_max - _FRAME_BYTES) // row_bytes)

@@ -8,7 +8,7 @@ from typing import Any  # structlog's bound loggers
 
 import numpy as np
 
-from worker.arrow import Examples, read_examples, read_order
+from worker.arrow import Examples, joined, read_examples, read_order
 from worker.contracts.records import Float64, unserved
 from worker.errors import FatalError, TransientError
 from worker.models.advance import advance
@@ -18,6 +18,7 @@ from worker.snapshots import Found, Snapshots
 from worker.streams import Log
 
 _FETCH_MS = 20
+_RUN_EXAMPLES = 2_000  # as many stay in the cache
 
 
 class TrainingFollower:
@@ -50,6 +51,7 @@ class TrainingFollower:
         self._log = log
         self._probes: Float64 | None = None
         self._fetched: list[tuple[int, bytes | None]] = []
+        self._run: list[Examples] = []  # read, and learned as one
         first, end = stream.log_range(topic, 0)
         snapshot = self._newest(first, end)
         self.version = first if snapshot is None else snapshot.header.version
@@ -78,9 +80,17 @@ class TrainingFollower:
         """Apply the records that are there; return the number of examples."""
         self.fetch(timeout_ms)
         fetched, self._fetched = self._fetched, []
+        return self.apply(fetched)
+
+    def apply(self, records: Sequence[tuple[int, bytes | None]]) -> int:
+        """Apply records of the log, each with its offset; return the number of examples.
+
+        Examples of several are learned as one run: each call of a model costs the same.
+        """
         before = self.learned
-        for offset, value in fetched:
-            self._apply(offset, value)
+        for offset, value in records:
+            self._take(offset, value)
+        self._learn()
         return self.learned - before
 
     def fetch(self, timeout_ms: int = _FETCH_MS) -> None:
@@ -120,21 +130,38 @@ class TrainingFollower:
     def _passed_over(self, found: Found) -> None:
         self._log.warning("snapshot_refused", file=found.path.name, reason=found.refused)
 
-    def _apply(self, offset: int, value: bytes | None) -> None:
+    def _take(self, offset: int, value: bytes | None) -> None:
         self.version = offset + 1
         if value is None:
             return
         where = f"{self._topic}/0@{offset}"
         order = read_order(value, where)
         if order is not None:
+            self._learn()
             self._models.steward.order(*order)
             return
         stamps, e = read_examples(value, where)
         if stamps.get("spec_hash") == self._spec_hash:
             _rename(e, json.loads(stamps.get("models", "[]")), self._models.names)
-            advance(self._models, e.X[:0], e, np.full(len(e), -1))
-            self.learned += len(e)
-            self._take_snapshot(e.X)
+            self._run.append(e)
+            if sum(map(len, self._run)) >= self._run_max:
+                self._learn()
+
+    @property
+    def _run_max(self) -> int:
+        """Return how many examples end a run: a snapshot is of the record that made it due."""
+        if self._snapshots is None:
+            return _RUN_EXAMPLES
+        return min(_RUN_EXAMPLES, self._snapshots.every - self.learned % self._snapshots.every)
+
+    def _learn(self) -> None:
+        """Learn the examples of the records that were read."""
+        if not self._run:
+            return
+        e, self._run = joined(self._run), []
+        advance(self._models, e.X[:0], e, np.full(len(e), -1))
+        self.learned += len(e)
+        self._take_snapshot(e.X)
 
     def _take_snapshot(self, X: Float64) -> None:
         """Write a snapshot where these examples reach a multiple of K; X are its probes."""

@@ -36,11 +36,11 @@ def usable_rows(X: Float64) -> Bool:
     >>> usable_rows(np.array([[1.0, 2.0], [np.nan, 2.0], [1.0, -1e31]])).tolist()
     [True, False, False]
     """
-    usable = np.ones(X.shape[0], dtype=np.bool_)
+    usable = np.empty(X.shape[0], dtype=np.bool_)
     for i in range(X.shape[0]):
-        for j in range(X.shape[1]):
-            # Written so that NaN, which compares false, is refused.
-            if not (-ABSOLUTE_MAX <= X[i, j] <= ABSOLUTE_MAX):
-                usable[i] = False
-                break
+        row = True
+        for j in range(X.shape[1]):  # to the end, so several numbers at a time
+            # NaN compares false and is refused.
+            row &= (X[i, j] >= -ABSOLUTE_MAX) & (X[i, j] <= ABSOLUTE_MAX)
+        usable[i] = row
     return usable
