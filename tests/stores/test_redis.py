@@ -307,13 +307,15 @@ def test_a_server_that_breaks_a_transaction_loses_the_space(
 
 
 def test_a_user_without_rights_is_told(start_server: Callable) -> None:
-    """A missing permission is no reason to wait."""
+    """A missing permission is no reason to wait; who only reads is told before anything is read."""
     server = start_server()
-    _client(server).execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~*", "-@all", "+get")
+    rights = "-@all", "+get", "+mget", "+info"
+    _client(server).execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~*", *rights)
     store = _open(f"unix://reader:pw@{_path(server)}")
-    assert store.meta(_SPACE) is None
-    with pytest.raises(FatalError, match="ACL"):
-        store.flush(_SPACE, None, _FIRST, _WRITES)
+    for use in (lambda: store.meta(_SPACE), lambda: store.load([(_SPACE, ["card:1"])])):
+        with pytest.raises(FatalError, match=r"ACL") as caught:
+            use()
+        assert "expected the right to run unlink, got NoPermissionError" in str(caught.value)
 
 
 def test_a_database_that_the_server_does_not_have_is_named(start_server: Callable) -> None:

@@ -110,4 +110,6 @@ def test_missing_permissions_are_named(readable: bool, writable: bool, note: str
     """The journal is written and read back: both rights are needed."""
     contract = topics.TopicContract("journal", "journal", "-", True, True, True)
     state = topics.TopicState("journal", 1, "id", "", readable, writable)
-    assert [row.note for row in topics.rows([contract], {"journal": state})] == [note]
+    wrong = topics.rows([contract], {"journal": state})
+    assert [row.note for row in wrong] == [note]
+    assert "Rights in Kafka" in topics.remedy(wrong)  # to create topics would not help

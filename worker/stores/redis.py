@@ -186,7 +186,7 @@ class RedisStore:
         """Return the server of a space, once it is known that it throws nothing away."""
         server = self._servers.of(prefix)
         if server not in self._checked:
-            _check_server(server, self._servers.where)
+            _check_server(server, self._servers.where, prefix)
             self._checked[server] = has_msetex(server)
         return server
 
@@ -203,8 +203,10 @@ def load(
     return [(unpack_meta(space, values[0]), values[1:]) for (space, _), values in answers]
 
 
-def _check_server(server: Redis, where: str) -> None:
-    """Refuse a server that throws keys away when it is full: state would lack them silently."""
+def _check_server(server: Redis, where: str, prefix: bytes) -> None:
+    """Refuse a server that throws keys away when it is full, for state would lack them silently;
+    and one that this user may only read, before everything was read.
+    """
     try:
         memory: dict[str, Any] = server.info("memory")
     except redis_errors.NoPermissionError:
@@ -215,6 +217,12 @@ def _check_server(server: Redis, where: str) -> None:
             where, "maxmemory-policy noeviction", str(policy),
             "CONFIG SET maxmemory-policy noeviction, and in redis.conf",
         )  # fmt: skip
+    try:
+        server.execute_command("UNLINK", prefix + b"~")  # type: ignore[no-untyped-call]  # nobody has it
+    except redis_errors.NoPermissionError:
+        raise
+    except redis_errors.ResponseError:
+        pass  # it takes no writes for now, which the next one will say
 
 
 def prefix_of(space: str) -> bytes:

@@ -38,6 +38,7 @@ _REFUSALS = (redis_errors.AuthenticationError, redis_errors.AuthorizationError,
              redis_errors.NoPermissionError)  # fmt: skip
 _ELSEWHERE = (redis_errors.AskError, redis_errors.ClusterCrossSlotError)  # MovedError too
 _NO_CLUSTER = "cluster support disabled"
+_NOT_ALLOWED = re.compile(r"run the '([a-z|]+)' command")
 _NO_DATABASE = re.compile("DB index", re.IGNORECASE)  # is out of range, or invalid
 
 
@@ -239,6 +240,12 @@ def _translate(where: str, error: BaseException, cluster: bool) -> RiverwatchErr
             return StoreAwayError(where, "a server for every slot", type(error).__name__)
         return _translate(where, below, cluster)
     text = str(error)
+    command = _NOT_ALLOWED.search(text)  # never the text itself, which may quote a key
+    if command is not None:
+        return FatalError(
+            where, f"the right to run {command[1]}", type(error).__name__,
+            "see the user's ACL, and docs/operations.md for the rights that are needed",
+        )  # fmt: skip
     if isinstance(error, _REFUSALS) or "NOAUTH" in text:
         return FatalError(
             where, "access", type(error).__name__,

@@ -34,9 +34,8 @@ from worker.streams.kafka_client import make_admin
 from worker.streams.kafka_log import KafkaLog
 from worker.streams.kafka_member import Member
 from worker.streams.kafka_transactions import NamedWriter, Transactions
-from worker.streams.topics import TopicState, inspect, needed, rows, stream_contracts
+from worker.streams.topics import TopicState, inspect, needed, remedy, rows, stream_contracts
 
-_CREATE = "riverwatch topics -c FILE --create"
 _COMMITTED_MS, _COMMITTED_MS_MAX = 300, 2_000
 _SCAN_S = 15.0
 
@@ -258,7 +257,7 @@ class KafkaStream:
         wrong = [row for row in rows(self._contracts, states) if not row.fits]
         if wrong:
             got = "; ".join(f"{row.contract.name}: {row.note}" for row in wrong)
-            raise ConfigError("topics", expected="all to fit", got=got, hint=_CREATE)
+            raise ConfigError("topics", expected="all to fit", got=got, hint=remedy(wrong))
         return states
 
     def _check_unchanged(self) -> None:

@@ -14,7 +14,7 @@ from kafka import TopicPartition as KafkaPartition
 from worker.contracts.records import Records
 from worker.contracts.settings import KafkaSettings
 from worker.contracts.slots import slot_of
-from worker.errors import FatalError, TransientError
+from worker.errors import FatalError, RiverwatchError, TransientError
 from worker.streams.kafka_batches import Row
 from worker.streams.kafka_client import make_consumer, make_producer
 
@@ -24,6 +24,13 @@ _IDLE_READERS_MAX = 4
 _SCAN_MS = 15_000  # the broker looks for overdue transactions every 10 s by default
 _TAIL_POLL_MS = 10  # a poll over aborted records lasts its whole timeout
 _TAIL_RECORDS = 500
+# By the kind of error; {} is what was tried.
+_RIGHTS = {
+    errors.TopicAuthorizationFailedError: "{} on the topic",
+    errors.GroupAuthorizationFailedError: "Read on the group",
+    errors.TransactionalIdAuthorizationFailedError: "Write on the transactional id",
+    errors.ClusterAuthorizationFailedError: "IdempotentWrite on the cluster",
+}
 
 
 def to_records(partition: KafkaPartition, found: list[Any], next_offset: int) -> Records:
@@ -251,13 +258,25 @@ def reading_failed(where: str, error: errors.KafkaError) -> Exception:
                           "retention removed records that were not processed; see "
                           "docs/operations.md")  # fmt: skip
     if isinstance(error, errors.AuthorizationError):
-        return FatalError(where, "permission to read", str(error), "see docs/operations.md")
+        return denied(where, error, "Read")
     if isinstance(error, errors.FencedInstanceIdError):
         return FatalError(where, "to be the only member of this slot", "another one")
     return _unanswered(where, error)
 
 
-def _unanswered(where: str, error: Exception) -> TransientError:
+def denied(where: str, error: Exception, operation: str) -> FatalError:
+    """Return the error for a right that is missing.
+
+    ``operation`` is what was tried on a topic or transactional id; a group is only ever read.
+    """
+    right = next((right for kind, right in _RIGHTS.items() if isinstance(error, kind)), "{}")
+    expected = f"the right {right.format(operation)}"
+    return FatalError(where, expected, str(error), "see docs/operations.md, Rights in Kafka")
+
+
+def _unanswered(where: str, error: Exception) -> RiverwatchError:
+    if isinstance(error, errors.AuthorizationError):
+        return denied(where, error, "Describe")
     return TransientError(where, "an answer", f"{type(error).__name__}: {error}")
 
 

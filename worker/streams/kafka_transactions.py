@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from kafka import TopicPartition as KafkaPartition
 from kafka import errors
@@ -23,16 +23,11 @@ from worker.errors import (
 )
 from worker.streams import TopicPartition
 from worker.streams.kafka_client import make_producer, wait_limit_s
+from worker.streams.kafka_log import denied
 
 _ABORT_S = 2.0
 _SETTLE_S = 2.0
 _INIT_MS = 15_000
-_DENIED: Final = (
-    errors.TopicAuthorizationFailedError,
-    errors.GroupAuthorizationFailedError,
-    errors.TransactionalIdAuthorizationFailedError,
-    errors.ClusterAuthorizationFailedError,
-)
 
 
 class Transactions:
@@ -180,8 +175,9 @@ class Transactions:
         if any(isinstance(c, errors.MessageSizeTooLargeError) for c in causes):
             small = "lower stream.message_bytes_max or raise the topic's max.message.bytes"
             return FatalError(where, "outputs that the topic takes", "a larger one", small)
-        if any(isinstance(c, _DENIED) for c in causes):
-            return FatalError(where, "permission", text, "see docs/operations.md for the list")
+        for cause in causes:
+            if isinstance(cause, errors.AuthorizationError):
+                return denied(where, cause, "Write")
         # The transaction manager keeps of a request that timed out the words alone.
         is_late = "RequestTimedOutError" in text
         if is_late or any(isinstance(c, errors.KafkaTimeoutError) for c in causes):

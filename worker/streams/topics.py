@@ -182,6 +182,13 @@ def rows(wanted: Sequence[TopicContract], states: dict[str, TopicState]) -> list
     return [_row(one, states[one.name], shards) for one in needed(wanted, states)]
 
 
+def remedy(wrong: Sequence[TopicRow]) -> str:
+    """Return what helps where these topics do not fit."""
+    if any("not permitted" in row.note for row in wrong):
+        return "docs/operations.md, Rights in Kafka, has the list"
+    return "riverwatch topics -c FILE --create"
+
+
 def _row(contract: TopicContract, state: TopicState, shards: int) -> TopicRow:
     expected = (str(shards) if shards else "P") if contract.sharded else "1"
     note = state.problem
