@@ -230,13 +230,28 @@ class _Lying:
         return self._models.calibrate(raw)
 
 
+def test_whoever_has_another_key_takes_nobodys_snapshots_away(tmp_path: Path) -> None:
+    """In a shared directory each key has files of its own: none is taken for written or deleted."""
+    models, X = taught(20)
+    wrong, right = directory(tmp_path, key="of one machine alone"), directory(tmp_path)
+    right.save(models, 3, len(X), X)
+    for version in (5, 8, 9):
+        wrong.save(models, version, len(X), X)
+    for version in (5, 8):
+        right.save(models, version, len(X), X)
+    version, refused = restored(right)
+    assert (version, all("signed with this key" in one for one in refused)) == (8, True)
+    assert [one.header.version for one in right.found() if one.header is not None] == [8, 5]
+    assert [one.header.version for one in wrong.found() if one.header is not None] == [9, 8]
+
+
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     """Two here; another worker's files are left alone."""
     models, X = taught(20)
     (tmp_path / "world-2-v0000000000000001.rws").write_bytes(b"not mine")
     for version in (3, 5, 8):
         directory(tmp_path).save(models, version, len(X), X)
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(re.sub("-[0-9a-f]{8}[.]", ".", path.name) for path in tmp_path.iterdir())
     assert names == [
         "world-2-v0000000000000001.rws",
         "world-v0000000000000005.rws",
@@ -348,7 +363,7 @@ def test_the_commands_list_show_and_verify(tmp_path: Path, monkeypatch: Any) -> 
     assert "no snapshots" in call(app, ["snapshot", "list", "-c", str(config)]).output
     _save_one(config)
     listed = call(app, ["snapshot", "list", "-c", str(config)]).output
-    assert re.search(r"cards-v0000000000000003.rws  version 3, 10 examples", listed)
+    assert re.search(r"cards-v0000000000000003-[0-9a-f]{8}.rws  version 3, 10 examples", listed)
     (path,) = files.iterdir()
     assert '"examples": 10' in call(app, ["snapshot", "show", str(path), "-c", str(config)]).output
     assert call(app, ["snapshot", "verify", "-c", str(config)]).exit_code == 0

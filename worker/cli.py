@@ -251,7 +251,7 @@ def snapshot_list(config: ConfigFile) -> None:
 
 @snapshot_app.command(
     "show",
-    epilog="Example: riverwatch snapshot show snapshots/cards-v0000000000000042.rws -c c.yaml",
+    epilog="Example: riverwatch snapshot show cards-v0000000000000042-1f0c9a77.rws -c cards.yaml",
 )
 def snapshot_show(
     file: Annotated[Path, typer.Argument(help="a snapshot")], config: ConfigFile

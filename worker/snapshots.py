@@ -1,11 +1,14 @@
 """Snapshots in a directory: written at multiples of K examples, found again at the start.
 
-A file is named after its version, ``NAME-v0000000000001234.rws``, and its bytes depend on the
-training log alone: workers that share a directory write the same file, whoever is first.
+A file is named after its version and its key, ``NAME-v0000000000001234-1f0c9a77.rws``, and its
+bytes depend on these and the training log alone: workers that share a directory write the same
+file, whoever is first. One with another key writes beside: it can neither keep the others from
+writing theirs nor delete them.
 """
 
 from __future__ import annotations
 
+import hmac
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -57,6 +60,7 @@ class Snapshots:
         self._keep = settings.keep
         self._directory = Path(settings.directory)
         self._key = settings.key.get_secret_value().encode()
+        self._key_id = hmac.digest(self._key, b"name of the key", "sha256")[:4].hex()
         self._name, self._spec_hash, self._build = name, spec_hash, build
 
     def save(self, models: ModelSet, version: int, examples: int, probes: Float64) -> Path:
@@ -67,7 +71,7 @@ class Snapshots:
         TransientError
             The directory cannot be written now. Nothing but a quicker start is lost.
         """
-        path = self._directory / f"{self._name}-v{version:016d}{_SUFFIX}"
+        path = self._directory / f"{self._name}-v{version:016d}-{self._key_id}{_SUFFIX}"
         header = header_of(
             self._name, version, examples, self._spec_hash, models, platform.python_version()
         )
@@ -75,7 +79,7 @@ class Snapshots:
             self._directory.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 _write(path, encode(header, models, probes[-PROBES_MAX:], self._key))
-            for old in self._paths()[self._keep :]:
+            for old in self._paths(f"-{self._key_id}")[self._keep :]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise TransientError(
@@ -134,9 +138,9 @@ class Snapshots:
             raise StateLostError(path.name, "a readable file", type(error).__name__) from error
         return decode(data, self._key, path.name)
 
-    def _paths(self) -> list[Path]:
-        """Return this worker's files, the newest version first."""
-        pattern = f"{self._name}-v{'[0-9]' * 16}{_SUFFIX}"
+    def _paths(self, key: str = "*") -> list[Path]:
+        """Return this worker's files, of any key or of one, the newest version first."""
+        pattern = f"{self._name}-v{'[0-9]' * 16}{key}{_SUFFIX}"
         return sorted(self._directory.glob(pattern), reverse=True)
 
 
