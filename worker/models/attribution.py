@@ -74,8 +74,7 @@ class Attribution:
         """
         if not len(rows) or not features:
             return np.zeros((len(rows), X.shape[1]))
-        pairs = zip(X[rows], mean, strict=True)
-        typical = np.stack([typical_values(features, x, usual) for x, usual in pairs])
+        typical = typical_values(features, X[rows], mean)
         y = examples.y.astype(np.int8)
         return self.of(X, raw, rows, typical, examples.X, y, examples.weight, examples.before)
 
@@ -103,26 +102,24 @@ class Attribution:
         learn_X, learn_y, learn_weight, learn_before
             The batch's examples, as `ModelSet.score_learn` was given them.
         """
-        columns = list(range(X.shape[1]) if self._entry.columns is None else self._entry.columns)
+        columns = np.arange(X.shape[1]) if self._entry.columns is None else self._entry.columns
+        x, usual = X[rows][:, columns], typical[:, columns]
+        due = np.searchsorted(learn_before, rows, side="right") * self._is_inline
         out, done = np.zeros((len(rows), X.shape[1])), 0
-        for k, row in enumerate(rows.tolist()):
-            if self._is_inline:
-                due = int(np.searchsorted(learn_before, row, side="right"))
-                self._learn(learn_X[done:due, columns], learn_y[done:due], learn_weight[done:due])
-                done = due
-            did, score = self._one(X[row, columns], typical[k, columns])
-            if score == raw[row, self._column]:
-                out[k, columns] = did
+        for stop in np.unique(due).tolist():
+            some, learn = np.flatnonzero(due == stop), slice(done, stop)
+            self._learn(learn_X[learn][:, columns], learn_y[learn], learn_weight[learn])
+            done = stop
+            same = self._scores(x[some]) == raw[rows[some], self._column]
+            _, contributions = self._explanation()
+            for k in some[same].tolist():
+                out[k, columns] = contributions(x[k], usual[k])
         return out
 
     def _learn(self, X: Float64, y: Int8, weight: Float64) -> None:
         names, before = self._entry.feature_names, np.zeros(len(y), np.int64)
         batch = Batch(names, X[:0], X, y, weight, before)
         self._model.score_learn(at_rate(batch, self._rate))
-
-    def _one(self, x: Float64, typical: Float64) -> tuple[Float64, float]:
-        """Return the contributions to the score of ``x``, and that score."""
-        return self._explanation()[1](x, typical), float(self._scores(x[None])[0])
 
     def _explanation(self) -> tuple[Measure, Contributions]:
         model, found = self._model, None

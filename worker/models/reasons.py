@@ -124,15 +124,16 @@ def reasons_for(
     return [_reason(features, i, x, float(mean[i]), float(std[i])) for i in chosen]
 
 
-def typical_values(features: Sequence[FeatureWords], x: Float64, mean: Float64) -> Float64:
-    """Return the usual value of each feature: the entity's own mean where it has one, else that of
-    all events before.
+def typical_values(features: Sequence[FeatureWords], X: Float64, mean: Float64) -> Float64:
+    """Return the usual value of each feature of events, (k, f): the entity's own mean where it has
+    one, else that of all events before.
     """
     typical = np.array(mean, np.float64)
-    for i, feature in enumerate(features):
-        own = _own(feature, x)
-        if own is not None:
-            typical[i] = own
+    with_own = [(i, f.typical) for i, f in enumerate(features) if f.typical is not None]
+    if with_own:
+        columns, means = np.array(with_own).T
+        own = X[:, means]
+        typical[:, columns] = np.where((own > 0.0) & (own < np.inf), own, typical[:, columns])
     return typical
 
 
@@ -172,7 +173,7 @@ def _raising(contributions: Float64) -> list[int]:
     """
     order = np.argsort(-contributions, kind="stable")
     least = max(0.0, RAISING_MIN * float(contributions[order[0]]))
-    return [i for i in order.tolist() if contributions[i] > least]
+    return order[contributions[order] > least].tolist()  # type: ignore[no-any-return]
 
 
 def _model_reason(
@@ -181,20 +182,17 @@ def _model_reason(
 ) -> Reason:  # fmt: skip
     feature, value = features[i], float(x[i])
     if own is not None and math.isfinite(own[1][i]):
-        level = float(own[1][i])
-        text = _level_text(feature, value, own[0], level)
-        reason = Reason(
-            feature=feature.name, value=value, typical=level, contribution=0.0, text=text
-        )
+        typical = float(own[1][i])
+        text = _level_text(feature, value, own[0], typical)
     elif std > 1e-12 * abs(mean):
-        reason = _reason(features, i, x, mean, std)
+        typical, text = _compared(features, i, x, mean, std)
     else:
-        usual = f"the usual {_format(feature, mean)}"
-        text = f"{_subject(feature, value)}; {usual} never varied"
-        reason = Reason(
-            feature=feature.name, value=value, typical=mean, contribution=0.0, text=text
-        )
-    return reason.model_copy(update={"contribution": contribution, "measure": measure})
+        typical = mean
+        text = f"{_subject(feature, value)}; the usual {_format(feature, mean)} never varied"
+    return Reason(
+        feature=feature.name, value=value, typical=typical, contribution=contribution,
+        measure=measure, text=text,
+    )  # fmt: skip
 
 
 def _level_text(feature: FeatureWords, value: float, entity: str, level: float) -> str:
@@ -214,19 +212,22 @@ def _own(feature: FeatureWords, x: Float64) -> float | None:
 def _reason(
     features: Sequence[FeatureWords], i: int, x: Float64, mean: float, std: float
 ) -> Reason:
-    feature, value, own = features[i], float(x[i]), _own(features[i], x)
-    if own is not None and feature.typical is not None:
-        text = _own_text(feature, features[feature.typical], value, own)
-    else:
-        text = _population_text(feature, value, mean, std)
-    typical = mean if own is None else own
+    value = float(x[i])
+    typical, text = _compared(features, i, x, mean, std)
     return Reason(
-        feature=feature.name,
-        value=value,
-        typical=typical,
-        contribution=(value - typical) / std,
-        text=text,
-    )
+        feature=features[i].name, value=value, typical=typical,
+        contribution=(value - typical) / std, text=text,
+    )  # fmt: skip
+
+
+def _compared(
+    features: Sequence[FeatureWords], i: int, x: Float64, mean: float, std: float
+) -> tuple[float, str]:
+    """Return the typical value of a feature, and the words that hold the event's against it."""
+    feature, value, own = features[i], float(x[i]), _own(features[i], x)
+    if own is None or feature.typical is None:
+        return mean, _population_text(feature, value, mean, std)
+    return own, _own_text(feature, features[feature.typical], value, own)
 
 
 def _plain(feature: FeatureWords, value: float, mean: float, why: str) -> Reason:
