@@ -32,6 +32,7 @@ from worker.features.spec import FeatureSpec
 
 DAY_MS = 86_400_000
 pack_numbers = njit(lambda *given: tile_packing._pack_numbers(*given))
+around = njit(lambda total, known: tile_packing._around(total, known))
 unpack_numbers = njit(lambda *given: tile_packing._unpack_numbers(*given))
 REDIS_BYTES = 90  # MEMORY USAGE of a key with an empty value, key included
 
@@ -245,3 +246,17 @@ def test_twenty_known_truths_fit_in_600_bytes() -> None:
     """Those of a month, with a weight of each."""
     _, blob = learned(declared(DAYS, delay="7d", weight="$amount"), 20)
     assert len(blob) + REDIS_BYTES <= 600
+
+
+@pytest.mark.parametrize(
+    "total", [2**63 - 1, 2**63 - 512, 2**63 - 513, 2**62 + 1, 7, -7, -(2**62) - 1, -(2**63)]
+)
+@pytest.mark.parametrize("known", [1, 2, 3])
+def test_squares_are_taken_around_a_mean_that_is_the_same_on_every_machine(
+    total: int, known: int
+) -> None:
+    """A quotient that rounds to 2^63 is no int64, so what it becomes is said; all wraps."""
+    quotient = total / known
+    mean = int(quotient) if quotient < 2**63 else -(2**63)
+    expected = (mean * (2 * total - known * mean) + 2**63) % 2**64 - 2**63
+    assert around(np.int64(total), np.int64(known)) == expected

@@ -30,6 +30,7 @@ AFTER = 8
 """Bytes after the end of data that are read with its last number."""
 
 _WIDTH_BITS = 7
+_BEYOND_INT64, _INT64_MIN = 2.0**63, np.int64(-(2**63))
 
 Numbers = NDArray[np.uint64]
 """Scratch: for each tile of a set its numbers, as many as a record has at most."""
@@ -225,7 +226,10 @@ def _around(total: int, known: int) -> np.int64:
     """
     if known <= 0:
         return np.int64(0)
-    mean = np.int64(total / known)
+    quotient = total / known
+    # Near the edge it rounds to 2^63, which no int64 is: what a cast makes of that is the
+    # processor's to choose. It is what x86 makes of it, so all that is stored stays as it is.
+    mean = np.int64(quotient) if quotient < _BEYOND_INT64 else _INT64_MIN
     return np.int64(mean * (2 * total - known * mean))
 
 
