@@ -21,7 +21,8 @@ SHELL = tuple(
     for name in (
         "acquire", "backfill", "checkpoint", "cli", "commands", "commands_data", "commands_models",
         "commands_repair", "committing", "config", "config_lists", "dataset", "degrading",
-        "describe", "exchange", "features.reader", "flushing", "listening", "owned", "patience",
+        "describe", "exchange", "features.reader", "flushing", "listening", "log_lines", "owned",
+        "patience",
         "positions", "progress", "rekeying", "repair", "replay", "runner", "snapshots", "stopping",
         "telemetry", "testing", "training",
     )
