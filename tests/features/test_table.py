@@ -20,14 +20,26 @@ from tests.features.streams import (
     taken_from,
 )
 from tests.features.test_windows import SPECS
+from worker.contracts.records import Bool
 from worker.errors import StateLostError
-from worker.features.table import FeatureTables
+from worker.features.entity_table import Table
+from worker.features.table import FeatureTables, make_tables
 
 COUNT = spec_of({"card": {"count": ["1d"]}, "terminal": {"count": ["1d"]}}, ring=2)
 
 
 def all_blobs(tables: FeatureTables) -> dict[tuple[str, str], bytes]:
     return {(entity, id_): blob for entity, id_, blob in taken_from(tables)}
+
+
+def fold(table: Table, name: str, rows: list[Row], duplicate: Bool | None = None) -> Table:
+    """Return the table after these events, of which nothing was read."""
+    events = events_of(rows)
+    ids = events.entity_ids[name]
+    table.load(dict.fromkeys(ids))
+    nothing = np.zeros(len(rows), np.bool_)
+    table.fold_rows(table.rows_of(events, ids, nothing if duplicate is None else duplicate))
+    return table
 
 
 @UNHURRIED
@@ -65,6 +77,23 @@ def test_going_through_the_store_after_every_event_changes_nothing(
     kept = tables_of(spec)
     step(kept, rows)
     assert store == all_blobs(kept)
+
+
+@pytest.mark.parametrize("shape", ["plain", "turned", "long"])
+@UNHURRIED
+@given(rows=streams(), ring=st.sampled_from((1, 5, 40)))
+def test_folding_without_reading_leaves_the_same_bytes(
+    shape: str, ring: int, rows: list[Row]
+) -> None:
+    """Features are read of an entity and never change it."""
+    spec = SPECS[shape, ring]
+    whole = tables_of(spec)
+    _, duplicate = step(whole, rows)
+    found = {}
+    for name, table in make_tables(spec, 1_000).items():
+        ids, blobs = fold(table, name, rows, duplicate).take_dirty()
+        found |= {(name, id_): blob for id_, blob in zip(ids, blobs, strict=True)}
+    assert found == all_blobs(whole)
 
 
 def test_missing_names_each_entity_once_the_primary_first() -> None:

@@ -12,7 +12,7 @@ from worker.features.blob import BlobCodec
 from worker.features.index import Index, UInt64
 from worker.features.kernels import fold_of
 from worker.features.label_view import entity_of
-from worker.features.plan import make_plan
+from worker.features.plan import Plan, make_plan, without_reads
 from worker.features.recording import recorded_values
 from worker.features.spec import FeatureSpec
 from worker.features.state import (
@@ -45,6 +45,7 @@ class Table:
         self._filters = spec.filters
         view = spec.event_view if index < len(spec.entities) else spec.label_view
         self._plan = make_plan(entity, view, spec.forget_ms)
+        self._silent = without_reads(self._plan)
         self._kernel = fold_of(self._plan)
         self._rows = make_rows(self._plan, entity.ring, _SLOTS_FIRST)
         self._codec = BlobCodec(self._plan, spec.state_hash, entity.name, index)
@@ -109,15 +110,14 @@ class Table:
         if self._optional:
             X[np.ix_(slots < 0, self._columns)] = self._empty
         values = recorded_values(self._sources, self._filters, events)
-        return self._fold(
-            slots, EntityRows(ids, events.time_ms, events.id_hash, values), duplicate, X
-        )
+        rows = EntityRows(ids, events.time_ms, events.id_hash, values)
+        return self._fold(self._plan, slots, rows, duplicate, X)
 
     def fold_rows(self, rows: EntityRows) -> None:
         """Fold rows in order without reading; those of entities that are not here are skipped."""
         slots = self._here(rows.ids)
-        X = np.empty((len(rows), self._width))
-        self._fold(slots, rows, np.zeros(len(rows), np.bool_), X)
+        nothing = np.empty((len(rows), 0))
+        self._fold(self._silent, slots, rows, np.zeros(len(rows), np.bool_), nothing)
 
     def rows_of(self, events: Events, ids: list[str], duplicate: Bool) -> EntityRows:
         """Return what `fold_rows` takes: the events of a batch that are no duplicates."""
@@ -149,15 +149,19 @@ class Table:
         self._used[slots[slots >= 0]] = self._batch
         return slots
 
-    def _fold(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> Int64:
-        self._rows = with_free_tiles(self._plan, self._rows, self._tiles_wanted(slots))
-        return self._run(slots, rows, duplicate, X)
+    def _fold(
+        self, plan: Plan, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64
+    ) -> Int64:
+        self._rows = with_free_tiles(plan, self._rows, self._tiles_wanted(slots))
+        return self._run(plan, slots, rows, duplicate, X)
 
-    def _run(self, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64) -> Int64:
+    def _run(
+        self, plan: Plan, slots: Int64, rows: EntityRows, duplicate: Bool, X: Float64
+    ) -> Int64:
         """Do as `_fold`, where tile rows are known to be enough."""
         now = np.zeros(len(slots), np.int64)
         self.dirty_count += self._kernel(
-            self._plan,
+            plan,
             self._rows,
             slots,
             rows.time_ms,

@@ -92,6 +92,19 @@ def make_plan(entity: EntitySpec, features: tuple[Feature, ...], forget_ms: int)
     )
 
 
+def without_reads(plan: Plan) -> Plan:
+    """Return the program that folds the same and reads nothing: its X needs no columns."""
+    limits = plan.limits.copy()
+    limits[[GROUPS_BEFORE, RING_BEFORE, REGISTERS_BEFORE]] = 0
+    return plan._replace(
+        groups=plan.groups[:0],
+        ring_ops=plan.ring_ops[:0],
+        register_ops=plan.register_ops[:0],
+        since=plan.since[:0],
+        limits=limits,
+    )
+
+
 def _places(entity: EntitySpec) -> tuple[list[tuple[int, ...]], int]:
     """Return where what is kept of each column lies in a record, and the length of a record."""
     places: list[tuple[int, ...]] = []

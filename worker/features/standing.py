@@ -194,7 +194,7 @@ class _Numbered(Table):
         n = len(events)
         nothing = np.zeros((n, len(self._sources)), np.int64)
         rows = EntityRows(events.ids, events.time_ms, events.id_hash, nothing)
-        return self._run(events.index, rows, duplicate, X)
+        return self._run(self._plan, events.index, rows, duplicate, X)
 
     def _here(self, ids: list[str]) -> Int64:
         return np.arange(len(ids))
