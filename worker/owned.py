@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from worker.checkpoint import Checkpoint, updates_space_of
 from worker.contracts.needs import Needs
@@ -93,7 +93,7 @@ class Owned:
         """Give back the reader."""
         self._reader.close()
 
-    def bring(self, ids: Mapping[str, Sequence[str]]) -> Needs[None]:
+    def bring(self, ids: Mapping[str, list[str]]) -> Needs[None]:
         """Load the entities that memory lacks."""
         keys = self.owner.missing(ids)
         if keys:

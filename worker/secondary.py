@@ -85,12 +85,12 @@ class Owner:
         self.tables = {name: tables[name] for name in names}
         self.widths = {name: table.recorded_count for name, table in self.tables.items()}
 
-    def missing(self, ids: Mapping[str, Sequence[str]]) -> list[str]:
+    def missing(self, ids: Mapping[str, list[str]]) -> list[str]:
         """Return the store's keys of entities that memory lacks."""
         return [
             f"{name}:{id_}"
             for name, table in self.tables.items()
-            for id_ in table.missing(list(ids.get(name, ())))
+            for id_ in table.missing(ids.get(name, []))
         ]
 
     def load(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:

@@ -96,6 +96,31 @@ def test_folding_without_reading_leaves_the_same_bytes(
     assert found == all_blobs(whole)
 
 
+@pytest.mark.parametrize("shape", ["plain", "turned", "long"])
+@UNHURRIED
+@given(rows=streams(), ring=st.sampled_from((1, 5, 40)))
+def test_what_is_adopted_of_several_tables_goes_on_as_there(
+    shape: str, ring: int, rows: list[Row]
+) -> None:
+    """To the last bit, and in slots and tiles that were given back, too."""
+    whole, here = (make_tables(SPECS[shape, ring], 1_000)["card"] for _ in range(2))
+    fold(whole, "card", rows)
+    parts = []
+    for card in sorted({row.card for row in rows}):
+        table = make_tables(SPECS[shape, ring], 1_000)["card"]
+        parts.append((fold(table, "card", [row for row in rows if row.card == card]), [card]))
+    for _ in range(2):
+        here.clear()
+        here.adopt(parts)
+    last = [Row(f"last-{card}", rows[-1].at, card) for _, (card,) in parts]
+    whole.take_dirty()
+    for table in (whole, here):
+        fold(table, "card", last)
+    assert sorted(zip(*here.take_dirty(), strict=True)) == sorted(
+        zip(*whole.take_dirty(), strict=True)
+    )
+
+
 def test_missing_names_each_entity_once_the_primary_first() -> None:
     """In order of appearance, and only what memory lacks."""
     tables = tables_of(COUNT)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from worker.contracts.records import Bool, EntityRows, Events, Float64, Int64
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.blob import BlobCodec
+from worker.features.copying import copy_slots
 from worker.features.index import Index, UInt64
 from worker.features.kernels import fold_of
 from worker.features.label_view import entity_of
@@ -19,7 +20,6 @@ from worker.features.state import (
     SIZE,
     TILE_ROW,
     clear_slots,
-    copy_slots,
     grow_slots,
     make_rows,
     with_free_tiles,
@@ -75,7 +75,7 @@ class Table:
 
         Such an event is a duplicate, unless its entity is forgotten before.
         """
-        slots, ring = self._slots.find(ids), self._rows.ring
+        slots, ring = self._slots.look_up(self._slots.hashes(ids)), self._rows.ring
         in_use = np.arange(ring.shape[2]) < self._rows.meta[slots, SIZE][:, None]
         found = (ring[slots, -1] == id_hash.view(np.int64)[:, None]) & in_use
         return np.asarray(found.any(axis=1) & (slots >= 0), np.bool_)
@@ -98,11 +98,20 @@ class Table:
             self._rows = with_free_tiles(self._plan, self._rows, len(stored))
             self._codec.decode(self._rows, places, stored)
 
-    def adopt(self, other: Table, ids: list[str]) -> None:
-        """Take the present states of entities, which are not here, from another table."""
-        self._rows = with_free_tiles(self._plan, self._rows, len(ids))
-        places = self._places_for(ids, self._slots.hashes(ids))
-        copy_slots(self._plan, other._rows, other._slots.find(ids), self._rows, places)
+    def adopt(self, parts: Sequence[tuple[Table, list[str]]]) -> None:
+        """Take the present states of entities, which are not here, from other tables of the spec,
+        where they are.
+        """
+        hashes = [other._slots.hashes(ids) for other, ids in parts]
+        found = [other._slots.look_up(h) for (other, _), h in zip(parts, hashes, strict=True)]
+        all_ids = [id_ for _, ids in parts for id_ in ids]
+        places = self._places_for(all_ids, np.concatenate(hashes))  # one key hashes for all
+        self._rows = with_free_tiles(self._plan, self._rows, len(places))
+        start = 0
+        for (other, _), slots in zip(parts, found, strict=True):
+            stop = start + len(slots)
+            copy_slots(self._plan, other._rows, slots, self._rows, places[start:stop])
+            start = stop
 
     def process(self, events: Events, ids: list[str], duplicate: Bool, X: Float64) -> Int64:
         """Fold events and read them into rows of X; return the now at which each was read."""

@@ -37,7 +37,7 @@ class Index:
 
     def __init__(self, key: bytes) -> None:
         self._key = np.frombuffer(key, np.uint64)
-        self._hashed: tuple[Sequence[str], UInt64] = (), np.empty((0, 2), np.uint64)
+        self._found: tuple[Sequence[str], UInt64] = (), np.empty((0, 2), np.uint64)
         self.clear()
 
     def __len__(self) -> int:
@@ -49,8 +49,14 @@ class Index:
         self._count = 0
 
     def find(self, ids: Sequence[str]) -> Int64:
-        """Return the slot of each id, -1 for those that are not here."""
-        return self.look_up(self.hashes(ids))
+        """Return the slot of each id, -1 for those that are not here.
+
+        Of the list that was asked for last, which must not have been changed, the hashes are there:
+        a batch is looked up before what it lacks is loaded, and again when it is processed.
+        """
+        if ids is not self._found[0]:
+            self._found = ids, self.hashes(ids)
+        return self.look_up(self._found[1])
 
     def look_up(self, hashes: UInt64) -> Int64:
         """Return the slot of each id by its hash, -1 for those that are not here."""
@@ -81,13 +87,7 @@ class Index:
         return np.sort((second[second > 0] & np.uint64((1 << _SLOT_BITS) - 1)).view(np.int64) - 1)
 
     def hashes(self, ids: Sequence[str]) -> UInt64:
-        """Return two words of hash for each id, the lower half of the second empty.
-
-        Of the list that was asked for last, which must not have been changed, they are there: a
-        batch is looked up before what it lacks is loaded, and again when it is processed.
-        """
-        if ids is self._hashed[0]:
-            return self._hashed[1]
+        """Return two words of hash for each id, the lower half of the second empty."""
         text = "".join(ids)
         if text.isascii():
             data, lengths = text.encode(), map(len, ids)
@@ -97,7 +97,6 @@ class Index:
         ends = np.cumsum(np.fromiter(lengths, np.int64, len(ids)))
         hashes = np.empty((len(ids), 2), np.uint64)
         _hash(np.frombuffer(data, np.uint8), ends, self._key, self._places, hashes)
-        self._hashed = ids, hashes
         return hashes
 
 

@@ -120,22 +120,6 @@ def clear_first(plan: Plan, rows: Rows, count: int) -> None:
     rows.dirty[:count] = False
 
 
-def copy_slots(plan: Plan, source: Rows, these: Int64, target: Rows, places: Int64) -> None:
-    """Copy slots into empty slots of other rows, which have a free tile row for each."""
-    target.meta[places] = source.meta[these]
-    target.ring[places] = source.ring[these]
-    target.registers[places] = source.registers[these]
-    old = source.meta[these, TILE_ROW]
-    tiled = np.flatnonzero(old >= 0)
-    if len(tiled):
-        end, shape = int(target.free_count[0]), (-1, int(plan.limits[TILES_ROW]))
-        new = target.free[end - len(tiled) : end].copy()
-        target.free_count[0] -= len(tiled)
-        target.meta[places[tiled], TILE_ROW] = new
-        width = source.tiles.shape[1]
-        target.tiles.reshape(*shape, width)[new] = source.tiles.reshape(*shape, width)[old[tiled]]
-
-
 def _empty_meta(slots: int) -> Int64:
     meta = np.zeros((slots, 4), np.int64)
     meta[:, (NOW, TILED_MAX, TILE_ROW)] = -1

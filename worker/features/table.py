@@ -183,10 +183,10 @@ class FeatureTables:
         """
         for table in self._foreign.values():
             table.clear()
-        for tables, ids in near:
-            for name, part in ids.items():
-                self._foreign[name].adopt(tables[name], part)
         for name, table in self._foreign.items():
+            here = [(tables[name], ids[name]) for tables, ids in near if name in ids]
+            if here:
+                table.adopt(here)
             table.load(blobs.get(name, {}))
             if name in later:
                 table.fold_rows(later[name])
