@@ -121,6 +121,7 @@ def make_consumer(settings: KafkaSettings, group: str | None, slot: str | None) 
         max_partition_fetch_bytes=2_097_152,
         request_timeout_ms=max(_request_timeout_ms(settings), settings.session_timeout + 1_000),
         retry_backoff_ms=_RETRY_BACKOFF_MS,
+        metrics_enabled=False,  # nobody reads them
     )
     if _repairable():
         fetcher = consumer._fetcher
@@ -153,6 +154,7 @@ def make_producer(settings: KafkaSettings, transactional_id: str) -> Any:
         batch_size=min(_BATCH_BYTES, settings.message_bytes_max),
         max_request_size=4 * 1_048_576,
         compression_type="lz4",
+        metrics_enabled=False,  # nobody reads them
     )
     _retry_when_not_ready(producer)
     return producer
