@@ -17,7 +17,7 @@ from worker.errors import FatalError, StateDamagedError
 from worker.features.entity_table import Table
 from worker.features.spec import compile_features
 from worker.features.table import FeatureTables
-from worker.secondary import Overlay, Owner, Rekeyed, Targets, secondary_entities, target_of
+from worker.secondary import Overlay, Owner, Rekeyed, secondary_entities, target_of
 from worker.updates import read_updates, update_records
 
 ENTITIES = {"card": {"key": "card"}, "terminal": {"key": "terminal"}}
@@ -33,13 +33,12 @@ class Log:
     """The topic in memory. Every commit leaves one offset without a record, as Kafka's do."""
 
     def __init__(self) -> None:
-        self.targets = Targets(PARTITIONS)
         self.records: list[list[tuple[int, bytes]]] = [[] for _ in range(PARTITIONS)]
         self.ends = [0] * PARTITIONS
 
     def commit(self, source: int, rows: EntityRows, overlay: Overlay, bytes_max: int) -> None:
         """Append one shard's rows of terminals as a worker does."""
-        rekeyed = Rekeyed([(source, "terminal", rows)], self.targets, ["terminal"])
+        rekeyed = Rekeyed([(source, "terminal", rows)], PARTITIONS, ["terminal"])
         offsets: list[int] = []
         for q, updates in rekeyed.updates():
             for count, value in update_records(updates, STAMPS, bytes_max):
@@ -190,8 +189,7 @@ def test_entities_whose_events_are_only_counted_have_records_too() -> None:
     spec = spec_of({"card": {"count": ["1d"]}, "terminal": {"count": ["1d"]}})
     rows = rows_of(events("e", [0, 1, 0]))
     rows.values = rows.values[:, :0]
-    targets = Targets(1)
-    ((_, updates),) = Rekeyed([(OWN, "terminal", rows)], targets, ["terminal"]).updates()
+    ((_, updates),) = Rekeyed([(OWN, "terminal", rows)], 1, ["terminal"]).updates()
     stamps = {"schema_version": "1", "state_hash": spec.state_hash}
     ((count, value),) = update_records(updates, stamps, 900_000)
     found = read_updates(value, "here", spec.state_hash, {"terminal": 0})["terminal"]

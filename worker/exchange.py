@@ -47,7 +47,7 @@ from worker.features.spec import FeatureSpec
 from worker.owned import Owned
 from worker.patience import Patience
 from worker.rekeying import Rekeying, RowEncoder
-from worker.secondary import Overlay, Rekeyed, Targets, secondary_entities
+from worker.secondary import Overlay, Rekeyed, by_target, secondary_entities
 from worker.shard import Result, Shard
 from worker.stores import Meta, StateStore
 from worker.streams import Stream
@@ -95,8 +95,8 @@ class Exchange:
         self._ttls_ms, self._patience, self._telemetry = ttls_ms, patience, telemetry
         self._topic = settings.outputs.entity_updates
         self.names = secondary_entities(spec)
-        self._targets = Targets(stream.partitions)
-        self._encoder = RowEncoder(settings, spec, slot, self._targets)
+        self._partitions = stream.partitions
+        self._encoder = RowEncoder(settings, spec, slot, self._partitions)
         self.owned: dict[int, Owned] = {}
         self._overlays: dict[int, Overlay] = {}
         self._positions = np.zeros(stream.partitions, np.int64)
@@ -121,7 +121,7 @@ class Exchange:
         TransientError
             Stream or store are away; try again.
         """
-        for q in range(self._targets.partitions):
+        for q in range(self._partitions):
             end = self._stream.settle(self._topic, q)
             if q in partitions:
                 self.owned[q] = Owned(
@@ -254,8 +254,8 @@ class Exchange:
         """Return the ids that a batch reads by target partition and entity type."""
         found: Wanted = {}
         for name, ids in shard.tables.foreign_ids(events).items():
-            for id_, q in zip(ids, self._targets.of(ids).tolist(), strict=True):
-                found.setdefault(q, {}).setdefault(name, []).append(id_)
+            for q, part in by_target(ids, self._partitions).items():
+                found.setdefault(q, {})[name] = part
         return found
 
     def _read(self, shard: Shard, keys: Mapping[int, Sequence[str]]) -> dict[str, bytes | None]:

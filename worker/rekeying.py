@@ -27,7 +27,7 @@ from worker.contracts.records import EntityRows, Output
 from worker.contracts.settings import KafkaSettings, Settings
 from worker.contracts.slots import transactional_id
 from worker.features.spec import FeatureSpec
-from worker.secondary import Rekeyed, Targets, secondary_parts
+from worker.secondary import Rekeyed, secondary_parts
 from worker.streams import Log, Writer
 from worker.updates import no_updates, update_records
 
@@ -43,11 +43,9 @@ _CHUNK = 5_000  # offsets of the topic that are looked through at once, from its
 class RowEncoder:
     """Makes the records of `entity-updates` of one writer."""
 
-    def __init__(
-        self, settings: Settings, spec: FeatureSpec, writer: str, targets: Targets
-    ) -> None:
+    def __init__(self, settings: Settings, spec: FeatureSpec, writer: str, partitions: int) -> None:
         self._topic = settings.outputs.entity_updates
-        self._names, self._targets = secondary_parts(spec), targets
+        self._names, self._partitions = secondary_parts(spec), partitions
         self._stamps = {
             "schema_version": "1",
             "state_hash": spec.state_hash,
@@ -64,7 +62,7 @@ class RowEncoder:
         """Return (source partition, table, rows) sorted by target, and the records of them, each
         with its number of rows.
         """
-        rekeyed, counts, outputs = Rekeyed(parts, self._targets, self._names), [], []
+        rekeyed, counts, outputs = Rekeyed(parts, self._partitions, self._names), [], []
         for q, updates in rekeyed.updates():
             for count, value in update_records(updates, self._stamps, self._bytes_max):
                 counts.append(count)
@@ -91,7 +89,7 @@ class Rekeying:
         self._log, self._partition, self._tick = log, partition, tick
         self._topic, self._state_hash = settings.outputs.entity_updates, spec.state_hash
         self._name = f"rekey-{partition}"
-        self._encoder = RowEncoder(settings, spec, self._name, Targets(log.partitions))
+        self._encoder = RowEncoder(settings, spec, self._name, log.partitions)
         self._writer: Writer | None = None
         self._done = 0
         self._time_ms = 0

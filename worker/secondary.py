@@ -24,8 +24,6 @@ from worker.features.spec import FeatureSpec
 from worker.features.table import make_tables
 from worker.updates import Updates
 
-_TARGETS_MAX = 500_000
-
 
 def secondary_entities(spec: FeatureSpec) -> tuple[str, ...]:
     """Return the entity types whose events may come through any partition."""
@@ -44,29 +42,31 @@ def target_of(entity_id: str, partitions: int) -> int:
     >>> target_of("T1", 4), target_of("T1", 1)
     (1, 0)
     """
-    return crc32(entity_id.encode()) % partitions
+    return int(targets_of([entity_id], partitions)[0])
 
 
-class Targets(dict[str, int]):
-    """Remembers `target_of` of ids seen lately.
+def targets_of(ids: Sequence[str], partitions: int) -> Int64:
+    """Return `target_of` of each id.
 
-    >>> Targets(4).of(["T1", "T2", "T1"])
+    >>> targets_of(["T1", "T2", "T1"], 4)
     array([1, 3, 1])
     """
+    return np.fromiter(map(crc32, map(str.encode, ids)), np.int64, len(ids)) % partitions
 
-    def __init__(self, partitions: int) -> None:
-        super().__init__()
-        self.partitions = partitions
 
-    def __missing__(self, entity_id: str) -> int:
-        if len(self) >= _TARGETS_MAX:
-            self.clear()
-        target = self[entity_id] = target_of(entity_id, self.partitions)
-        return target
+def by_target(ids: Sequence[str], partitions: int) -> dict[int, list[str]]:
+    """Return the ids of each target partition that has any, in their order.
 
-    def of(self, ids: Sequence[str]) -> Int64:
-        """Return the target of each id."""
-        return np.fromiter(map(self.__getitem__, ids), np.int64, len(ids))
+    >>> by_target(["T1", "T2", "T5"], 4)
+    {0: ['T5'], 1: ['T1'], 3: ['T2']}
+    """
+    target = targets_of(ids, partitions)
+    order = np.argsort(target, kind="stable")
+    ends = np.searchsorted(target[order], np.arange(partitions + 1)).tolist()
+    sorted_ids = [ids[i] for i in order.tolist()]
+    return {
+        q: sorted_ids[start:stop] for q, (start, stop) in enumerate(pairwise(ends)) if start < stop
+    }
 
 
 class Owner:
@@ -187,14 +187,14 @@ class Rekeyed:
     """
 
     def __init__(
-        self, parts: Sequence[tuple[int, str, EntityRows]], targets: Targets, names: Sequence[str]
+        self, parts: Sequence[tuple[int, str, EntityRows]], partitions: int, names: Sequence[str]
     ) -> None:
         self._parts = parts
         self._names = names
-        self._targets = [targets.of(rows.ids) for _, _, rows in parts]
+        self._targets = [targets_of(rows.ids, partitions) for _, _, rows in parts]
         target = np.concatenate([np.empty(0, np.int64), *self._targets])
         self._order = np.argsort(target, kind="stable")
-        self._bounds = np.searchsorted(target[self._order], np.arange(targets.partitions + 1))
+        self._bounds = np.searchsorted(target[self._order], np.arange(partitions + 1))
         self._counts: list[int] = []
 
     def __len__(self) -> int:
