@@ -39,7 +39,7 @@ def _copy_tiles(plan: Plan, source: Rows, row: int, target: Rows, place: int) ->
 def _make_copy(sources: str) -> Callable[[Plan, Rows, Int64, Rows, Int64], None]:
     @bare_kernel
     def copy_slots(plan: Plan, source: Rows, slots: Int64, target: Rows, places: Int64) -> None:
-        """Copy slots into empty slots of other rows, which have a free tile row for each."""
+        """Copy slots into empty slots of other rows, which have a free row for each one's tiles."""
         sources  # noqa: B018  # see worker.features.compiling
         meta = source.meta
         for i in range(len(slots)):

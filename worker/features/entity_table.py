@@ -106,10 +106,10 @@ class Table:
         found = [other._slots.look_up(h) for (other, _), h in zip(parts, hashes, strict=True)]
         all_ids = [id_ for _, ids in parts for id_ in ids]
         places = self._places_for(all_ids, np.concatenate(hashes))  # one key hashes for all
-        self._rows = with_free_tiles(self._plan, self._rows, len(places))
         start = 0
         for (other, _), slots in zip(parts, found, strict=True):
-            stop = start + len(slots)
+            stop, tiled = start + len(slots), other._rows.meta[slots, TILE_ROW] >= 0
+            self._rows = with_free_tiles(self._plan, self._rows, int(tiled.sum()))
             copy_slots(self._plan, other._rows, slots, self._rows, places[start:stop])
             start = stop
 
