@@ -95,7 +95,8 @@ def test_a_replay_that_was_stopped_says_so_to_whoever_reads_it(tmp_path: Path) -
         recorded.write_bytes(file.read() * 20)
     command = ["replay", "-c", str(demo / "cards.yaml"), "--events", str(recorded), "--out"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "worker.cli", *command, str(out)],
+        # Who runs in the background, as these tests may, hands on that SIGINT is ignored.
+        ["env", "--default-signal=INT", sys.executable, "-m", "worker.cli", *command, str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     journal = out / "journal" / "events-0.arrow"
