@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,19 @@ def test_who_dies_while_writing_a_snapshot_leaves_none_of_its_name(tmp_path: Pat
         set_hook(None)
     directory(tmp_path).save(models, 7, len(X), X)
     assert restored(directory(tmp_path)) == (7, [])
+
+
+def test_a_full_disk_is_told_and_left_as_it_was(tmp_path: Path) -> None:
+    """No half of a snapshot takes the room of the next one."""
+    models, X = taught()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(TransientError, match="a directory that can be written, got OSError"):
+            directory(tmp_path).save(models, 7, len(X), X)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_models_from_a_snapshot_learn_on_as_if_nothing_had_happened(tmp_path: Path) -> None:

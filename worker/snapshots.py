@@ -147,9 +147,13 @@ class Snapshots:
 def _write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; another writer of the same bytes does no harm."""
     part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)  # a disk that is full needs the room
+        raise
     fault("snapshot_written")
     part.replace(path)

@@ -136,9 +136,11 @@ def forget_group(world: World, servers: Servers) -> None:
 
 def fill_disk(world: World, _: Servers) -> None:
     """Let worker 0 write no file, neither log nor snapshot."""
-    world.workers["0"].limit_files(0)
+    worker = world.workers["0"]
+    worker.limit_files(0)
     world.flow(OUTAGE_S)
-    world.workers["0"].limit_files()
+    assert worker.running, worker.said[-2000:]
+    worker.limit_files()
     world.mark()
     world.flow(2)
 
