@@ -109,7 +109,7 @@ def run_worker(path: Path, slot: str, log_level: str, stop: Callable[[], bool]) 
     if not SLOT.fullmatch(slot):
         names = "1 to 100 letters, digits, '.', '_' or '-'"
         raise ConfigError("--slot", expected=names, got=repr(slot))
-    with LogLines(sys.stderr) as lines:
+    with LogLines(sys.stderr.fileno()) as lines:
         configure_logging(log_level, lines)
         return _run(path, slot, stop)
 
