@@ -172,7 +172,7 @@ class _Fold:
         finally:
             journal.close()
             log.close()
-        return journal.position
+        return min(journal.position, max(self._journal_end, self._start.journal_offset))
 
     def _rows(self, journal: Reader) -> list[tuple[int, pa.RecordBatch]]:
         """Return the next record batches, each with the offset after it."""
@@ -180,8 +180,9 @@ class _Fold:
         self._tick()
         if records is None:
             return []
-        topic = self._topics.journal
-        pairs = zip(records.offsets, records.values, strict=True)
+        topic, end = self._topics.journal, self._journal_end
+        # What a successor has written since may know of labels beyond the end that was asked.
+        pairs = [p for p in zip(records.offsets, records.values, strict=True) if p[0] < end]
         batches = [(offset + 1, read_batch(value or b"", topic)) for offset, value in pairs]
         said = [int(stamps_of(batch).get("next_notices", 0)) for _, batch in batches]
         self._shard.notices_next = max([self._shard.notices_next, *said])

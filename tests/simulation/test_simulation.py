@@ -8,11 +8,13 @@ from tests.simulation.seeds import command, shrunk, trial, wrong_of
 from worker.faults import FAULTS
 
 SEEDS = 2_000
+FOUND = (196_492,)
+"""Seeds of long runs that were wrong once."""
 
 
 def test_no_schedule_of_faults_ends_wrong() -> None:
     """Rows, alerts, dead letters, x, scores, examples and stored states are the oracle's."""
-    assert list(wrong_of(range(SEEDS), jobs=2)) == []
+    assert list(wrong_of([*FOUND, *range(SEEDS)], jobs=2)) == []
 
 
 def test_a_seed_is_the_same_schedule_again() -> None:
