@@ -121,8 +121,8 @@ def hear_plain(
     event_ms[is_here], came_ms[is_here] = time_ms[row[is_here]], clock_ms[row[is_here] + 1]
     number[is_here] = pending.number + row[is_here]
     event_ms[waits], came_ms[waits], number[waits] = codec.places(waiting).T
-    is_plain = (waits | (is_here & (row < before))) & pending.can_be_found(
-        came_ms, number, clock_ms[before], pending.number + before
+    is_plain = (waits | (is_here & (row < before))) & pending.rules.can_be_found(
+        clock_ms[before] - came_ms, pending.number + before - number
     )
     if others:
         is_plain &= np.array([one not in others for one in labels.event_ids], np.bool_)

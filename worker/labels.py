@@ -83,11 +83,8 @@ def _may_repeat(values: Sequence[bytes]) -> bool:
     together = b"\n".join(values)
     if b"\\" in together or any(together.count(name) != len(values) for name in _REQUIRED):
         return True
-    return any(name in together and any(map(_is_twice(name), values)) for name in _OPTIONAL)
-
-
-def _is_twice(name: bytes) -> Callable[[bytes], bool]:
-    return lambda value: value.count(name) > 1
+    some = [name for name in _OPTIONAL if name in together]
+    return any(value.count(name) > 1 for name in some for value in values)
 
 
 def _label(value: bytes | None, timestamp_ms: int) -> Label:

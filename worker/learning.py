@@ -112,7 +112,7 @@ class Walk:
         """
         due = self._due()
         early = self._pending.early
-        here = dict(zip(ids, rows.tolist(), strict=True)) if len(labels) or early else {}
+        here = dict(zip(ids, rows.tolist(), strict=True)) if len(labels) else {}
         others = {*early, *(event_id for _, (_, _, event_id) in due)}
         if len(set(labels.event_ids)) < len(labels):
             others.update(one for one, count in Counter(labels.event_ids).items() if count > 1)
@@ -245,7 +245,9 @@ class Walk:
         position, _ = turn
         clock_ms, number = int(self.clock_ms[position]), self._pending.number + position
         row = self._here.get(label.event_id)
-        if row is not None and self._is_there(row, clock_ms, number):
+        if row is not None and self._rules.can_be_found(
+            clock_ms - int(self.clock_ms[row + 1]), position - row
+        ):
             self._judge(turn, label, row, None)
             return
         value = None
@@ -258,12 +260,6 @@ class Walk:
         self.counts["early"] += 1
         self.counts["unknown"] += late
         self.counts["overflowed"] += many
-
-    def _is_there(self, row: int, clock_ms: int, number: int) -> bool:
-        """Return whether an event here can be found; as `Pending.waiting` for earlier ones."""
-        age_ms = clock_ms - self.clock_ms[row + 1]
-        came = self._pending.number + row
-        return bool(age_ms <= self._rules.keep_ms and number - came <= self._rules.waiting_max)
 
     def _judge(self, turn: Turn, label: Label, row: int, value: bytes | None) -> bool:
         """Take what a label says of an event; return whether anything was learned."""

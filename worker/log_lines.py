@@ -12,7 +12,6 @@ import os
 import select
 import threading
 from collections import deque
-from types import TracebackType
 
 LINES_MAX = 10_000
 """Lines that wait to be written; what comes beyond is dropped and counted."""
@@ -61,12 +60,7 @@ class LogLines:
     def __enter__(self) -> LogLines:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._there:
             self._is_closed = True
             self._there.notify()

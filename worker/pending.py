@@ -52,6 +52,14 @@ class Rules:
         """
         return self.horizon_ms + self.horizon_ms // 8
 
+    def can_be_found(self, age_ms: int | Int64, number: int | Int64) -> bool | Bool:
+        """Return whether an event can be found, or which of many.
+
+        Not when the shard's event time is further than `keep_ms` beyond that at which it came, and
+        not when its ``number``, counted back from now, is beyond ``waiting_max``.
+        """
+        return (age_ms <= self.keep_ms) & (number <= self.waiting_max)
+
     def truth(self, label: Label) -> Truth:
         """Return what a label says, as `truths` does."""
         return Truth(*self.truths(Labels.of([label]))[0].tolist())
@@ -147,24 +155,12 @@ class Pending:
         return asked
 
     def waiting(self, event_id: str, clock_ms: int, number: int) -> bytes | None:
-        """Return the event of this id, as packed, if it can still be found.
-
-        Not when the shard's event time is further than `Rules.keep_ms` beyond that at which it
-        came, and not when ``waiting_max`` events have come since.
-        """
+        """Return the event of this id, as packed, if it can still be found (`Rules`)."""
         value = self._events.values.get(event_id)
         if value is None:
             return None
-        _, came_ms, own = self.codec.place(value)
-        is_there = clock_ms - came_ms <= self.rules.keep_ms and number - own <= (
-            self.rules.waiting_max
-        )
-        return value if is_there else None
-
-    def can_be_found(self, came_ms: Int64, came: Int64, clock_ms: Int64, number: Int64) -> Bool:
-        """Return which events can be found, as `waiting` has it."""
-        is_near = clock_ms - came_ms <= self.rules.keep_ms
-        return is_near & (number - came <= self.rules.waiting_max)
+        _, came_ms, came = self.codec.place(value)
+        return value if self.rules.can_be_found(clock_ms - came_ms, number - came) else None
 
     def values_of(self, event_ids: Iterable[str | None]) -> list[bytes | None]:
         """Return the events of these ids, as packed; None for one that memory does not have."""

@@ -108,7 +108,8 @@ class Attribution:
         out, done = np.zeros((len(rows), X.shape[1])), 0
         for stop in np.unique(due).tolist():
             some, learn = np.flatnonzero(due == stop), slice(done, stop)
-            self._learn(learn_X[learn][:, columns], learn_y[learn], learn_weight[learn])
+            if stop > done:  # else the model may be the one that serves
+                self._learn(learn_X[learn][:, columns], learn_y[learn], learn_weight[learn])
             done = stop
             same = self._scores(x[some]) == raw[rows[some], self._column]
             _, contributions = self._explanation()
