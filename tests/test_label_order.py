@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -80,8 +80,27 @@ def cuttings(draw: st.DrawFn) -> tuple[list[int], list[str]]:
     return cuts, [draw(then) for _ in cuts]
 
 
+def _again(*items: str | tuple[str, int]) -> Stream:
+    """Return events of one card at one time, and labels: an id alone, or with what is said."""
+    return [
+        Event(one, "c0", 1_000, 100) if isinstance(one, str) else Truth(one[0], one[1], 1_000)
+        for one in items
+    ]
+
+
+# A duplicate beyond ``pending_max`` cannot be found, so its label is early; then the id is scored
+# again, once as it left the ring of four and once more, in the same batch.
+BEYOND = _again("e2", "e8", "e0", "e2", ("e2", 1), "e6", "e4", "e2", "e3")
+BEYOND_TWICE = _again(
+    "e0", "e2", "e4", "e6", "e0", ("e0", 1), "e0", "e8", "e0", ("e0", 0), "e1", "e0", "e3"
+)
+
+
 @pytest.mark.parametrize("options", CASES, ids=str)
 @given(streams(), cuttings())
+@example(BEYOND, ([], []))
+@example(BEYOND_TWICE, ([], []))
+@example(BEYOND_TWICE, ([7], ["begin anew"]))
 @hypothesis_settings(max_examples=15, deadline=None)
 def test_labels_do_what_the_slow_walk_says(
     options: dict[str, Any], stream: Stream, cutting: tuple[list[int], list[str]]

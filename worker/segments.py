@@ -58,26 +58,27 @@ def apart(events: Events, labels: Labels, before: Int64) -> tuple[list[str], lis
 def label_cuts(pending: Pending, ids: Sequence[str], labels: Labels, before: Int64) -> list[int]:
     """Return where to cut so that no event is in the same part as its label: as late as possible.
 
-    An event whose label is there before it ends its part.
+    An event whose label may be there before it ends its part: whether that label met an earlier
+    event of the id, a duplicate too, or was early, is known by the walk only.
     """
     cuts: list[int] = []
     start = 0
     here: dict[str, int] = {}
-    early = set(pending.early)
-    wanted = {*labels.event_ids, *early}
+    labelled = set(pending.early)
+    wanted = {*labels.event_ids, *labelled}
     events = [(row + 1, 0, row) for row, one in enumerate(ids) if one in wanted] if wanted else []
     items = [*events, *((p, 1, j) for j, p in enumerate(before.tolist()))]
     for position, is_label, j in sorted(items):
         one = labels.event_ids[j] if is_label else ids[j]
-        if not is_label:
+        if is_label:
+            is_cut = here.get(one, -1) >= start
+            labelled.add(one)
+        else:
+            is_cut = one in labelled
             here[one] = j
-        is_early = not is_label and one in early
-        if is_early or (is_label and here.get(one, -1) >= start):
-            early.discard(one)
+        if is_cut:
             start = position
             cuts.append(position)
-        elif is_label and one not in here:
-            early.add(one)
     return cuts
 
 
