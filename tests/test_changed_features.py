@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from tests.chaos.verdict import judge
+from tests.simulation.world import config, items
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
+from worker.arrow import read_stamps
 from worker.contracts.settings import RedisSettings, Settings
+from worker.errors import StateLostError
 from worker.features.spec import compile_features
+from worker.runner import Runner
 from worker.stores import StateStore
 from worker.stores.memory import MemoryStore
 from worker.stores.redis import RedisStore
@@ -158,3 +166,33 @@ def test_going_back_to_the_old_features_goes_on_too(store: StateStore) -> None:
     drain(worker(log, store, config=settings(name=group)))
     drain(worker(whole, MemoryStore(), config=settings(name=group)))
     assert certain(journal(log)[back:]) == certain(journal(whole)[back:])
+
+
+@pytest.mark.parametrize("version", [1, 2], ids=["same state", "other state"])
+@pytest.mark.parametrize("seed", range(3))
+def test_two_versions_at_once_do_not_mix(version: int, seed: int, store: StateStore) -> None:
+    """A rolling deploy, taken back, and done again, in the middle of a stream, by two workers.
+
+    Each row's x is of its own features, each score of a model that only examples of these taught.
+    """
+    draw, group, log = random.Random(seed), name(), new_log(4)
+    left = items(draw, 4, 360, cards=24, terminals=24)
+    running: dict[str, Runner] = {}
+    there_and_back = [("0", 0), ("1", 0), ("1", version), ("0", version), ("1", 0), ("0", 0)]
+    for slot, one in [*there_and_back, ("0", version), ("1", version)]:
+        made = config(20, version=one).model_copy(update={"name": group})
+        running[slot] = worker(log, store, slot=slot, config=made)
+        for item in left[:80]:
+            topic = "transactions" if item.is_event else "labels"
+            log.append(topic, item.partition, item.value, item.key, item.time_ms)
+        left = left[80:]
+        for runner in draw.choices(list(running.values()), k=draw.randrange(4, 30)):
+            with suppress(StateLostError):
+                runner.step()
+    drain(*running.values())
+    verdict = judge(log, "transactions")
+    assert verdict.good, verdict
+    records = [value or b"" for p in range(4) for value in log.read("journal", p, 0, 10**9).values]
+    specs = [read_stamps(value, "journal")["spec_hash"] for value in records]
+    assert len(set(specs)) == 2
+    assert sum(one != other for one, other in pairwise(specs)) > 6

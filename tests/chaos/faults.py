@@ -28,6 +28,7 @@ from tests.chaos.proxied import (
 from tests.chaos.worker import INSIDE, POINTS
 from tests.chaos.world import World
 from tests.services.proxy import END_TXN, PRODUCE
+from tests.simulation.world import LONGER, MORE, VERSIONS
 
 _PASSES = 3
 
@@ -119,6 +120,17 @@ def terminate_each(world: World, servers: Servers) -> None:
         world.exits_s.append(world.workers[slot].stop())
         world.workers[slot].start()
         world.wait_ready(slot)
+
+
+def deploy(version: int, world: World, _: Servers) -> None:
+    """Give workers other features, one after the other: there, back, and there again."""
+    for slot, one in (("0", version), ("0", 0), ("0", version), ("1", version)):
+        world.exits_s.append(world.workers[slot].stop())
+        world.workers[slot].deploy(one)
+        world.mark()
+        world.workers[slot].start()
+        world.flow(6)
+    world.wait_ready("0", "1")
 
 
 def forget_group(world: World, servers: Servers) -> None:
@@ -312,6 +324,8 @@ FAULTS: dict[str, Fault] = {
     "slow consumer": slow_consumer,
     "SIGTERM and restart": terminate,
     "SIGTERM and restart of each": terminate_each,
+    "rolling deploy, one feature more": partial(deploy, VERSIONS.index(MORE)),
+    "rolling deploy, one window more": partial(deploy, VERSIONS.index(LONGER)),
     "no descriptors": starve,
     "disk full": fill_disk,
     "offsets of the group expired": forget_group,

@@ -21,7 +21,7 @@ from kafka.errors import KafkaError
 
 from tests.chaos.reading import Watch, committed_ends
 from tests.services.process import ServerProcess, free_port
-from tests.simulation.world import FEATURES, RING, Item, items
+from tests.simulation.world import RING, VERSIONS, Item, items
 from worker.commands import run_topics
 
 PARTITIONS = 4
@@ -62,16 +62,21 @@ class Worker:
         self._orders = directory / f"orders-{slot}"
         self._log = directory / f"worker-{slot}.log"
         self._port = free_port()
-        path = directory / f"worker-{slot}.yaml"
-        config = {**config, "runner": {**config["runner"], "metrics_port": self._port}}
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-        words = [str(self._orders), "run", "-c", str(path), "--slot", slot]
+        self._path = directory / f"worker-{slot}.yaml"
+        self._config = {**config, "runner": {**config["runner"], "metrics_port": self._port}}
+        self.deploy(0)
+        words = [str(self._orders), "run", "-c", str(self._path), "--slot", slot]
         command = [sys.executable, "-m", "tests.chaos.worker", *words]
         self._process = ServerProcess(f"worker {slot}", command, self._log)
         self.kill, self.freeze, self.thaw, self.limit_files = (
             self._process.kill, self._process.freeze, self._process.thaw,
             self._process.limit_files,
         )  # fmt: skip
+
+    def deploy(self, version: int) -> None:
+        """Give it the features of a version, from its next start on."""
+        config = {**self._config, "features": VERSIONS[version]}
+        self._path.write_text(yaml.safe_dump(config, sort_keys=False))
 
     def start(self) -> None:
         """Start it; it is not ready yet."""
@@ -339,7 +344,7 @@ class World:
                 "card": {"key": "card", "ring": RING},
                 "terminal": {"key": "terminal", "ring": RING},
             },
-            "features": FEATURES,
+            "features": VERSIONS[0],
             "models": {"fraud": {"preset": "logistic", "calibration": "none"}},
             "decision": {"model": "fraud", "threshold": 0.55},
             "outputs": {

@@ -16,7 +16,7 @@ from typing import Any
 from river import linear_model, preprocessing
 
 from tests.simulation.schedule import Schedule, StuckError
-from tests.simulation.world import HOUR_MS, RING, spec
+from tests.simulation.world import HOUR_MS, RING, names_of
 from tests.worlds import journal
 from worker.arrow import read_batch, read_examples, stamps_of
 from worker.stores.memory import MemoryStore
@@ -47,7 +47,7 @@ class Expected:
     own: dict[int, dict[str, float]] = field(default_factory=dict)
     examples: Counter[tuple[str, int]] = field(default_factory=Counter)
     scored: dict[int, Event] = field(default_factory=dict)
-    ids: set[str] = field(default_factory=set)
+    spec_of: dict[str, str] = field(default_factory=dict)
     by_card: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     by_terminal: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
 
@@ -78,7 +78,9 @@ def wrongs(log: MemoryLog, rows: dict[int, list[dict[str, Any]]]) -> Iterator[Wr
         expected = _expected(log, p, rows[p])
         yield from _wrong_rows(log, rows[p], expected, updates, p)
         examples += expected.examples
-    yield from _wrong_models(log, [row for mine in rows.values() for row in mine], examples)
+    specs = {p: _spec_of(log, p) for p in rows}
+    scored = [(specs[p][row["source_offset"]], row) for p, mine in rows.items() for row in mine]
+    yield from _wrong_models(log, scored, examples)
 
 
 def _check_complete(log: MemoryLog, p: int, rows: list[dict[str, Any]]) -> None:
@@ -105,34 +107,47 @@ def _check_complete(log: MemoryLog, p: int, rows: list[dict[str, Any]]) -> None:
 def _expected(log: MemoryLog, p: int, rows: list[dict[str, Any]]) -> Expected:
     """Walk events and labels in the order that the rows state."""
     expected = Expected()
-    labels = [json.loads(v or b"") for v in log.read("labels", p, 0, 10**9).values]
+    labels = _labels(log, p)
     known: dict[str, int] = {}
     early: dict[str, int] = {}
-    heard = 0
+    heard, spec_of = 0, _spec_of(log, p)
     for row, value in zip(rows, log.read("transactions", p, 0, 10**9).values, strict=True):
         for label in labels[heard : row["labels_offset"]]:
-            _hear(label, expected, known, early)
-        heard = row["labels_offset"]
-        _meet(row["source_offset"], value or b"", expected, known, early)
+            _hear(*label, expected, known, early)
+        heard, at = row["labels_offset"], row["source_offset"]
+        _meet(at, value or b"", spec_of[at], expected, known, early)
     for label in labels[heard:]:
-        _hear(label, expected, known, early)
+        _hear(*label, expected, known, early)
     return expected
 
 
+def _labels(log: MemoryLog, p: int) -> list[tuple[dict[str, Any], str]]:
+    """Return the labels, each with the feature spec of the worker that heard it first."""
+    specs: list[str] = []
+    values = log.read("labels", p, 0, 10**9).values
+    for _, stamps in _records(log, p):
+        specs += [stamps["spec_hash"]] * (int(stamps["next_labels"]) - len(specs))
+    specs += specs[-1:] * (len(values) - len(specs))  # nobody has: their examples are missing
+    return [(json.loads(v or b""), spec) for v, spec in zip(values, specs, strict=True)]
+
+
 def _hear(
-    label: dict[str, Any], expected: Expected, known: dict[str, int], early: dict[str, int]
-) -> None:
+    label: dict[str, Any], spec: str, expected: Expected, known: dict[str, int],
+    early: dict[str, int],
+) -> None:  # fmt: skip
     id_, y = label["event_id"], label["label"]
-    if id_ not in expected.ids:
+    if id_ not in expected.spec_of:
         early[id_] = y
     elif known.get(id_) != y:
         known[id_] = y
-        expected.examples[id_, y] += 1
+        # An example of other features teaches nothing.
+        expected.examples[id_, y] += spec == expected.spec_of[id_]
 
 
 def _meet(
-    offset: int, value: bytes, expected: Expected, known: dict[str, int], early: dict[str, int]
-) -> None:
+    offset: int, value: bytes, spec: str, expected: Expected, known: dict[str, int],
+    early: dict[str, int],
+) -> None:  # fmt: skip
     try:
         fields = json.loads(value)
     except ValueError:
@@ -149,7 +164,7 @@ def _meet(
         return
     expected.outcomes[offset] = "scored"
     expected.scored[offset] = event
-    expected.ids.add(event.id)
+    expected.spec_of[event.id] = spec
     expected.by_terminal[event.terminal].append(event)
     mine.append(event)
     now = max(e.at for e in mine)
@@ -158,7 +173,9 @@ def _meet(
         "amount": event.cents / 100,
         "card_count_1h": sum(now - HOUR_MS < e.at <= now for e in mine),
         "card_count_1d": len(day),
+        "card_count_2d": sum(now - 2 * DAY_MS < e.at <= now for e in mine),
         "card_sum_amount_1d": sum(e.cents for e in day) / 100,
+        "card_mean_amount_1d": sum(e.cents for e in day) / 100 / len(day) if day else 0.0,
         "card_frauds_1d": sum(known.get(e.id) == 1 for e in day),
     }
     if event.id in early:
@@ -171,37 +188,32 @@ def _wrong_rows(
     log: MemoryLog,
     rows: list[dict[str, Any]],
     expected: Expected,
-    updates: dict[str, list[Row]],
+    updates: dict[tuple[str, str], list[Row]],
     p: int,
 ) -> Iterator[Wrong]:
     """I5: outcomes, and every x, from the events and the labels that the row says it knew."""
-    names, positions = spec().names, _positions(log, p)
+    stamps_of_row = {at: stamps for offsets, stamps in _records(log, p) for at in offsets}
     for row in rows:
         at = row["source_offset"]
         if row["outcome"] != expected.outcomes[at]:
             yield "outcome", p, at, row["outcome"]
         elif row["outcome"] == "scored":
-            x = dict(zip(names, row["x"], strict=True))
-            shared = _terminal_count(expected.scored[at], expected, updates, positions[at], p)
-            for name, value in {**expected.own[at], "terminal_count_1d": shared}.items():
-                if not math.isclose(x[name], value, abs_tol=1e-9):
-                    yield "I5", p, at, name, x[name], value
+            stamps, event = stamps_of_row[at], expected.scored[at]
+            others = updates.get((stamps["state_hash"], event.terminal), [])
+            positions = json.loads(stamps.get("entity_updates", "[]"))
+            shared = _terminal_count(event, expected, others, positions, p)
+            wanted = {**expected.own[at], "terminal_count_1d": shared}
+            for name, value in zip(names_of(stamps["spec_hash"]), row["x"], strict=True):
+                if not math.isclose(value, wanted[name], abs_tol=1e-9):
+                    yield "I5", p, at, name, value, wanted[name]
 
 
 def _terminal_count(
-    event: Event,
-    expected: Expected,
-    updates: dict[str, list[Row]],
-    positions: list[int],
-    p: int,
+    event: Event, expected: Expected, updates: list[Row], positions: list[int], p: int
 ) -> int:
     """Count what a shared entity has seen: all of this partition, of others what the row states."""
     own = [e.at for e in expected.by_terminal[event.terminal] if e.offset <= event.offset]
-    seen = [
-        row.at
-        for row in updates.get(event.terminal, ())
-        if row.source != p and row.offset < positions[row.target]
-    ]
+    seen = [row.at for row in updates if row.source != p and row.offset < positions[row.target]]
     now = max(own + seen)
     return sum(now - DAY_MS < at <= now for at in own + seen)
 
@@ -212,71 +224,78 @@ class Row:
 
     target: int
     offset: int
-    terminal: str
     at: int
     source: int
 
 
-def _updates(log: MemoryLog) -> dict[str, list[Row]]:
-    """Return the rows of terminals in `entity-updates`, by terminal."""
-    found: dict[str, list[Row]] = defaultdict(list)
+def _updates(log: MemoryLog) -> dict[tuple[str, str], list[Row]]:
+    """Return the rows of terminals in `entity-updates`, by what is kept of them and by terminal."""
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for target in range(log.partitions["entity-updates"]):
-        for offset, row in _rows(log, target):
-            if row["entity"] == "terminal":
-                one = Row(target, offset, row["id"], row["time_ms"], row["source"])
-                found[one.terminal].append(one)
+        read = log.read("entity-updates", target, 0, 10**9)
+        for offset, value in zip(read.offsets, read.values, strict=True):
+            batch = read_batch(value or b"", "entity-updates")
+            state = stamps_of(batch)["state_hash"]
+            for row in batch.to_pylist():
+                if row["entity"] == "terminal":
+                    one = Row(target, offset, row["time_ms"], row["source"])
+                    found[state, row["id"]].append(one)
     return found
 
 
-def _rows(log: MemoryLog, target: int) -> list[tuple[int, dict[str, Any]]]:
-    found = log.read("entity-updates", target, 0, 10**9)
-    batches = [read_batch(value or b"", "entity-updates") for value in found.values]
-    pairs = zip(found.offsets, batches, strict=True)
-    return [(offset, row) for offset, batch in pairs for row in batch.to_pylist()]
+def _records(log: MemoryLog, p: int) -> list[tuple[list[int], dict[str, str]]]:
+    """Return per record of the journal the source offsets of its rows, and its stamps."""
+    values = log.read("journal", p, 0, 10**9).values
+    batches = [read_batch(value or b"", "journal") for value in values]
+    return [(batch.column("source_offset").to_pylist(), stamps_of(batch)) for batch in batches]
 
 
-def _positions(log: MemoryLog, p: int) -> dict[int, list[int]]:
-    """Return by source offset how far its record had read `entity-updates`."""
-    found = {}
-    for value in log.read("journal", p, 0, 10**9).values:
-        batch = read_batch(value or b"", "journal")
-        positions = json.loads(stamps_of(batch).get("entity_updates", "[]"))
-        found |= dict.fromkeys(batch.column("source_offset").to_pylist(), positions)
-    return found
+def _spec_of(log: MemoryLog, p: int) -> dict[int, str]:
+    return {at: stamps["spec_hash"] for offsets, stamps in _records(log, p) for at in offsets}
 
 
 def _wrong_models(
-    log: MemoryLog, rows: list[dict[str, Any]], examples: Counter[tuple[str, int]]
+    log: MemoryLog, rows: list[tuple[str, dict[str, Any]]], examples: Counter[tuple[str, int]]
 ) -> Iterator[Wrong]:
-    """I5, I7: each example once in the training log; River taught by it gives every score."""
+    """I5, I7: each example once in the training log; River taught by it gives every score.
+
+    Every feature spec has a model of its own, which its own examples teach.
+    """
     training = log.read("training", 0, 0, 10**9)
     taught: Counter[tuple[str, int]] = Counter()
-    model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
-    by_version: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
+    models: dict[str, Any] = defaultdict(_new_model)
+    by_version: dict[int, list[tuple[str, dict[str, Any]]]] = {}
+    for spec, row in rows:
         if row["outcome"] == "scored":
-            by_version.setdefault(row["model_version"], []).append(row)
-    yield from _wrong_scores(model, by_version.pop(0, []))
+            by_version.setdefault(row["model_version"], []).append((spec, row))
+    yield from _wrong_scores(models, by_version.pop(0, []))
     for offset, value in zip(training.offsets, training.values, strict=True):
-        _, e = read_examples(value or b"", "training")
+        stamps, e = read_examples(value or b"", "training")
+        spec = stamps["spec_hash"]
         for id_, x, y in zip(e.event_ids, e.X.tolist(), e.y.tolist(), strict=True):
             taught[id_, y] += 1
-            model.learn_one(_named(x), bool(y))
-        yield from _wrong_scores(model, by_version.pop(offset + 1, []))
+            models[spec].learn_one(_named(spec, x), bool(y))
+        yield from _wrong_scores(models, by_version.pop(offset + 1, []))
     yield from (("I5: a version that never was", version) for version in sorted(by_version))
     yield from (("I7: missing", *one) for one in (examples - taught).elements())
     yield from (("I7: too much", *one) for one in (taught - examples).elements())
 
 
-def _wrong_scores(model: Any, rows: list[dict[str, Any]]) -> Iterator[Wrong]:
-    for row in rows:
-        score = model.predict_proba_one(_named(row["x"]))[True]
+def _new_model() -> Any:
+    return preprocessing.StandardScaler() | linear_model.LogisticRegression()
+
+
+def _wrong_scores(
+    models: dict[str, Any], rows: list[tuple[str, dict[str, Any]]]
+) -> Iterator[Wrong]:
+    for spec, row in rows:
+        score = models[spec].predict_proba_one(_named(spec, row["x"]))[True]
         if row["raw_fraud"] != score:
             yield "I5 score", row["event_id"], row["raw_fraud"], score
 
 
-def _named(x: list[float]) -> dict[str, float]:
-    return dict(zip(spec().names, x, strict=True))
+def _named(spec: str, x: list[float]) -> dict[str, float]:
+    return dict(zip(names_of(spec), x, strict=True))
 
 
 def _check_store(done: Schedule) -> None:

@@ -19,6 +19,11 @@ FEATURES: dict[str, Any] = {
     "card": {"count": ["1h", "1d"], "sum(amount)": ["1d"], "frauds": ["1d"]},
     "terminal": {"count": ["1d"]},
 }
+MORE = {**FEATURES, "card": {**FEATURES["card"], "mean(amount)": ["1d"]}}
+"""One feature more, of the same state."""
+LONGER = {**FEATURES, "card": {**FEATURES["card"], "count": ["1h", "1d", "2d"]}}
+"""A window more: another state."""
+VERSIONS = (FEATURES, MORE, LONGER)
 RING = 32  # more events than an entity has: everything is exact
 
 
@@ -34,14 +39,14 @@ class Item:
 
 
 @cache
-def config(batch: int, *, degrades: bool = False) -> Settings:
-    """Return the configuration, with so many events a transaction."""
+def config(batch: int, *, degrades: bool = False, version: int = 0) -> Settings:
+    """Return the configuration, with so many events a transaction; ``version`` is of `VERSIONS`."""
     return settings(
         entities={
             "card": {"key": "card", "ring": RING},
             "terminal": {"key": "terminal", "ring": RING},
         },
-        features=FEATURES,
+        features=VERSIONS[version],
         models={"fraud": {"preset": "logistic", "calibration": "none"}},
         decision={"model": "fraud", "threshold": 0.55},
         degrade={"learning": "30s", "challengers": "60s", "recover": "10s"} if degrades else None,
@@ -50,9 +55,16 @@ def config(batch: int, *, degrades: bool = False) -> Settings:
 
 
 @cache
-def spec() -> FeatureSpec:
+def spec(version: int = 0) -> FeatureSpec:
     """Return what the configuration compiles to; it is the same for every size of batch."""
-    return compile_features(config(8))
+    return compile_features(config(8, version=version))
+
+
+@cache
+def names_of(spec_hash: str) -> tuple[str, ...]:
+    """Return the names of the features of the version with this hash."""
+    every = map(spec, range(len(VERSIONS)))
+    return next(one.names for one in every if one.spec_hash == spec_hash)
 
 
 def items(
