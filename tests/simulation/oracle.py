@@ -52,6 +52,18 @@ class Expected:
     by_terminal: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of the journal: the source offsets of its rows, and what all of them share."""
+
+    sources: list[int]
+    stamps: dict[str, str]
+
+
+Stamps = dict[int, dict[str, str]]
+"""Stamps of the record of a row, by its source offset."""
+
+
 def check(done: Schedule) -> None:
     """Hold a schedule that came to rest against the invariants.
 
@@ -74,13 +86,15 @@ def wrongs(log: MemoryLog, rows: dict[int, list[dict[str, Any]]]) -> Iterator[Wr
     """Yield what is wrong in a log whose journal, by partition, is complete and in order."""
     updates = _updates(log)
     examples: Counter[tuple[str, int]] = Counter()
+    told: list[tuple[str, dict[str, Any]]] = []
     for p in rows:
-        expected = _expected(log, p, rows[p])
-        yield from _wrong_rows(log, rows[p], expected, updates, p)
+        records = _records(log, p)
+        stamps = {at: one.stamps for one in records for at in one.sources}
+        expected = _expected(log, p, rows[p], records, stamps)
+        yield from _wrong_rows(rows[p], expected, stamps, updates, p)
         examples += expected.examples
-    specs = {p: _spec_of(log, p) for p in rows}
-    scored = [(specs[p][row["source_offset"]], row) for p, mine in rows.items() for row in mine]
-    yield from _wrong_models(log, scored, examples)
+        told += [(stamps[row["source_offset"]]["spec_hash"], row) for row in rows[p]]
+    yield from _wrong_models(log, told, examples)
 
 
 def _check_complete(log: MemoryLog, p: int, rows: list[dict[str, Any]]) -> None:
@@ -104,29 +118,31 @@ def _check_complete(log: MemoryLog, p: int, rows: list[dict[str, Any]]) -> None:
         assert said == sorted(said), ("I6", p, column, said)
 
 
-def _expected(log: MemoryLog, p: int, rows: list[dict[str, Any]]) -> Expected:
+def _expected(
+    log: MemoryLog, p: int, rows: list[dict[str, Any]], records: list[Record], stamps: Stamps
+) -> Expected:
     """Walk events and labels in the order that the rows state."""
     expected = Expected()
-    labels = _labels(log, p)
+    labels = _labels(log, p, records)
     known: dict[str, int] = {}
     early: dict[str, int] = {}
-    heard, spec_of = 0, _spec_of(log, p)
+    heard = 0
     for row, value in zip(rows, log.read("transactions", p, 0, 10**9).values, strict=True):
         for label in labels[heard : row["labels_offset"]]:
             _hear(*label, expected, known, early)
         heard, at = row["labels_offset"], row["source_offset"]
-        _meet(at, value or b"", spec_of[at], expected, known, early)
+        _meet(at, value or b"", stamps[at]["spec_hash"], expected, known, early)
     for label in labels[heard:]:
         _hear(*label, expected, known, early)
     return expected
 
 
-def _labels(log: MemoryLog, p: int) -> list[tuple[dict[str, Any], str]]:
+def _labels(log: MemoryLog, p: int, records: list[Record]) -> list[tuple[dict[str, Any], str]]:
     """Return the labels, each with the feature spec of the worker that heard it first."""
     specs: list[str] = []
     values = log.read("labels", p, 0, 10**9).values
-    for _, stamps in _records(log, p):
-        specs += [stamps["spec_hash"]] * (int(stamps["next_labels"]) - len(specs))
+    for one in records:
+        specs += [one.stamps["spec_hash"]] * (int(one.stamps["next_labels"]) - len(specs))
     specs += specs[-1:] * (len(values) - len(specs))  # nobody has: their examples are missing
     return [(json.loads(v or b""), spec) for v, spec in zip(values, specs, strict=True)]
 
@@ -185,25 +201,24 @@ def _meet(
 
 
 def _wrong_rows(
-    log: MemoryLog,
     rows: list[dict[str, Any]],
     expected: Expected,
+    stamps: Stamps,
     updates: dict[tuple[str, str], list[Row]],
     p: int,
 ) -> Iterator[Wrong]:
     """I5: outcomes, and every x, from the events and the labels that the row says it knew."""
-    stamps_of_row = {at: stamps for offsets, stamps in _records(log, p) for at in offsets}
     for row in rows:
         at = row["source_offset"]
         if row["outcome"] != expected.outcomes[at]:
             yield "outcome", p, at, row["outcome"]
         elif row["outcome"] == "scored":
-            stamps, event = stamps_of_row[at], expected.scored[at]
-            others = updates.get((stamps["state_hash"], event.terminal), [])
-            positions = json.loads(stamps.get("entity_updates", "[]"))
+            event, of_record = expected.scored[at], stamps[at]
+            others = updates.get((of_record["state_hash"], event.terminal), [])
+            positions = json.loads(of_record.get("entity_updates", "[]"))
             shared = _terminal_count(event, expected, others, positions, p)
             wanted = {**expected.own[at], "terminal_count_1d": shared}
-            for name, value in zip(names_of(stamps["spec_hash"]), row["x"], strict=True):
+            for name, value in zip(names_of(of_record["spec_hash"]), row["x"], strict=True):
                 if not math.isclose(value, wanted[name], abs_tol=1e-9):
                     yield "I5", p, at, name, value, wanted[name]
 
@@ -243,15 +258,10 @@ def _updates(log: MemoryLog) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def _records(log: MemoryLog, p: int) -> list[tuple[list[int], dict[str, str]]]:
-    """Return per record of the journal the source offsets of its rows, and its stamps."""
+def _records(log: MemoryLog, p: int) -> list[Record]:
     values = log.read("journal", p, 0, 10**9).values
     batches = [read_batch(value or b"", "journal") for value in values]
-    return [(batch.column("source_offset").to_pylist(), stamps_of(batch)) for batch in batches]
-
-
-def _spec_of(log: MemoryLog, p: int) -> dict[int, str]:
-    return {at: stamps["spec_hash"] for offsets, stamps in _records(log, p) for at in offsets}
+    return [Record(one.column("source_offset").to_pylist(), stamps_of(one)) for one in batches]
 
 
 def _wrong_models(
