@@ -154,8 +154,8 @@ class _Fold:
 
     def _events(self, end: int) -> int:
         partition = self._shard.partition
-        journal = self._stream.reader(self._topics.journal, partition, self._start.journal_offset)
         log = self._stream.reader(self._topics.events, partition, self._start.events_offset)
+        journal = self._stream.reader(self._topics.journal, partition, self._start.journal_offset)
         behind = Inbox(self._topics.events, None, partition, self._start.events_offset, 0)
         try:
             while journal.position < self._journal_end:

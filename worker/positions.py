@@ -104,8 +104,8 @@ def start_of(
     events_start = stream.log_range(topics.events, partition)[0]
     labels_start = stream.log_range(topics.labels, partition)[0] if topics.labels else 0
     if meta is None:
-        first = _first_event(stream, topics, partition, tick)
-        journal_start = stream.log_range(topics.journal, partition)[0]
+        journal_start, journal_end = stream.log_range(topics.journal, partition)
+        first = _first_event(stream, topics, partition, journal_start, journal_end, tick)
         if first is not None and first < events_start:
             refuse(
                 topics.events, partition, f"a log from {first} on", f"one from {events_start} on"
@@ -137,13 +137,10 @@ def _begun(topics: Topics, partition: int, begin: Begin, meta: Meta | None) -> M
 
 
 def _first_event(
-    stream: Log, topics: Topics, partition: int, tick: Callable[[], None]
+    stream: Log, topics: Topics, partition: int, start: int, end: int, tick: Callable[[], None]
 ) -> int | None:
-    """Return the source offset of the first journal row that is still there, None for none."""
-    reader = stream.reader(
-        topics.journal, partition, stream.log_range(topics.journal, partition)[0]
-    )
-    end = stream.log_range(topics.journal, partition)[1]
+    """Return the source offset of the first row of the journal [start, end), None for none."""
+    reader = stream.reader(topics.journal, partition, start)
     try:
         while reader.position < end:
             records = reader.poll(100, 1)

@@ -286,6 +286,21 @@ def test_a_reader_starts_where_it_is_told_and_moves_over_aborted_records(harness
     reader.close()
 
 
+def test_a_reader_begins_anew_where_the_one_before_it_stopped_half_way(harness: Harness) -> None:
+    """Earlier, later, at the same place and in another partition: nothing of before is left."""
+    topic = harness.events
+    for p in (0, 1):
+        harness.append(topic, p, [b"%d-%d" % (p, i) for i in range(30)])
+    stream = harness.stream()
+    for partition, offset in [(0, 10), (0, 2), (0, 25), (0, 12), (1, 12), (1, 14), (0, 14)]:
+        reader = stream.reader(topic, partition, offset)
+        polled = (reader.poll(100, 2) for _ in range(50))
+        records = next(one for one in polled if one is not None)
+        reader.close()
+        assert (records.partition, records.offsets) == (partition, [offset, offset + 1])
+        assert records.values == [b"%d-%d" % (partition, i) for i in records.offsets]
+
+
 def test_readers_are_independent_of_each_other(harness: Harness) -> None:
     """Two at a time, and one after another was closed, each read from their own offset."""
     topic = harness.outputs.training

@@ -216,6 +216,12 @@ def release_drained(consumer: Any) -> None:
         fetcher._next_partition_records = None
 
 
+def ask_ahead(consumer: Any) -> None:
+    """Send what the first poll after a seek would send, where the topic's leader is known."""
+    if _repairable():
+        consumer._fetcher.send_fetches()
+
+
 def _request_timeout_ms(settings: KafkaSettings) -> int:
     return settings.transaction_timeout // 3
 

@@ -16,7 +16,7 @@ from worker.contracts.settings import KafkaSettings
 from worker.contracts.slots import slot_of
 from worker.errors import FatalError, RiverwatchError, TransientError
 from worker.streams.kafka_batches import Row
-from worker.streams.kafka_client import make_consumer, make_producer
+from worker.streams.kafka_client import ask_ahead, make_consumer, make_producer
 
 _ASK_MS = 5_000
 _PAUSE_S = 0.01
@@ -24,6 +24,7 @@ _IDLE_READERS_MAX = 4
 _SCAN_MS = 15_000  # the broker looks for overdue transactions every 10 s by default
 _TAIL_POLL_MS = 10  # a poll over aborted records lasts its whole timeout
 _TAIL_RECORDS = 500
+_TAIL_MORE = 8  # as many offsets are looked through first: half of a tail may be markers
 # By the kind of error; {} is what was tried.
 _RIGHTS = {
     errors.TopicAuthorizationFailedError: "{} on the topic",
@@ -65,7 +66,7 @@ class KafkaLog:
         self._admin = admin
         self._members = members
         self._consumer = make_consumer(settings, None, None)
-        self._idle: list[Any] = []
+        self._idle: list[tuple[str, Any]] = []  # with the topic that each read last
         self._lent: list[Any] = []
 
     def range(self, topic: str, partition: int) -> tuple[int, int]:
@@ -136,7 +137,7 @@ class KafkaLog:
     def last(self, topic: str, partition: int, count: int) -> Records:
         """Return the last ``count`` committed records; aborted ones and markers are passed over."""
         first, end = self.range(topic, partition)
-        back = max(1, count)
+        back = _TAIL_MORE * max(1, count)
         while True:
             start = max(first, end - back)
             found = self._between(topic, partition, start, end)
@@ -146,24 +147,31 @@ class KafkaLog:
 
     def reader(self, topic: str, partition: int, offset: int) -> KafkaReader:
         """Return a reader; its connection is used again after `KafkaReader.close`."""
-        consumer = self._idle.pop() if self._idle else make_consumer(self._settings, None, None)
+        consumer = self._take_idle(topic) or make_consumer(self._settings, None, None)
         self._lent.append(consumer)
         return KafkaReader(consumer, KafkaPartition(topic, partition), offset, self._give_back)
 
+    def _take_idle(self, topic: str) -> Any:
+        """Return an idle connection, rather one that knows the topic; None where none is idle."""
+        known = [i for i, (last, _) in enumerate(self._idle) if last == topic]
+        return self._idle.pop(known[-1] if known else 0)[1] if self._idle else None
+
     def close(self) -> None:
         """Give back all connections, also those of readers."""
-        for consumer in [self._consumer, *self._idle, *self._lent]:
+        idle = [consumer for _, consumer in self._idle]
+        for consumer in [self._consumer, *idle, *self._lent]:
             consumer.close(timeout_ms=1_000)
         self._idle.clear()
         self._lent.clear()
 
-    def _give_back(self, consumer: Any) -> None:
+    def _give_back(self, consumer: Any, topic: str) -> None:
         if consumer not in self._lent:
             return  # the log was closed before its reader
         self._lent.remove(consumer)
         if len(self._idle) < _IDLE_READERS_MAX:
-            consumer.unsubscribe()
-            self._idle.append(consumer)
+            self._idle.append(
+                (topic, consumer)
+            )  # as it is: to forget the topic costs asking for it
         else:
             consumer.close(timeout_ms=1_000)
 
@@ -211,7 +219,7 @@ class KafkaReader:
         consumer: Any,
         place: KafkaPartition,
         offset: int,
-        give_back: Callable[[Any], None],
+        give_back: Callable[[Any, str], None],
     ) -> None:
         self._consumer: Any = consumer
         self._place = place
@@ -219,6 +227,7 @@ class KafkaReader:
         self._position = offset
         consumer.assign([place])
         consumer.seek(place, offset)
+        ask_ahead(consumer)
 
     @property
     def position(self) -> int:
@@ -248,7 +257,7 @@ class KafkaReader:
         """Give back the connection. Idempotent."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            self._give_back(consumer)
+            self._give_back(consumer, self._place.topic)
 
 
 def reading_failed(where: str, error: errors.KafkaError) -> Exception:
