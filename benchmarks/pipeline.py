@@ -2,12 +2,15 @@
 
 The variants take turns and the median of the rounds counts, so that a slow minute of the machine
 hits all of them. Rows named ``pipeline_…`` are of the worker with compiled twins, those with
-``_river`` of the worker with River's own models.
+``_river`` of the worker with River's own models. ``pipeline_ceiling`` is how fast the worker would
+be if nothing but the transport and the models cost anything and no core were ever idle: CPU of
+the worker's calls of both clients (`benchmarks.transport`), of its models, and of both servers.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,6 +46,7 @@ class Servers:
     bootstrap: str
     redis_url: str
     work: Path
+    pids: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def _servers() -> Iterator[Servers]:
         valkey = stack.enter_context(ValkeyServer(free_port(), persistent=False))
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         load.create_topics(kafka.bootstrap, [load.EVENTS, load.LABELS, ALERTS])
-        yield Servers(kafka.bootstrap, valkey.url, work)
+        yield Servers(kafka.bootstrap, valkey.url, work, (kafka.pid, valkey.pid))
 
 
 def _round(servers: Servers, plan: Plan, number: int) -> dict[str, Figures]:
@@ -85,6 +89,7 @@ def _round(servers: Servers, plan: Plan, number: int) -> dict[str, Figures]:
     return {
         "obvious": _obvious(servers, servers.redis_url, count(OBVIOUS)),
         "compiled": _worker(servers, f"compiled-{number}", count(COMPILED), compiled=True),
+        "transport": _transport(servers, f"taped-{number}", count(COMPILED)),
         "in_process": _obvious(servers, "-", count(IN_PROCESS)),
         "river": _worker(servers, f"river-{number}", count(RIVER), compiled=False),
     }
@@ -100,6 +105,12 @@ def _worker(servers: Servers, name: str, count: int, *, compiled: bool) -> Figur
         if compiled:
             figures["recovery"] = _child("benchmarks.recovery", str(path))
     return figures
+
+
+def _transport(servers: Servers, name: str, count: int) -> Figures:
+    with worker_config(servers, name) as path, worker_config(servers, f"{name}-again") as beside:
+        words = (str(path), str(beside), str(count), *map(str, servers.pids))
+        return _child("benchmarks.transport", *words)
 
 
 def _child(module: str, *arguments: str) -> Figures:
@@ -175,6 +186,7 @@ def _rows(figures: dict[str, Figures]) -> list[Row]:
         *_not_model("pipeline", compiled),
         *_not_model("pipeline_river", river),
         *_stages(compiled),
+        *_ceiling(compiled, figures["transport"], base),
         _row(
             "recovery_from_an_empty_store",
             _rate(compiled["recovery"]),
@@ -210,6 +222,22 @@ def _stages(one: Figures) -> list[Row]:
     return [
         _row(f"pipeline_stage_{name}", _us(one, seconds), "us/event")
         for name, seconds in {**stages, "core": rest_s}.items()
+    ]
+
+
+def _ceiling(compiled: Figures, transport: Figures, base: float) -> list[Row]:
+    """Return CPU an event of what no worker in Python does without, and what that allows."""
+    parts = {
+        "transport": _us(transport, transport["cpu_seconds"]),
+        "model": _us(compiled, compiled["stages"].get("model_cpu", 0.0)),
+        "kafka": _us(transport, transport["servers"][0]),
+        "store": _us(transport, transport["servers"][1]),
+    }
+    rate = len(os.sched_getaffinity(0)) * 1e6 / sum(parts.values())
+    return [
+        _row("pipeline_cpu", _us(compiled, compiled["cpu_seconds"]), "us/event"),
+        *(_row(f"pipeline_cpu_{name}", cpu_us, "us/event") for name, cpu_us in parts.items()),
+        _row("pipeline_ceiling", rate, "events/s", rate / base, "obvious_loop"),
     ]
 
 

@@ -111,6 +111,12 @@ class KafkaServer:
         """Return whether the broker's process lives."""
         return self._process is not None and self._process.running
 
+    @property
+    def pid(self) -> int:
+        """Return the process id of the broker, which was started."""
+        assert self._process is not None, "started"
+        return self._process.pid
+
     def start(self) -> KafkaServer:
         """Start the broker on its data and wait until it answers (0.7 to 1.6 s); return itself."""
         config = self._write_config()

@@ -57,6 +57,11 @@ class ValkeyServer:
         self._process = ServerProcess("valkey", self._command, self.directory / "server.log")
         self.limit_files = self._process.limit_files
 
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._process.pid
+
     def start(self) -> ValkeyServer:
         """Start the server on its data and wait until it answers (about 30 ms); return itself."""
         self._process.start(lambda output: _READY in output)
