@@ -72,6 +72,12 @@ class Known:
         )
 
 
+def nothing_known() -> Known:
+    """Return no truths."""
+    nothing, truths = np.empty(0, np.int64), no_truths(0)
+    return Known(nothing, nothing, nothing, [], [], truths, truths, np.empty(0, np.bool_))
+
+
 @dataclass(slots=True)
 class Heard:
     """Which labels were plain, and what came of these."""
@@ -110,6 +116,8 @@ def hear_plain(
         Ids that several labels, or anything else, are about.
     """
     codec, count = pending.codec, len(labels)
+    if not count:
+        return Heard(np.empty(0, np.bool_), nothing_known(), 0, 0)
     row = np.fromiter(map(here.get, labels.event_ids, repeat(-1)), np.int64, count)
     is_here = row >= 0
     values = pending.values_of(

@@ -197,6 +197,8 @@ class Walk:
         known = heard.known
         self.counts["expired"] += heard.expired
         self.counts["repeated"] += heard.repeated
+        if not len(known):
+            return
         is_first = known.earlier["y"] < 0
         for fate, of in (
             ("matched", known.teaches & is_first), ("revised", known.teaches & ~is_first),
