@@ -24,7 +24,7 @@ _IDLE_READERS_MAX = 4
 _SCAN_MS = 15_000  # the broker looks for overdue transactions every 10 s by default
 _TAIL_POLL_MS = 10  # a poll over aborted records lasts its whole timeout
 _TAIL_RECORDS = 500
-_TAIL_MORE = 8  # as many offsets are looked through first: half of a tail may be markers
+_TAIL_MARKERS = 6  # of transactions that had nothing for this topic partition but their end
 # By the kind of error; {} is what was tried.
 _RIGHTS = {
     errors.TopicAuthorizationFailedError: "{} on the topic",
@@ -137,7 +137,7 @@ class KafkaLog:
     def last(self, topic: str, partition: int, count: int) -> Records:
         """Return the last ``count`` committed records; aborted ones and markers are passed over."""
         first, end = self.range(topic, partition)
-        back = _TAIL_MORE * max(1, count)
+        back = 2 * max(1, count) + _TAIL_MARKERS  # each record may have a marker behind it
         while True:
             start = max(first, end - back)
             found = self._between(topic, partition, start, end)
@@ -169,9 +169,7 @@ class KafkaLog:
             return  # the log was closed before its reader
         self._lent.remove(consumer)
         if len(self._idle) < _IDLE_READERS_MAX:
-            self._idle.append(
-                (topic, consumer)
-            )  # as it is: to forget the topic costs asking for it
+            self._idle.append((topic, consumer))  # to forget the topic would cost asking for it
         else:
             consumer.close(timeout_ms=1_000)
 
