@@ -225,7 +225,8 @@ class KafkaReader:
         self._position = offset
         consumer.assign([place])
         consumer.seek(place, offset)
-        ask_ahead(consumer)
+        with suppress(errors.KafkaError):  # the first poll meets it again
+            ask_ahead(consumer)
 
     @property
     def position(self) -> int:
