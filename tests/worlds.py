@@ -138,35 +138,20 @@ class _Waited(Future[Any]):
 class Late(Executor):
     """A background thread that does everything as late as it can be, in order."""
 
-    waited = _Waited
-
     def __init__(self) -> None:
-        self.left: list[_Waited] = []
+        self._left: list[_Waited] = []
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **words: Any) -> Future[Any]:
-        self.left.append(self.waited(self, partial(work, *args, **words)))
-        return self.left[-1]
+        self._left.append(_Waited(self, partial(work, *args, **words)))
+        return self._left[-1]
 
     def do_until(self, wanted: _Waited) -> None:
-        while wanted in self.left:
-            one = self.left.pop(0)
+        while wanted in self._left:
+            one = self._left.pop(0)
             try:
                 one.set_result(one.work())
             except Exception as error:
                 one.set_exception(error)
-
-
-class _Awaited(_Waited):
-    """What `Slow` was given: whoever asks whether it is done is told that it is under way."""
-
-    def done(self) -> bool:
-        return self not in self.late.left and super().done()
-
-
-class Slow(Late):
-    """A background thread that does nothing before somebody waits for it."""
-
-    waited = _Awaited
 
 
 def worker(
@@ -192,7 +177,7 @@ def worker(
     )
     parts = Parts(
         config, spec, build_models(config, spec.names), stream, store, Telemetry(lambda: 0.0), slot,
-        snapshots, *((Late(), Slow()) if late else ()),
+        snapshots, *((Late(), Late()) if late else ()),
     )  # fmt: skip
     return Runner(parts, stop, flush_every_s=flush_every_s, sleep=lambda s: None)
 

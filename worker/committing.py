@@ -58,11 +58,6 @@ class Committer:
         """Return whether it is not known yet what became of a transaction."""
         return self._running is not None
 
-    @property
-    def is_under_way(self) -> bool:
-        """Return whether a transaction is being written at this moment."""
-        return self._running is not None and not self._running[1].done()
-
     def start(self, generation: object, done: Done, fetch: Callable[[], None]) -> None:
         """Commit outcomes of shards with their positions; `join` tells what became of it.
 

@@ -5,8 +5,7 @@ One step, and what if the worker dies in it:
 1. poll; with several partitions, fold what is new of secondary entities (`worker.exchange` tells
    its own steps); per shard, decode and load missing state: nothing happened yet.
 2. the transaction of the last step is known to be committed (`worker.committing`), or everything
-   is forgotten. Apply the training records that are there, or while that transaction is written
-   those that were there before it: models are rebuilt from the log.
+   is forgotten. Apply the training records that are there: models are rebuilt from the log.
 3. per shard: process. All of it is in memory: redone from the log.
 4. one transaction: journal, alerts, scores, dead letters, examples, rows of secondary entities,
    input positions. Before the commit nobody sees any of it; a successor starts at the committed
@@ -46,7 +45,6 @@ from worker.telemetry import Telemetry
 from worker.training import TrainingFollower
 
 _TURNS_MAX = 2  # of all input partitions, before what is ready is processed
-_Follow = Callable[[TrainingFollower], int]
 _FRESH_MS = 3  # what the client holds was fetched a step ago: waits for what has come since
 
 
@@ -215,9 +213,11 @@ class Runner:
                 self._telemetry.log,
             )  # fmt: skip
         self._training.catch_up(self._patience.tick)
-        self._has_learned, self._version = True, self._training.version
+        self._has_learned = True
         self._telemetry.notices_told = self._parts.models.steward.said
-        self._telemetry.training_learned(self._training.learned, self._version)
+        learned, self._version = self._training.learned, self._training.version
+        self._telemetry.learned.inc(learned)
+        self._telemetry.log.info("training_log_learned", examples=learned, version=self._version)
 
     def _own(self, polled: Polled) -> None:
         """Make the live shards those that are assigned, and hand each its records."""
@@ -237,7 +237,7 @@ class Runner:
         new = sorted(polled.assigned - self._live.keys())
         self._live |= {partition: self._acquire(partition) for partition in new}
         if new:
-            self._learn(lambda one: one.keep_up(self._patience.tick), always=True)  # no v goes back
+            self._learn(keep_up=True)  # versions never go back within a partition
             if self._exchange is not None:
                 self._exchange.acquire(new)
         self._telemetry.lagging({p: len(live.inbox) for p, live in self._live.items()})
@@ -295,26 +295,25 @@ class Runner:
         if x is not None:
             needs += x.bring([(live.shard, batch.decoded.events) for live, batch in ready])
         together(needs, self._patience.insist)
-        if is_ahead := self._committer.is_under_way:
-            self._learn(TrainingFollower.apply_held)  # beside it, what the one before taught
         self._committer.join()  # its rows are in the overlays now
         if x is not None:
             x.recall()
         if self._parts.committing is not None:
             self._flush_due()  # before shards go on; the store has answered all that is asked
-        if not is_ahead:
-            self._learn()
-        if done := [(live, self._process(live, batch)) for live, batch in ready]:
+        self._learn()
+        done = [(live, self._process(live, batch)) for live, batch in ready]
+        if done:
             fault("processed")
-            fetch = (lambda: None) if self._training is None else self._training.fetch_ahead()
+            fetch = (lambda: None) if self._training is None else self._training.fetch
             self._committer.start(polled.generation, done, fetch)
         return sum(len(o.rows) for _, o in done)
 
-    def _learn(self, how: _Follow = TrainingFollower.follow, *, always: bool = False) -> None:
-        """Apply training records, unless that is left out: those that are there, or as asked."""
-        if self._training is None or (self._degrading.level and not always):
+    def _learn(self, keep_up: bool = False) -> None:
+        """Apply the training records that are there; to ``keep_up``, all that others have."""
+        if self._training is None or (self._degrading.level and not keep_up):
             return
-        self._telemetry.learned.inc(how(self._training))
+        follow, tick = self._training.follow, self._patience.tick
+        self._telemetry.learned.inc(self._training.keep_up(tick) if keep_up else follow())
         self._version = self._training.version
         self._telemetry.model_version.set(self._version)
         self._telemetry.reviewed(self._parts.models.steward)

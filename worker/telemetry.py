@@ -205,11 +205,6 @@ class Telemetry:
                 spec_is=spec_is[:_SPEC_LENGTH], discarded=_DISCARDED,
             )  # fmt: skip
 
-    def training_learned(self, examples: int, version: int) -> None:
-        """Count and log what the training log taught at the start."""
-        self.learned.inc(examples)
-        self.log.info("training_log_learned", examples=examples, version=version)
-
     def lost(self, error: RiverwatchError) -> None:
         """Log why every shard is acquired again: state was lost, or nobody answers."""
         is_away = isinstance(error, TransientError | UnansweredError)

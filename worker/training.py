@@ -19,8 +19,6 @@ from worker.streams import Log
 
 _FETCH_MS = 20
 _RUN_EXAMPLES = 2_000  # as many stay in the cache
-Fetched = list[tuple[int, bytes | None]]
-"""Records of the log, each with its offset."""
 
 
 class TrainingFollower:
@@ -52,8 +50,7 @@ class TrainingFollower:
         self._snapshots = snapshots
         self._log = log
         self._probes: Float64 | None = None
-        self._held: Fetched = []  # before what is fetched
-        self._fetched: Fetched = []
+        self._fetched: list[tuple[int, bytes | None]] = []
         self._run: list[Examples] = []  # read, and learned as one
         first, end = stream.log_range(topic, 0)
         snapshot = self._newest(first, end)
@@ -83,20 +80,9 @@ class TrainingFollower:
         """Apply the records that are there; return the number of examples."""
         self.fetch(timeout_ms)
         fetched, self._fetched = self._fetched, []
-        return self.apply_held() + self.apply(fetched)
+        return self.apply(fetched)
 
-    def fetch_ahead(self) -> Callable[[], None]:
-        """Set aside what was fetched, for `apply_held`; return what fetches what comes next."""
-        if not self._held:
-            self._held, self._fetched = self._fetched, []
-        return self.fetch
-
-    def apply_held(self) -> int:
-        """Apply what was set aside; return the number of examples. Another thread may `fetch`."""
-        held, self._held = self._held, []
-        return self.apply(held)
-
-    def apply(self, records: Fetched) -> int:
+    def apply(self, records: Sequence[tuple[int, bytes | None]]) -> int:
         """Apply records of the log, each with its offset; return the number of examples.
 
         Examples of several are learned as one run: each call of a model costs the same.
@@ -110,7 +96,7 @@ class TrainingFollower:
     def fetch(self, timeout_ms: int = _FETCH_MS) -> None:
         """Get the next records, if any come in time and none wait; `follow` applies them.
 
-        On whatever thread, while nobody else uses this but for `apply_held`.
+        On whatever thread, while nobody else uses this.
         """
         if self._fetched:
             return
@@ -124,7 +110,7 @@ class TrainingFollower:
 
     def _reach(self, end: int, tick: Callable[[], None]) -> int:
         before = self.learned
-        while self._reader.position < end or self._held or self._fetched:
+        while self._reader.position < end or self._fetched:
             self.follow(timeout_ms=100)
             tick()
         return self.learned - before

@@ -33,7 +33,6 @@ from worker.secondary import Overlay
 from worker.snapshots import Snapshots
 from worker.stores import Meta
 from worker.streams.memory import MemoryStream, _Membership
-from worker.training import TrainingFollower
 
 SEEDS_MAX = 500
 _JOBS, _SEEDS_AT_ONCE = 2, 8
@@ -118,20 +117,12 @@ def _forget_failures(settle: Any) -> Any:
 
 
 def _state_the_newest(learn: Any) -> Any:
-    def learned(self: Any, *how: Any, **words: Any) -> None:
-        learn(self, *how, **words)
+    def learned(self: Any, keep_up: bool = False) -> None:
+        learn(self, keep_up)
         if self._degrading.level:
             self._version = self._parts.stream.log_range("training", 0)[1]
 
     return learned
-
-
-def _forget_what_is_held(_: Any) -> Any:
-    def forgotten(self: Any) -> int:
-        self._held = []
-        return 0
-
-    return forgotten
 
 
 def _whatever_version(newest: Any) -> Any:
@@ -216,9 +207,6 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     ),
     "version goes on while learning stands still": lambda: instead(
         Runner, "_learn", _state_the_newest
-    ),
-    "what was fetched ahead is forgotten": lambda: instead(
-        TrainingFollower, "apply_held", _forget_what_is_held
     ),
     "open transactions not waited for": lambda: instead(
         FaultyStream, "settle", lambda _: lambda self, topic, p: self._log.end(topic, p)

@@ -31,7 +31,7 @@ from tests.simulation.faults import (
 from tests.simulation.process import Process
 from tests.simulation.snapshots import Disk
 from tests.simulation.world import Item, config, items, spec
-from tests.worlds import Late, Slow, new_log
+from tests.worlds import Late, new_log
 from worker.contracts.settings import Settings
 from worker.errors import FatalError
 from worker.faults import FAULTS, set_hook
@@ -375,7 +375,7 @@ class Schedule:
             FaultyStore(self.server, self._chances, gate),
             one.slot,
             None if self._snapshots is None else self._snapshots.kept,
-            *((Late(), Slow()) if self.seed % 2 else ()),
+            *((Late(), Late()) if self.seed % 2 else ()),
             flush_every_s=self.plan.flush_every,
             clock_s=lambda: self.steps + self._skipped_s,
             sleep=lambda s: gate("sleep"),
