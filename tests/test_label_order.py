@@ -14,8 +14,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.label_oracle import Event, Oracle, Truth
-from tests.label_worlds import HORIZON_MS, SOURCES, Stream, World, run
+from tests.label_worlds import HORIZON_MS, SOURCES, Stream, World, config, run
+from worker.contracts.records import Label, Labels
 from worker.pending import rules_of
+from worker.segments import label_cuts
 
 
 def oracle_of(world: World, stream: Stream, **options: Any) -> Oracle:
@@ -132,3 +134,11 @@ def test_model_scores_and_state_do_not_depend_on_the_cuts(
     assert world.scores == steps.scores
     assert repr(world.examples) == repr(steps.examples)
     assert world.state() == steps.state()
+
+
+def test_an_id_that_comes_again_and_again_cuts_a_batch_only_around_its_label() -> None:
+    """Nothing is said of the later events: before the label, after the next event, and no more."""
+    pending = World(config(**EXPLICIT), has_label_features=True).shard.pending
+    assert pending is not None
+    labels = Labels.of([Label("e0", 1, 1_000, 1.0, "")])
+    assert list(label_cuts(pending, ["e0"] * 500, labels, np.array([100]))) == [100, 101]

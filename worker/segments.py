@@ -7,6 +7,7 @@ between an event and its turning negative; the result does not depend on the cut
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import repeat
@@ -55,31 +56,34 @@ def apart(events: Events, labels: Labels, before: Int64) -> tuple[list[str], lis
     return elsewhere, place[here].tolist()
 
 
-def label_cuts(pending: Pending, ids: Sequence[str], labels: Labels, before: Int64) -> list[int]:
-    """Return where to cut so that no event is in the same part as its label: as late as possible.
+def label_cuts(
+    pending: Pending, ids: Sequence[str], labels: Labels, before: Int64
+) -> Iterator[int]:
+    """Yield where to cut so that no event is in the same part as its label: as late as possible.
 
-    An event whose label may be there before it ends its part: whether that label met an earlier
-    event of the id, a duplicate too, or was early, is known by the walk only.
+    Ask for the next cut when everything before the last one was processed: which labels are early
+    is known then. An event whose label is there before it ends its part. So does one whose label
+    came in the same part, for the walk alone knows whether that met an earlier event of the id.
     """
-    cuts: list[int] = []
     start = 0
     here: dict[str, int] = {}
-    labelled = set(pending.early)
-    wanted = {*labels.event_ids, *labelled}
+    heard: dict[str, int] = {}  # in this part, with their places
+    early = pending.early
+    wanted = {*labels.event_ids, *early}
     events = [(row + 1, 0, row) for row, one in enumerate(ids) if one in wanted] if wanted else []
     items = [*events, *((p, 1, j) for j, p in enumerate(before.tolist()))]
     for position, is_label, j in sorted(items):
         one = labels.event_ids[j] if is_label else ids[j]
         if is_label:
             is_cut = here.get(one, -1) >= start
-            labelled.add(one)
+            heard[one] = position
         else:
-            is_cut = one in labelled
+            is_cut = one in heard or one in early
             here[one] = j
         if is_cut:
+            yield position
             start = position
-            cuts.append(position)
-    return cuts
+            heard = {id_: place for id_, place in heard.items() if place == start}
 
 
 def maturity_cuts(clock_ms: Int64, maturity_ms: int) -> list[int]:
@@ -97,24 +101,30 @@ def maturity_cuts(clock_ms: Int64, maturity_ms: int) -> list[int]:
 
 
 def parts_of(
-    events: Events, labels: Labels, before: Int64, cuts: Sequence[int]
+    events: Events, labels: Labels, before: Int64, fixed: Sequence[int], told: Iterator[int]
 ) -> Iterator[tuple[int, Events, Labels, Int64]]:
     """Yield the parts of a batch: first event, events, labels and per label its place in the part.
 
-    A label at a cut goes with what follows, if only labels follow.
+    ``fixed`` are cuts, in order; so are those ``told``, each asked for when the part before the
+    last one was processed. A label at a cut goes with what follows, if only labels follow.
     """
-    bounds = [0, *sorted(set(cuts))]
-    for i, start in enumerate(bounds):
-        is_last = i == len(bounds) - 1
-        end = len(events) if is_last else bounds[i + 1]
-        first = int(np.searchsorted(before, start))
-        last = len(labels) if is_last else int(np.searchsorted(before, end))
+    start, first = 0, 0
+    cut = next(told, None)
+    while True:
+        if cut is not None and cut <= start:
+            cut = next(told, None)
+        later = [*fixed[(i := bisect_right(fixed, start)) : i + 1], *([cut] if cut else [])]
+        end = min(later, default=len(events))
+        last = int(np.searchsorted(before, end)) if later else len(labels)
         yield (
             start,
             slice_of(events, start, end),
             labels.slice(first, last),
             before[first:last] - start,
         )
+        if not later:
+            return
+        start, first = end, last
 
 
 def slice_of(events: Events, start: int, end: int) -> Events:

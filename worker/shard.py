@@ -295,9 +295,8 @@ class Shard:
         events = batch.decoded.events
         before = np.searchsorted(events.index, batch.label_before, side="left").astype(np.int64)
         done = 0
-        for start, some, labels, places in parts_of(
-            events, batch.labels, before, self._cuts(events, batch.labels, before)
-        ):
+        cuts = self._cuts(events, batch.labels, before)
+        for start, some, labels, places in parts_of(events, batch.labels, before, *cuts):
             said = None
             if recorded is not None:
                 scored = recorded.scored[start : start + len(some)]
@@ -308,17 +307,20 @@ class Shard:
                 done = known.stop
             yield self._part(batch.records.topic, some, labels, places, said)
 
-    def _cuts(self, events: Events, labels: Labels, before: Int64) -> list[int]:
+    def _cuts(
+        self, events: Events, labels: Labels, before: Int64
+    ) -> tuple[list[int], Iterator[int]]:
+        fixed: list[int] = []
+        told: Iterator[int] = iter(())
         if self.pending is None:
-            return []
-        cuts: list[int] = []
+            return fixed, told
         maturity_ms = self.pending.rules.maturity_ms
         if maturity_ms is not None:
             clock_ms = np.maximum.accumulate(np.maximum(events.time_ms, self.pending.clock_ms))
-            cuts += maturity_cuts(clock_ms, maturity_ms)
+            fixed = maturity_cuts(clock_ms, maturity_ms)
         if self._layout.entities:
-            cuts += label_cuts(self.pending, events.ids, labels, before)
-        return cuts
+            told = label_cuts(self.pending, events.ids, labels, before)
+        return fixed, told
 
     def _part(
         self, topic: str, events: Events, labels: Labels, before: Int64,

@@ -143,7 +143,8 @@ def _labels(log: MemoryLog, p: int, records: list[Record]) -> list[tuple[dict[st
     values = log.read("labels", p, 0, 10**9).values
     for one in records:
         specs += [one.stamps["spec_hash"]] * (int(one.stamps["next_labels"]) - len(specs))
-    specs += specs[-1:] * (len(values) - len(specs))  # nobody has: their examples are missing
+    last = specs[-1] if specs else ""  # nobody has heard the rest: their examples are missing
+    specs += [last] * (len(values) - len(specs))
     return [(json.loads(v or b""), spec) for v, spec in zip(values, specs, strict=True)]
 
 

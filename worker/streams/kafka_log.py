@@ -169,7 +169,8 @@ class KafkaLog:
             return  # the log was closed before its reader
         self._lent.remove(consumer)
         if len(self._idle) < _IDLE_READERS_MAX:
-            self._idle.append((topic, consumer))  # to forget the topic would cost asking for it
+            consumer.unsubscribe()  # what is under way is of nobody then
+            self._idle.append((topic, consumer))
         else:
             consumer.close(timeout_ms=1_000)
 
