@@ -154,6 +154,7 @@ class _Fold:
 
     def _events(self, end: int) -> int:
         partition = self._shard.partition
+        # First, for a reader asks at once: events come while the journal is waited for.
         log = self._stream.reader(self._topics.events, partition, self._start.events_offset)
         journal = self._stream.reader(self._topics.journal, partition, self._start.journal_offset)
         behind = Inbox(self._topics.events, None, partition, self._start.events_offset, 0)

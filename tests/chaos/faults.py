@@ -129,8 +129,12 @@ def deploy(version: int, world: World, _: Servers) -> None:
         world.workers[slot].deploy(one)
         world.mark()
         world.workers[slot].start()
-        world.flow(6)
+        if version == VERSIONS.index(MORE) or one == 0:  # else it waits for the other worker
+            world.wait_ready(slot)
+        world.flow(3)
     world.wait_ready("0", "1")
+    world.flow(2)
+    assert len(set(world.watch.specs)) == len({0, version}), "rows of both"
 
 
 def forget_group(world: World, servers: Servers) -> None:

@@ -27,6 +27,7 @@ class Seen:
     offset: int
     sources: tuple[int, ...]
     labels_next: int
+    spec_hash: str
 
 
 class Watch(threading.Thread):
@@ -56,6 +57,11 @@ class Watch(threading.Thread):
     def rows(self, partition: int) -> int:
         """Return how many rows were seen."""
         return sum(len(one.sources) for one in self.seen[partition])
+
+    @property
+    def specs(self) -> list[str]:
+        """Return the feature specs of the records, partition after partition."""
+        return [one.spec_hash for seen in self.seen.values() for one in seen]
 
     def stall_s(self, since_s: float) -> float:
         """Return the longest time that a partition stood still between two records."""
@@ -131,4 +137,5 @@ def _seen(now_s: float, record: Any) -> Seen:
     with pa.ipc.open_stream(record.value) as reader:
         sources = reader.read_next_batch().column("source_offset").to_pylist()
         stamps = reader.schema.metadata
-    return Seen(now_s, record.offset, tuple(sources), int(stamps[b"next_labels"]))
+    labels_next, spec_hash = int(stamps[b"next_labels"]), stamps[b"spec_hash"].decode()
+    return Seen(now_s, record.offset, tuple(sources), labels_next, spec_hash)

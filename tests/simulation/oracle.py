@@ -92,6 +92,8 @@ def wrongs(log: MemoryLog, rows: dict[int, list[dict[str, Any]]]) -> Iterator[Wr
         stamps = {at: one.stamps for one in records for at in one.sources}
         expected = _expected(log, p, rows[p], records, stamps)
         yield from _wrong_rows(rows[p], expected, stamps, updates, p)
+        if len(rows) > 1:
+            yield from _missing_updates(expected, stamps, updates, p)
         examples += expected.examples
         told += [(stamps[row["source_offset"]]["spec_hash"], row) for row in rows[p]]
     yield from _wrong_models(log, told, examples)
@@ -232,6 +234,19 @@ def _terminal_count(
     seen = [row.at for row in updates if row.source != p and row.offset < positions[row.target]]
     now = max(own + seen)
     return sum(now - DAY_MS < at <= now for at in own + seen)
+
+
+def _missing_updates(
+    expected: Expected, stamps: Stamps, updates: dict[tuple[str, str], list[Row]], p: int
+) -> Iterator[Wrong]:
+    """I5: what was scored is told to the terminal's owner, as the row's state has it."""
+    wanted = Counter(
+        (stamps[at]["state_hash"], e.terminal, e.at) for at, e in expected.scored.items()
+    )
+    found = Counter(
+        (*place, row.at) for place, told in updates.items() for row in told if row.source == p
+    )
+    yield from (("I5: nobody was told", p, *one) for one in (wanted - found).elements())
 
 
 @dataclass(frozen=True, slots=True)
