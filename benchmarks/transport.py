@@ -1,8 +1,9 @@
 """What a worker's calls of Kafka and of the store cost with nothing between them.
 
 ``python -m benchmarks.transport CONFIG BESIDE COUNT PID...`` runs the worker of the first
-configuration and keeps each poll, read, commit, load and flush; then it makes the same calls again, one after the other, under the name and on the topics of the second one, and prints
-figures of that as JSON. ``servers`` are CPU seconds of the processes PID in it.
+configuration and keeps each poll, read, commit, load and flush; then it makes the same calls again,
+one after the other, under the name and on the topics of the second one, and prints figures of that
+as JSON. ``servers`` are CPU seconds of the processes PID in it.
 """
 
 from __future__ import annotations
