@@ -183,8 +183,7 @@ def test_two_versions_at_once_do_not_mix(version: int, seed: int, store: StateSt
         made = config(20, version=one).model_copy(update={"name": group})
         running[slot] = worker(log, store, slot=slot, config=made)
         for item in left[:80]:
-            topic = "transactions" if item.is_event else "labels"
-            log.append(topic, item.partition, item.value, item.key, item.time_ms)
+            item.append_to(log)
         left = left[80:]
         for runner in draw.choices(list(running.values()), k=draw.randrange(4, 30)):
             with suppress(StateLostError):

@@ -21,8 +21,7 @@ def log() -> MemoryLog:
     """Return what one undisturbed worker made of 300 events."""
     made = new_log(2)
     for item in items(random.Random(3), 2, 300, cards=20, terminals=20):
-        topic = "transactions" if item.is_event else "labels"
-        made.append(topic, item.partition, item.value, item.key, item.time_ms)
+        item.append_to(made)
     drain(worker(made, MemoryStore(), config=config(20)))
     return made
 

@@ -42,7 +42,6 @@ from worker.stores import StateStore
 from worker.stores.memory import MemoryStore
 from worker.streams import Stream
 from worker.streams.memory import MemoryStream
-from worker.streams.memory_log import MemoryLog
 from worker.telemetry import Telemetry
 
 STEPS_MAX = 30_000
@@ -162,7 +161,7 @@ class Schedule:
         """Return what one worker stores of the same input when nothing ever fails."""
         log, store = new_log(self.plan.partitions), MemoryStore()
         for item in self.input:
-            _append(log, item)
+            item.append_to(log)
         stream = MemoryStream(log, group=GROUP, slot="0", events_topic=EVENTS, labels_topic=LABELS)
         runner = _runner(config(WHOLE), stream, store, "0", flush_every_s=0.0)
         idle_steps = 0
@@ -283,7 +282,7 @@ class Schedule:
         """Append some of the input."""
         count = int(self._draw.random() < (0.1 if self.plan.is_crowded else 0.3))
         for item in self.input[self._given : self._given + count * self._draw.randrange(1, 9)]:
-            _append(self.log, item)
+            item.append_to(self.log)
             self._given += 1
 
     def _start(self, slot: str) -> None:
@@ -392,11 +391,6 @@ class Schedule:
 
     def _say(self, what: str) -> None:
         self.told.append(f"{self.steps:6} {what}")
-
-
-def _append(log: MemoryLog, item: Item) -> None:
-    topic = EVENTS if item.is_event else LABELS
-    log.append(topic, item.partition, item.value, item.key, item.time_ms)
 
 
 def _runner(

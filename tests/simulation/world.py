@@ -12,6 +12,7 @@ import msgspec
 from tests.worlds import START_MS, partition_of, settings
 from worker.contracts.settings import Settings
 from worker.features.spec import FeatureSpec, compile_features
+from worker.streams.memory_log import MemoryLog
 
 HOUR_MS = 3_600_000
 FEATURES: dict[str, Any] = {
@@ -36,6 +37,11 @@ class Item:
     key: bytes
     value: bytes
     time_ms: int
+
+    def append_to(self, log: MemoryLog) -> None:
+        """Put it at the end of its topic partition."""
+        topic = "transactions" if self.is_event else "labels"
+        log.append(topic, self.partition, self.value, self.key, self.time_ms)
 
 
 @cache
@@ -64,7 +70,7 @@ def spec(version: int = 0) -> FeatureSpec:
 def names_of(spec_hash: str) -> tuple[str, ...]:
     """Return the names of the features of the version with this hash."""
     every = map(spec, range(len(VERSIONS)))
-    return next(one.names for one in every if one.spec_hash == spec_hash)
+    return {one.spec_hash: one.names for one in every}[spec_hash]
 
 
 def items(
