@@ -46,7 +46,7 @@ _NAMES = [f"f{i}" for i in range(30)]
 # Name, features, and what a configuration says. 10 x 8 and 25 x 15 are trees x height.
 CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("logistic_sgd", FEATURES, {"preset": "logistic", "params": {"optimizer": "sgd"}}),
-    ("logistic_adam", FEATURES, {"preset": "logistic"}),
+    ("logistic_adam", FEATURES, {"preset": "logistic", "params": {"optimizer": "adam"}}),
     ("logistic_adagrad", FEATURES, {"preset": "logistic", "params": {"optimizer": "adagrad"}}),
     ("binned_logistic", FEATURES, {"preset": "binned_logistic", "params": {"warm_up": 400}}),
     (

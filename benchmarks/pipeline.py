@@ -187,13 +187,7 @@ def _rows(figures: dict[str, Figures]) -> list[Row]:
         *_not_model("pipeline_river", river),
         *_stages(compiled),
         *_ceiling(compiled, figures["transport"], base),
-        _row(
-            "recovery_from_an_empty_store",
-            _rate(compiled["recovery"]),
-            "events/s",
-            _rate(compiled["recovery"]) / _rate(compiled),
-            "pipeline",
-        ),
+        *_recovery(compiled),
         *(
             _row(f"{name}_memory", one["memory_mb"], "MB")
             for name, one in (("obvious_loop", figures["obvious"]), ("pipeline", compiled))
@@ -222,6 +216,20 @@ def _stages(one: Figures) -> list[Row]:
     return [
         _row(f"pipeline_stage_{name}", _us(one, seconds), "us/event")
         for name, seconds in {**stages, "core": rest_s}.items()
+    ]
+
+
+def _recovery(compiled: Figures) -> list[Row]:
+    """Return how fast one shard of the worker comes back, and all of them together.
+
+    Live, a shard has its part of what the worker processes.
+    """
+    every, live = compiled["recovery"], _rate(compiled)
+    one, shard = every["one"], live / every["partitions"]
+    return [
+        _row("pipeline_a_shard", shard, "events/s"),
+        _row("recovery_of_a_shard", _rate(one), "events/s", _rate(one) / shard, "pipeline_a_shard"),
+        _row("recovery_of_all_shards", _rate(every), "events/s", _rate(every) / live, "pipeline"),
     ]
 
 

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.worlds import drain, events, fill, new_log, settings, worker
+from worker.commands import snapshots_of
 from worker.contracts.settings import SnapshotSettings
 from worker.errors import RiverwatchError
 from worker.features.spec import compile_features
-from worker.models.catalogue import build_models
-from worker.snapshots import Snapshots
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog
 
@@ -84,9 +83,8 @@ def test_a_pickle_is_never_run(place: str, tmp_path: Path) -> None:
     config, nest = settings(runner={"batch_records_max": 10}), tmp_path / "sang"
     spec, files = compile_features(config), tmp_path / "snapshots"
     declared = SnapshotSettings(directory=str(files), key=KEY, every=10)
-    snapshots = Snapshots(
-        declared, "world", spec.spec_hash, lambda: build_models(config, spec.names)
-    )
+    config = config.model_copy(update={"snapshots": declared})
+    snapshots = snapshots_of(config, spec)
     log, store, stream = new_log(), MemoryStore(), events(80)
     fill(log, stream[:40])
     drain(worker(log, store, config=config, snapshots=snapshots))

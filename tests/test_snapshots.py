@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from typer.testing import CliRunner
 from tests.worlds import drain, events, fill, journal, new_log, worker
 from tests.worlds import settings as world
 from worker.cli import app
+from worker.commands import snapshots_of
 from worker.contracts.settings import ModelSettings, Settings, SnapshotSettings
 from worker.errors import FatalError, StateLostError, TransientError
 from worker.faults import set_hook
 from worker.features.spec import compile_features
 from worker.models.catalogue import build_model_set, build_models
-from worker.models.snapshot import decode, encode, header_of
+from worker.models.snapshot import Origin, decode, encode, header_of
 from worker.models.versioned import ModelSet
 from worker.snapshots import Found, Snapshots
 from worker.stores.memory import MemoryStore
@@ -37,6 +39,9 @@ DECLARED = {
         river=("preprocessing.StandardScaler", {"tree.HoeffdingTreeClassifier": None})
     ),
 }
+
+
+OURS = Origin("world", "spec", "models")
 
 
 def build() -> ModelSet:
@@ -58,11 +63,11 @@ def taught(count: int = 400) -> tuple[ModelSet, np.ndarray]:
 
 def directory(path: Path, **changes: Any) -> Snapshots:
     words = {"directory": str(path), "key": KEY, "every": 100, "keep": 2, **changes}
-    return Snapshots(SnapshotSettings.model_validate(words), "world", "spec", build)
+    return Snapshots(SnapshotSettings.model_validate(words), OURS, build)
 
 
 def encoded(models: ModelSet, X: np.ndarray, key: str = KEY) -> bytes:
-    header = header_of("world", 7, len(X), "spec", models, "3.11")
+    header = header_of(OURS, 7, len(X), models, "3.11")
     return encode(header, models, X[-5:], key.encode())
 
 
@@ -185,19 +190,23 @@ def test_a_damaged_newest_snapshot_is_named_and_the_older_one_taken(tmp_path: Pa
     [
         ({"key": "another key of enough length"}, "signed with this key"),
         ({"name": "other"}, None),
-        ({"spec": "other"}, "expected spec other, got spec"),
+        ({"spec_hash": "other"}, "expected spec other, got spec"),
+        ({"models_hash": "other"}, "expected settings of models other, got models"),
     ],
 )
 def test_a_foreign_snapshot_is_refused(
     tmp_path: Path, changes: dict[str, str], said: str | None
 ) -> None:
-    """Another key, worker or feature spec; another worker's file is not even looked at."""
+    """Another key, worker, feature spec or other settings of models; another worker's file is not
+    even looked at.
+    """
     models, X = taught(50)
     directory(tmp_path).save(models, 7, len(X), X)
     words = SnapshotSettings.model_validate(
         {"directory": str(tmp_path), "key": changes.get("key", KEY)}
     )
-    other = Snapshots(words, changes.get("name", "world"), changes.get("spec", "spec"), build)
+    origin = {name: changes[name] for name in changes.keys() - {"key"}}
+    other = Snapshots(words, replace(OURS, **origin), build)
     version, refused = restored(other)
     assert version == -1
     assert (said is None and not refused) or (said is not None and said in refused[0])
@@ -218,7 +227,7 @@ def test_a_snapshot_outside_of_the_log_is_refused(
 def test_a_snapshot_that_does_not_score_its_probes_as_it_did_is_refused(tmp_path: Path) -> None:
     """Signed, but of a code that computes something else: here the state was changed."""
     models, X = taught(50)
-    header = header_of("world", 7, 50, "spec", models, "3.11")
+    header = header_of(OURS, 7, 50, models, "3.11")
     other, _ = taught(51)
     lying: Any = _Lying(other, models.score(X[-5:]))
     path = tmp_path / "world-v0000000000000007.rws"
@@ -231,11 +240,13 @@ def test_a_snapshot_that_does_not_score_its_probes_as_it_did_is_refused(tmp_path
 class _Lying:
     """Models that claim the scores of others."""
 
-    def __init__(self, models: ModelSet, scores: np.ndarray) -> None:
-        self._models, self._scores = models, scores
+    names: tuple[str, ...] = ()
+
+    def __init__(self, models: ModelSet, scores: np.ndarray, state: Any = None) -> None:
+        self._models, self._scores, self._state = models, scores, state
 
     def to_state(self) -> dict[str, Any]:
-        return self._models.to_state()
+        return self._models.to_state() if self._state is None else self._state
 
     def score(self, X: np.ndarray) -> np.ndarray:
         return self._scores
@@ -282,9 +293,7 @@ def run_to_rest(log: MemoryLog, config: Settings, stream: MemoryStream | None = 
     spec = compile_features(config)
     snapshots = None
     if config.snapshots is not None:
-        snapshots = Snapshots(
-            config.snapshots, config.name, spec.spec_hash, lambda: build_models(config, spec.names)
-        )
+        snapshots = snapshots_of(config, spec)
     one = worker(log, MemoryStore(), config=config, snapshots=snapshots, stream=stream)
     drain(one)
     return one
@@ -386,8 +395,57 @@ def test_the_commands_list_show_and_verify(tmp_path: Path, monkeypatch: Any) -> 
     assert done.exit_code == 1 and "refused" in done.output
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("preset: logistic}", "preset: logistic, params: {lr: 0.02}}"),
+        ("seed: 1 ", "seed: 2 "),
+        ("every: 100}", "every: 100}\ndrift: [{on: features}]"),
+        ("every: 100}", "every: 100}\nguard: {loss_max: 3}"),
+    ],
+)
+def test_a_snapshot_of_other_settings_of_the_models_is_refused(
+    changed: tuple[str, str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The log is learned anew as they say, and their snapshots are files of their own."""
+    from worker.commands import load
+
+    config, files = tmp_path / "cards.yaml", tmp_path / "snapshots"
+    monkeypatch.setenv("SNAPSHOT_KEY", KEY)
+    write_config(config, files)
+    _save_one(config)
+    text = config.read_text()
+    assert changed[0] in text
+    config.write_text(text.replace(*changed))
+    loaded = load(config)
+    snapshots = snapshots_of(loaded, compile_features(loaded))
+    assert snapshots is not None
+    version, refused = restored(snapshots)
+    assert version == -1
+    assert "expected settings of models" in refused[0]
+    _save_one(config)
+    assert restored(snapshots)[0] == 3
+    assert len(list(files.iterdir())) == 2
+
+
+def test_a_signed_snapshot_that_models_cannot_take_is_refused(tmp_path: Path) -> None:
+    """As of a riverwatch that kept them otherwise: by name, and the older one is tried."""
+    models, X = taught(50)
+    directory(tmp_path).save(models, 7, len(X), X)
+    state = models.to_state()
+    del state["steward"]["trips"]
+    other: Any = _Lying(models, models.score(X[-5:]), state)
+    path = tmp_path / "world-v0000000000000009-00000000.rws"
+    header = header_of(OURS, 9, 50, models, "3.11")
+    path.write_bytes(encode(header, other, X[-5:], KEY.encode()))
+    version, refused = restored(directory(tmp_path))
+    assert version == 7
+    assert refused == [f"{path.name}: expected values that these models take, got KeyError when "
+                       "they were taken"]  # fmt: skip
+
+
 def _save_one(config: Path) -> None:
-    from worker.commands import load, snapshots_of
+    from worker.commands import load
 
     loaded = load(config)
     spec = compile_features(loaded)

@@ -48,10 +48,19 @@ _NO_LABELS = (
 def load(path: Path) -> Settings:
     """Return a checked configuration; every mistake is reported at once."""
     from worker.features.naming import check_feature_names
+
+    checks = (compile_features, _check_models, check_feature_names)
+    return load_settings(path, os.environ, checks=checks)
+
+
+def _check_models(settings: Settings) -> None:
     from worker.models.catalogue import check_models
 
-    checks = (compile_features, check_models, check_feature_names)
-    return load_settings(path, os.environ, checks=checks)
+    try:
+        names = compile_features(settings).names
+    except ConfigError:  # told by a check of its own
+        names = None
+    check_models(settings, names)
 
 
 def run_check(path: Path) -> int:
@@ -91,15 +100,15 @@ def run_topics(path: Path, create: bool, partitions: int, replication: int) -> i
 
 def snapshots_of(settings: Settings, spec: FeatureSpec) -> Snapshots | None:
     """Return where the models' snapshots are, None where the configuration wants none."""
-    from worker.models.catalogue import build_models
+    from worker.models.catalogue import build_models, models_hash
+    from worker.models.snapshot import Origin
     from worker.snapshots import Snapshots
 
     if settings.snapshots is None:
         return None
     return Snapshots(
         settings.snapshots,
-        settings.name,
-        spec.spec_hash,
+        Origin(settings.name, spec.spec_hash, models_hash(settings)),
         lambda: build_models(settings, spec.names),
     )
 

@@ -47,6 +47,9 @@ def run_models(path: Path, order: str | None, model: str | None) -> int:
         raise ConfigError(
             f"models {order}", expected=f"one of {', '.join(settings.models)}", got=model
         )
+    if words in ("freeze", "thaw") and model and settings.models[model].scope == "entity":
+        expected = "a model that learns from the training log"
+        raise ConfigError(f"models {order}", expected=expected, got=f"{model} of scope entity")
     version = _write_order(settings, words, model or "")
     print(f"{order} {model or ''}".rstrip() + f" is in the training log: from version {version} on")
     return 0
@@ -82,7 +85,7 @@ def _learned(settings: Settings) -> ModelSet:
     try:
         follower = TrainingFollower(
             view, settings.outputs.training, models, spec.spec_hash,
-            snapshots_of(settings, spec), structlog.get_logger(),
+            snapshots_of(settings, spec), structlog.get_logger(), writes=False,
         )  # fmt: skip
         with ProgressBar("learning", "learned") as bar:
             end = view.log_range(settings.outputs.training, 0)[1]

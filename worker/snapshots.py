@@ -1,9 +1,10 @@
 """Snapshots in a directory: written at multiples of K examples, found again at the start.
 
-A file is named after its version and its key, ``NAME-v0000000000001234-1f0c9a77.rws``, and its
-bytes depend on these and the training log alone: workers that share a directory write the same
-file, whoever is first. One with another key writes beside: it can neither keep the others from
-writing theirs nor delete them.
+A file is named after its version, and after its key and what it is of,
+``NAME-v0000000000001234-1f0c9a77.rws``; its bytes depend on these and the training log alone:
+workers that share a directory write the same file, whoever is first. One with another key, other
+features or models writes beside: it can neither keep the others from writing theirs nor delete
+them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from worker.faults import fault
 from worker.models.snapshot import (
     PROBES_MAX,
     Header,
+    Origin,
     Snapshot,
     check_origin,
     decode,
@@ -48,20 +50,23 @@ class Snapshots:
 
     Parameters
     ----------
+    origin
+        Those of another one are refused.
     build
         Returns models of the same configuration that have learned nothing: a snapshot is tried on
         these first.
     """
 
     def __init__(
-        self, settings: SnapshotSettings, name: str, spec_hash: str, build: Callable[[], ModelSet]
+        self, settings: SnapshotSettings, origin: Origin, build: Callable[[], ModelSet]
     ) -> None:
         self.every = settings.every
         self._keep = settings.keep
         self._directory = Path(settings.directory)
         self._key = settings.key.get_secret_value().encode()
-        self._key_id = hmac.digest(self._key, b"name of the key", "sha256")[:4].hex()
-        self._name, self._spec_hash, self._build = name, spec_hash, build
+        told = f"{origin.name} {origin.spec_hash} {origin.models_hash}".encode()
+        self._mark = hmac.digest(self._key, told, "sha256")[:4].hex()
+        self._name, self._origin, self._build = origin.name, origin, build
 
     def save(self, models: ModelSet, version: int, examples: int, probes: Float64) -> Path:
         """Write a snapshot unless it is there, and delete the oldest beyond ``keep``.
@@ -71,15 +76,13 @@ class Snapshots:
         TransientError
             The directory cannot be written now. Nothing but a quicker start is lost.
         """
-        path = self._directory / f"{self._name}-v{version:016d}-{self._key_id}{_SUFFIX}"
-        header = header_of(
-            self._name, version, examples, self._spec_hash, models, platform.python_version()
-        )
+        path = self._directory / f"{self._name}-v{version:016d}-{self._mark}{_SUFFIX}"
+        header = header_of(self._origin, version, examples, models, platform.python_version())
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 _write(path, encode(header, models, probes[-PROBES_MAX:], self._key))
-            for old in self._paths(f"-{self._key_id}")[self._keep :]:
+            for old in self._paths(f"-{self._mark}")[self._keep :]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise TransientError(
@@ -114,12 +117,18 @@ class Snapshots:
         """
         snapshot = self.read(path)
         models = self._build()
-        check_origin(snapshot.header, self._name, self._spec_hash, models, path.name)
+        check_origin(snapshot.header, self._origin, models, path.name)
         version = snapshot.header.version
         if version < first or (end is not None and version > end):
             raise StateLostError(path.name, f"a version in {first}..{end}", str(version))
-        models.restore(snapshot.state)
-        prove(snapshot, models, path.name)
+        try:
+            models.restore(snapshot.state)
+            prove(snapshot, models, path.name)
+        except StateLostError:
+            raise
+        except Exception as error:  # signed, and of a riverwatch that keeps its models otherwise
+            told = f"{type(error).__name__} when they were taken"
+            raise StateLostError(path.name, "values that these models take", told) from error
         return snapshot
 
     def found(self) -> Iterator[Found]:
@@ -138,9 +147,9 @@ class Snapshots:
             raise StateLostError(path.name, "a readable file", type(error).__name__) from error
         return decode(data, self._key, path.name)
 
-    def _paths(self, key: str = "*") -> list[Path]:
-        """Return this worker's files, of any key or of one, the newest version first."""
-        pattern = f"{self._name}-v{'[0-9]' * 16}{key}{_SUFFIX}"
+    def _paths(self, mark: str = "*") -> list[Path]:
+        """Return the files of this name, all of them or of one mark, the newest version first."""
+        pattern = f"{self._name}-v{'[0-9]' * 16}{mark}{_SUFFIX}"
         return sorted(self._directory.glob(pattern), reverse=True)
 
 

@@ -25,7 +25,8 @@ class TrainingFollower:
     """Applies the training log to the models, in its order, from the newest snapshot on.
 
     ``version`` is v: the models are the fold of the log before it. ``learned`` counts the examples
-    of that; records of another feature spec count in the order but teach nothing.
+    of that; records of another feature spec count in the order but teach nothing. Snapshots are
+    read, and written unless ``writes`` says no.
 
     Raises
     ------
@@ -41,19 +42,21 @@ class TrainingFollower:
         spec_hash: str,
         snapshots: Snapshots | None,
         log: Any,
+        *,
+        writes: bool = True,
     ) -> None:
         self.learned = 0
         self._topic = topic
         self._stream = stream
         self._models = models
         self._spec_hash = spec_hash
-        self._snapshots = snapshots
+        self._snapshots = snapshots if writes else None
         self._log = log
         self._probes: Float64 | None = None
         self._fetched: list[tuple[int, bytes | None]] = []
         self._run: list[Examples] = []  # read, and learned as one
         first, end = stream.log_range(topic, 0)
-        snapshot = self._newest(first, end)
+        snapshot = self._newest(snapshots, first, end)
         self.version = first if snapshot is None else snapshot.header.version
         self._reader = stream.reader(topic, 0, self.version)
         # Last: where the stream does not answer, who tries again has models that learned nothing.
@@ -115,11 +118,11 @@ class TrainingFollower:
             tick()
         return self.learned - before
 
-    def _newest(self, first: int, end: int) -> Snapshot | None:
+    def _newest(self, snapshots: Snapshots | None, first: int, end: int) -> Snapshot | None:
         """Return the snapshot to go on from, None for the log's beginning."""
         snapshot = None
-        if self._snapshots is not None:
-            snapshot = self._snapshots.newest(first, end, self._passed_over)
+        if snapshots is not None:
+            snapshot = snapshots.newest(first, end, self._passed_over)
         if snapshot is None and first > 0:
             raise FatalError(
                 f"{self._topic}/0", "a log from 0 on, or a snapshot", f"one from {first} on",
@@ -175,6 +178,8 @@ class TrainingFollower:
                 path = self._snapshots.save(self._models, self.version, self.learned, self._probes)
             except TransientError as error:
                 self._log.error("snapshot_failed", error=str(error))
+            except TypeError as error:  # a model has come to hold what has no plain form
+                self._log.error("snapshot_impossible", error=str(error))
             else:
                 self._log.info("snapshot_written", file=path.name, examples=self.learned)
 

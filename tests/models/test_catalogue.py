@@ -13,9 +13,11 @@ from river import linear_model, naive_bayes
 
 from tests.models.declared import NAMES as ABC
 from tests.models.declared import PARAMS, declared
+from tests.worlds import settings as world
 from worker.contracts.settings import ModelSettings
 from worker.errors import ConfigError, Problem
-from worker.models.catalogue import PRESETS, build_model_set
+from worker.features.spec import compile_features
+from worker.models.catalogue import PRESETS, build_model_set, check_models
 from worker.models.river_model import RiverModel
 
 NAMES = ("amount", "amount_mean_7d", "n_1h")
@@ -46,10 +48,48 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "def scaler(): return preprocessing.StandardScaler()\n"
         "def broken(): raise OSError('no such file')\n"
         "number = 7\n"
+        "class Own(naive_bayes.GaussianNB): pass\n"
+        "def unwritable(): return Own()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield "riverwatch_test_factories"
     sys.modules.pop("riverwatch_test_factories", None)
+
+
+FACTORY = "riverwatch_test_factories:unwritable"
+CHECKED = (
+    ({"models": {"m": {"preset": "logistic", "features": ["card_cuont_1h"]}}},
+     ("models", "m", "features", 0), "the name of a feature", "card_count_1h"),
+    ({"models": {"m": {"preset": "binned_logistic", "params": {"crosses": [["amount", "x"]]}}}},
+     ("models", "m", "params"), "the name of a feature of this model", ""),
+    ({"drift": [{"on": "score", "window": 100}]},
+     ("drift", 0, "window"), "window only with on: features", ""),
+    ({"drift": [{"on": "features", "detector": "kswin"}]},
+     ("drift", 0, "detector"), "detector only with on: score or error", ""),
+    ({"drift": [{"on": "features", "factor": 3}]},
+     ("drift", 0, "factor"), "factor only with do: raise_learning_rate", ""),
+    ({"drift": [{"on": "error"}], "labels": None},
+     ("drift", 0, "on"), "features or score without labels", ""),
+    ({"drift": [{"on": "features", "do": "reset"}], "models": {"m": {"factory": FACTORY}}},
+     ("models", "m"), "a model whose state can be written down, for drift with do: reset", ""),
+    ({"snapshots": {"directory": "x", "key": "long enough to be one"},
+      "models": {"m": {"factory": FACTORY}}},
+     ("models", "m"), "a model whose state can be written down, for snapshots", ""),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "path", "expected", "hint"), CHECKED)
+def test_what_would_fail_or_do_nothing_later_is_told_by_the_check(
+    changes: dict[str, Any], path: tuple[str | int, ...], expected: str, hint: str, factories: str
+) -> None:
+    """With the names of the features, before anything runs."""
+    config = world(**changes)
+    with pytest.raises(ConfigError) as caught:
+        check_models(config, compile_features(config).names)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.expected) == (path, expected)
+    assert hint in problem.hint
+    assert f"expected {expected}, got {problem.got}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", PRESETS)

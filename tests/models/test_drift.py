@@ -47,6 +47,15 @@ def test_a_monitor_is_silent_until_the_stream_moves(name: str) -> None:
     assert feed(monitor, 2_000 // scale, 1, moved=True) != []
 
 
+def test_a_shift_that_stays_is_said_once() -> None:
+    """The window in which it was found is the reference of those that follow, back again too."""
+    monitor = FeatureMonitor(NAMES, 0.25, 500)
+    unknown, none = np.full(500, np.nan), np.full(500, -1)
+    shifts = (0.0, 0.0, 2.0, 2.0, 2.0, 0.0, 0.0)
+    found = [len(monitor.feed(rows(500, i, s), unknown, none)) for i, s in enumerate(shifts)]
+    assert found == [0, 0, 1, 0, 0, 1, 0]
+
+
 def test_the_features_that_moved_are_named_the_worst_first() -> None:
     """With their PSI; those that did not move are not."""
     monitor = FeatureMonitor(NAMES, 0.25, 500)

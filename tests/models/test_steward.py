@@ -117,6 +117,20 @@ def test_a_drift_of_the_error_resets_the_model_it_names() -> None:
     assert {r.figures[0].total.labelled for r in models.steward.reports()} == {2_250}
 
 
+def test_a_reset_is_of_whoever_decides_at_that_time() -> None:
+    """Where no model is named: after a promotion the challenger of the start is as new."""
+    drift = {"on": "error", "do": "reset"}
+    declared = {"one": {"preset": "logistic"}, "two": {"preset": "logistic"}}
+    models = build(drift, **declared)
+    assert models.steward.order("promote", "two")
+    live(models, *stream(2_000))
+    live(models, *stream(REVIEW_EVERY // 2, 1, flipped=True))
+    assert [(n.model, n.action) for n in models.steward.notices][1:] == [("two", "reset")]
+    fresh = build(drift, **declared)
+    assert models["two"].state_hash() == fresh["two"].state_hash()
+    assert models["one"].state_hash() != fresh["one"].state_hash()
+
+
 def test_a_frozen_model_learns_nothing_until_it_is_thawed() -> None:
     """Its weights stay, the other model's do not; both go on being judged."""
     models = build(one={"preset": "logistic"}, two={"preset": "logistic"})
@@ -249,6 +263,32 @@ def test_a_model_that_went_wrong_goes_back_to_its_last_good_state() -> None:
     assert actions == [["roll_back"], ["roll_back"] * 2, ["roll_back", "roll_back", "freeze"]]
     assert models.steward.reports()[1].status == "frozen"
     assert "one has a mean log loss of" in models.steward.notices[0].text
+
+
+def test_values_that_no_model_may_see_do_not_tell_against_a_model() -> None:
+    """The last events of a review have an absurd value; so had nobody scores for them."""
+    models = build(guard={"loss_max": 0.7}, one={"preset": "logistic"})
+    X, y = stream(REVIEW_EVERY)
+    X[REVIEW_EVERY // 2 - 20 : REVIEW_EVERY // 2, 1] = 3.4e38
+    live(models, X, y)
+    assert [n.kind for n in models.steward.notices] == []
+
+
+@pytest.mark.parametrize("name", ["tree", "logistic"])
+def test_late_labels_do_not_tell_against_a_model_that_has_learned_since(name: str) -> None:
+    """All 600 events are served by a model that knew nothing, then their labels come, positives
+    first: as served the loss is that of 0 or of one half, just before learning it is small.
+    """
+    tree = {"river": ["preprocessing.StandardScaler", "tree.HoeffdingTreeClassifier"]}
+    one = tree if name == "tree" else {"preset": "logistic", "params": {"lr": 0.1}}
+    models = build(guard={"loss_max": 0.65}, one=one)
+    X, y = stream(600)
+    order = np.argsort(-y, kind="stable")
+    e = examples_of(X[order], y[order], 1, np.full(600, 600))
+    raw, _ = advance(models, X, e, order)
+    assert np.array_equal(e.raw, raw[order])
+    assert {0.0} >= set(raw[:, 0]) if name == "tree" else set(raw[:, 0]) == {0.5}
+    assert list(models.steward.notices) == []
 
 
 def test_the_state_that_a_rollback_restores_is_the_good_one() -> None:

@@ -11,10 +11,9 @@ import msgspec
 from pydantic import SecretStr
 
 from tests.simulation.world import config, spec
+from worker.commands import snapshots_of
 from worker.contracts.settings import SnapshotSettings
 from worker.errors import StateLostError
-from worker.models.catalogue import build_models
-from worker.snapshots import Snapshots
 
 _EVERY, _AHEAD = 2, 40
 _HEADER_BYTES = 200  # about: flips there are what the proof by probes cannot see
@@ -25,12 +24,11 @@ class Disk:
     """Snapshots that all workers of a schedule share: ``kept``."""
 
     def __init__(self, directory: str) -> None:
-        settings = config(8)
+        declared = SnapshotSettings(directory=directory, key=_KEY, every=_EVERY, keep=3)
         self._directory = Path(directory)
-        self.kept = Snapshots(
-            SnapshotSettings(directory=directory, key=_KEY, every=_EVERY, keep=3),
-            settings.name, spec().spec_hash, lambda: build_models(settings, spec().names),
-        )  # fmt: skip
+        kept = snapshots_of(config(8).model_copy(update={"snapshots": declared}), spec())
+        assert kept is not None
+        self.kept = kept
 
     def harm(self, draw: random.Random) -> str:
         """Damage, cut off, swap or lose a file, or bring one of a longer log; say which."""

@@ -71,8 +71,10 @@ def advance(
         if serve is not None:
             served = serve(part, raw, calibrated)
             examples.served[here] = served[rows[here]]
+        # Of what no model may see there is no score: nobody is judged by the 0.0 that was served.
+        judged = np.where(usable_rows(examples.X[learn])[:, None], learn_raw, np.nan)
         models.steward.learn(
-            examples.X[learn], examples.raw[learn], examples.y[learn], examples.time_ms[learn],
+            examples.X[learn], judged, examples.y[learn], examples.time_ms[learn],
             examples.served[learn],
         )  # fmt: skip
         scored, start = until, stop

@@ -19,6 +19,7 @@ from worker.models.batch import Batch
 from worker.models.contributions import Contributions, differences, of_river
 from worker.models.reasons import FeatureWords, Measure, typical_values
 from worker.models.river_model import RiverModel
+from worker.models.sampling import draws_of, sampled
 from worker.models.versioned import Entry, Int8, Model, ModelSet, at_rate
 
 
@@ -76,7 +77,10 @@ class Attribution:
             return np.zeros((len(rows), X.shape[1]))
         typical = typical_values(features, X[rows], mean)
         y = examples.y.astype(np.int8)
-        return self.of(X, raw, rows, typical, examples.X, y, examples.weight, examples.before)
+        samples = self._is_inline and self._entry.negative_rate < 1.0
+        draws = draws_of(examples.event_ids) if samples else None
+        told = examples.X, y, examples.weight, examples.before, draws
+        return self.of(X, raw, rows, typical, *told)
 
     def of(
         self,
@@ -88,6 +92,7 @@ class Attribution:
         learn_y: Int8,
         learn_weight: Float64,
         learn_before: Int64,
+        draws: Float64 | None = None,
     ) -> Float64:
         """Return contributions (k, f) of rows of ``X``, in order; zero for features not read.
 
@@ -99,7 +104,7 @@ class Attribution:
             (k,), increasing.
         typical
             (k, f): the usual value of each feature before each of these events.
-        learn_X, learn_y, learn_weight, learn_before
+        learn_X, learn_y, learn_weight, learn_before, draws
             The batch's examples, as `ModelSet.score_learn` was given them.
         """
         columns = np.arange(X.shape[1]) if self._entry.columns is None else self._entry.columns
@@ -109,7 +114,9 @@ class Attribution:
         for stop in np.unique(due).tolist():
             some, learn = np.flatnonzero(due == stop), slice(done, stop)
             if stop > done:  # else the model may be the one that serves
-                self._learn(learn_X[learn][:, columns], learn_y[learn], learn_weight[learn])
+                some_draws = None if draws is None else draws[learn]
+                told = learn_y[learn], learn_weight[learn], some_draws
+                self._learn(learn_X[learn][:, columns], *told)
             done = stop
             same = self._scores(x[some]) == raw[rows[some], self._column]
             _, contributions = self._explanation()
@@ -117,9 +124,11 @@ class Attribution:
                 out[k, columns] = contributions(x[k], usual[k])
         return out
 
-    def _learn(self, X: Float64, y: Int8, weight: Float64) -> None:
+    def _learn(self, X: Float64, y: Int8, weight: Float64, draws: Float64 | None) -> None:
         names, before = self._entry.feature_names, np.zeros(len(y), np.int64)
         batch = Batch(names, X[:0], X, y, weight, before)
+        if draws is not None:
+            batch = sampled(batch, draws, self._entry.negative_rate)
         self._model.score_learn(at_rate(batch, self._rate))
 
     def _explanation(self) -> tuple[Measure, Contributions]:

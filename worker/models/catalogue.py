@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any  # River's estimators have no common typed interface
 
@@ -39,8 +41,22 @@ def build_models(settings: Settings, feature_names: tuple[str, ...]) -> ModelSet
     )  # fmt: skip
 
 
-def check_models(settings: Settings) -> None:
-    """Check the section ``models`` as far as it goes without the names of the features.
+def models_hash(settings: Settings) -> str:
+    """Return a hash of all settings that say how models learn: with others the same log makes
+    other models.
+    """
+    parts = [
+        {name: one.model_dump(mode="json", exclude={"compiled"})}  # a twin is the same, bit by bit
+        for name, one in settings.models.items()
+    ]
+    parts += [one.model_dump(mode="json") for one in settings.drift]
+    parts += [one.model_dump(mode="json") for one in (settings.guard, settings.metrics)]
+    told = json.dumps([settings.seed, settings.decision.model, *parts], default=repr)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def check_models(settings: Settings, feature_names: tuple[str, ...] | None = None) -> None:
+    """Check the sections ``models`` and ``drift``, without names of features as far as it goes.
 
     Raises
     ------
@@ -49,8 +65,16 @@ def check_models(settings: Settings) -> None:
     """
     builder = Builder(settings.seed)
     for name, one in settings.models.items():
-        estimator = _estimator(one, builder, ("models", name))
-        _check_calibration(one, estimator, builder, ("models", name, "calibration", "kind"))
+        path = ("models", name)
+        estimator = _estimator(one, builder, path)
+        _check_calibration(one, estimator, builder, (*path, "calibration", "kind"))
+        if feature_names is not None and one.scope != "entity":
+            columns = _columns(one, feature_names, builder, (*path, "features"))
+            names = _names(feature_names, columns)
+            if estimator is not None:
+                _has_features(estimator, names, builder, path)
+        if estimator is not None and one.scope != "entity":
+            _check_plain(estimator, name, settings, builder)
     for i, watched in enumerate(settings.drift):
         _check_drift(watched, settings, builder, ("drift", i))
     _refuse(builder)
@@ -88,7 +112,7 @@ def build_model_set(
             continue
         columns = _columns(one, feature_names, builder, ("models", name, "features"))
         estimator = _estimator(one, builder, ("models", name))
-        names = feature_names if columns is None else tuple(feature_names[i] for i in columns)
+        names = _names(feature_names, columns)
         _check_calibration(one, estimator, builder, ("models", name, "calibration", "kind"))
         if estimator is not None and _has_features(estimator, names, builder, ("models", name)):
             model = _model(estimator, names, one.compiled)
@@ -99,16 +123,48 @@ def build_model_set(
 
 
 def _check_drift(watched: DriftSettings, settings: Settings, builder: Builder, path: Path) -> None:
-    """Note a model that is not there and parameters that the detector does not take."""
+    """Note a model that is not there, parameters that the detector does not take, and what would be
+    without effect.
+    """
     if watched.model is not None and watched.model not in settings.models:
         hint = near(watched.model, settings.models)
         builder.note((*path, "model"), "the name of a model", repr(watched.model), hint)
-    if watched.on == "features" and watched.params:
-        builder.note((*path, "params"), "none with on: features", "some")
-    elif watched.on != "features":
+    acts_on = settings.models.get(
+        watched.model or settings.decision.model or next(iter(settings.models), "")
+    )
+    if acts_on is not None and acts_on.scope == "entity" and watched.do != "alert":
+        builder.note((*path, "do"), "alert", watched.do, "a model of scope entity learns by itself")
+    if watched.on == "error" and settings.labels is None:
+        builder.note((*path, "on"), "features or score without labels", "error")
+    unread = {
+        "threshold": (watched.on == "features", "on: features"),
+        "window": (watched.on == "features", "on: features"),
+        "detector": (watched.on != "features", "on: score or error"),
+        "params": (watched.on != "features", "on: score or error"),
+        "factor": (watched.do == "raise_learning_rate", "do: raise_learning_rate"),
+        "examples": (watched.do == "raise_learning_rate", "do: raise_learning_rate"),
+    }
+    for key in unread.keys() & watched.model_fields_set:
+        is_read, where = unread[key]
+        if not is_read:
+            builder.note((*path, key), f"{key} only with {where}", "it has no effect here")
+    if watched.on != "features":
         builder.call(
             DETECTORS[watched.detector], watched.detector, watched.params, (*path, "params")
         )
+
+
+def _check_plain(estimator: Any, name: str, settings: Settings, builder: Builder) -> None:
+    """Note a model that has no plain form where one is needed."""
+    resets = [one.model or name for one in settings.drift if one.do == "reset"]
+    needed = "snapshots" if settings.snapshots is not None else "drift with do: reset"
+    if settings.snapshots is None and name not in resets:
+        return
+    try:
+        RiverModel(estimator).to_state()
+    except TypeError as error:
+        expected = f"a model whose state can be written down, for {needed}"
+        builder.note(("models", name), expected, str(error))
 
 
 def _has_features(estimator: Any, names: tuple[str, ...], builder: Builder, path: Path) -> bool:
@@ -123,8 +179,11 @@ def _has_features(estimator: Any, names: tuple[str, ...], builder: Builder, path
 
 
 def _refuse(builder: Builder) -> None:
+    """Raise what was noted; its text has all of it, for who does not render problems."""
     if builder.problems:
-        raise ConfigError("models", builder.problems, got=f"{len(builder.problems)} problems")
+        told = (f"{'.'.join(map(str, one.path))}: expected {one.expected}, got {one.got}"
+                for one in builder.problems)  # fmt: skip
+        raise ConfigError("models", builder.problems, got="; ".join(told))
 
 
 def _model(estimator: Any, names: tuple[str, ...], is_compiled: bool) -> Model:
@@ -172,6 +231,10 @@ def _columns(
         elif name in wanted[:i]:
             builder.note((*path, i), "each feature once", f"{name!r} again")
     return tuple(feature_names.index(name) for name in wanted if name in feature_names)
+
+
+def _names(feature_names: tuple[str, ...], columns: tuple[int, ...] | None) -> tuple[str, ...]:
+    return feature_names if columns is None else tuple(feature_names[i] for i in columns)
 
 
 def _estimator(settings: ModelSettings, builder: Builder, path: Path) -> Any | None:
@@ -228,4 +291,6 @@ def _serves(estimator: Any, builder: Builder, path: Path) -> bool:
     return False
 
 
-__all__ = ["PRESETS", "ModelSet", "build_model_set", "build_models", "check_models"]
+__all__ = [
+    "PRESETS", "ModelSet", "build_model_set", "build_models", "check_models", "models_hash",
+]  # fmt: skip

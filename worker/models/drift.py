@@ -60,22 +60,23 @@ class Monitor(Protocol):
 
 
 class FeatureMonitor:
-    """PSI of every feature in windows, against the first window.
+    """PSI of every feature in windows, against the first window since the last drift.
 
     Parameters
     ----------
     threshold
         PSI from which on a feature has drifted.
     window
-        Examples to a window; the first one is the reference.
+        Examples to a window. The first one is the reference, then each that has drifted: a shift
+        that stays is said once.
 
     Examples
     --------
     >>> monitor = FeatureMonitor(("amount",), threshold=0.25, window=100)
     >>> calm = np.arange(100.0).reshape(-1, 1)
     >>> none, none = np.full(100, np.nan), np.full(100, -1)
-    >>> [monitor.feed(X, none, none) for X in (calm, calm, calm + 80)]
-    [[], [], ['features drifted: amount (PSI 7.28)']]
+    >>> [monitor.feed(X, none, none) for X in (calm, calm, calm + 80, calm + 80)]
+    [[], [], ['features drifted: amount (PSI 7.28)'], []]
     """
 
     def __init__(self, names: Sequence[str], threshold: float, window: int) -> None:
@@ -108,9 +109,7 @@ class FeatureMonitor:
     def _close(self) -> list[str]:
         rows, self._rows = self._rows, self._rows[:0]
         if self._edges is None:
-            quantiles = np.linspace(0, 1, PSI_BINS + 1)[1:-1]
-            self._edges = np.ascontiguousarray(np.quantile(rows, quantiles, axis=0).T)
-            self._reference = self._shares(rows)
+            self._refer(rows)
             return []
         p, q = self._shares(rows), self._reference
         psi = ((p - q) * np.log(p / q)).sum(axis=1)
@@ -118,9 +117,16 @@ class FeatureMonitor:
         worst = [i for i in order.tolist() if psi[i] >= self._threshold]
         if not worst:
             return []
+        self._refer(rows)
         words = ", ".join(f"{self._names[i]} (PSI {psi[i]:.2f})" for i in worst[:_NAMED_MAX])
         more = f" and {len(worst) - _NAMED_MAX} more" if len(worst) > _NAMED_MAX else ""
         return [f"features drifted: {words}{more}"]
+
+    def _refer(self, rows: Float64) -> None:
+        """Compare what follows with these rows."""
+        quantiles = np.linspace(0, 1, PSI_BINS + 1)[1:-1]
+        self._edges = np.ascontiguousarray(np.quantile(rows, quantiles, axis=0).T)
+        self._reference = self._shares(rows)
 
     def _shares(self, rows: Float64) -> Float64:
         """Return each feature's share per bin, shape (features, bins), none of them zero."""

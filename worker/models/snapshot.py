@@ -24,7 +24,7 @@ from worker.errors import StateLostError
 from worker.models.plain import State, pack, unpack
 from worker.models.versioned import ModelSet
 
-MAGIC = b"rwsnap\x00\x01"
+MAGIC = b"rwsnap\x00\x02"
 PROBES_MAX = 16
 
 _LENGTH = struct.Struct("<I")
@@ -35,12 +35,14 @@ class Header(msgspec.Struct, frozen=True):
     """What a snapshot is of, readable without knowing the models.
 
     ``version`` is v: the training log before it is learned. ``examples`` counts what that was.
+    ``models_hash`` is of all settings that say how they learn.
     """
 
     name: str
     version: int
     examples: int
     spec_hash: str
+    models_hash: str
     models: list[str]
     river: str
     numpy: str
@@ -57,12 +59,19 @@ class Snapshot:
     scores: Float64  # (p, 2 * models): raw, then calibrated
 
 
-def header_of(
-    name: str, version: int, examples: int, spec_hash: str, models: ModelSet, python: str
-) -> Header:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose models they are, and the hashes of their features and of their settings."""
+
+    name: str
+    spec_hash: str
+    models_hash: str
+
+
+def header_of(origin: Origin, version: int, examples: int, models: ModelSet, python: str) -> Header:
     """Return the header of a snapshot that is written here and now."""
     return Header(
-        name, version, examples, spec_hash, list(models.names),
+        origin.name, version, examples, origin.spec_hash, origin.models_hash, list(models.names),
         metadata.version("river"), np.__version__, python,
     )  # fmt: skip
 
@@ -91,7 +100,7 @@ def decode(data: bytes, key: bytes, where: str) -> Snapshot:
     """
     signed, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
     if not data.startswith(MAGIC):
-        raise StateLostError(where, "a snapshot of format 1", "other bytes")
+        raise StateLostError(where, "a snapshot of format 2", "other bytes")
     if not hmac.compare_digest(mac, _mac(signed, key)):
         raise StateLostError(where, "a snapshot signed with this key", "damage or another key")
     begin = len(MAGIC) + _LENGTH.size
@@ -101,8 +110,8 @@ def decode(data: bytes, key: bytes, where: str) -> Snapshot:
     return Snapshot(header, body["state"], body["probes"], body["scores"])
 
 
-def check_origin(header: Header, name: str, spec_hash: str, models: ModelSet, where: str) -> None:
-    """Refuse a snapshot that is not of this worker's models and features.
+def check_origin(header: Header, origin: Origin, models: ModelSet, where: str) -> None:
+    """Refuse a snapshot that is not of this worker's models, their settings and features.
 
     The version of River must be the same, since a model's inside may change with it; Python's and
     numpy's may differ: the probes tell whether that matters.
@@ -112,9 +121,14 @@ def check_origin(header: Header, name: str, spec_hash: str, models: ModelSet, wh
     StateLostError
         What differs, with both values.
     """
-    own = (name, spec_hash, list(models.names), metadata.version("river"))
-    found = (header.name, header.spec_hash, header.models, header.river)
-    for what, expected, got in zip(("name", "spec", "models", "river"), own, found, strict=True):
+    pairs = {
+        "name": (origin.name, header.name),
+        "spec": (origin.spec_hash, header.spec_hash),
+        "models": (list(models.names), header.models),
+        "settings of models": (origin.models_hash, header.models_hash),
+        "river": (metadata.version("river"), header.river),
+    }
+    for what, (expected, got) in pairs.items():
         if expected != got:
             raise StateLostError(where, f"{what} {expected}", str(got))
 

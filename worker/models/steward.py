@@ -17,6 +17,7 @@ import numpy as np
 from worker.contracts.metrics_settings import MetricsSettings
 from worker.contracts.records import Float64, Int64, Served
 from worker.contracts.settings import DriftSettings, GuardSettings
+from worker.models.compiled import usable_rows
 from worker.models.drift import DetectorMonitor, FeatureMonitor, Monitor
 from worker.models.measures import ALERTS, Measured, Measures
 from worker.models.plain import State, fit, pack, unpack
@@ -28,7 +29,7 @@ REVIEW_EVERY = 500
 NOTICES_MAX = 100
 
 _LABELLED_MIN = 30  # of a review, before its loss means anything
-_TRIED = 4  # of a review's rows, whose scores must be numbers
+_TRIED = 4  # of a review's rows, one of whose scores must be a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,13 @@ class Steward:
         self._champions: list[int] = []
         self.notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
         self.said = 0
-        resets = [self._place(one) for one in self._drift if one.do == "reset"]
-        self._fresh = {i: pack(models.state_of(i)) for i in resets}
+        # Where no model is named, whoever decides at that time is reset.
+        resets = {one.model for one in self._drift if one.do == "reset"}
+        self._fresh = {
+            i: pack(models.state_of(i))
+            for i, name in enumerate(models.model_names)
+            if name in resets or None in resets
+        }
 
     def until_review(self) -> int:
         """Return how many more examples lead to the next review, at least 1."""
@@ -143,14 +149,14 @@ class Steward:
         Parameters
         ----------
         X, raw, y
-            (m, features), (m, models) as served, (m,): 1, 0, or -1 without a label.
+            (m, features), (m, models): raw scores, of today's model where they are known, else as
+            served, NaN for none; (m,): 1, 0, or -1 without a label.
         time_ms, served
             (m,): of their events; see `worker.contracts.records.served_type`.
         """
         assert len(y) <= self.until_review(), (len(y), self.learned)
         # Without a monitor of features only the last rows count: no more are copied.
-        kept = X if self._needs_rows else X[-_TRIED:]
-        rows = np.concatenate([self._rows, kept])
+        rows = np.concatenate([self._rows, X if self._needs_rows else _tried(X)])
         self._rows = rows if self._needs_rows else rows[-_TRIED:]
         self._raw = np.concatenate([self._raw, raw])
         self._scores = np.concatenate([self._scores, served["scores"]])
@@ -241,7 +247,7 @@ class Steward:
                 monitor.restore(part)
 
     def _review(self) -> None:
-        X, raw, y, tried = self._rows, self._raw, self._y, self._rows[-_TRIED:]
+        X, raw, y, tried = self._rows, self._raw, self._y, _tried(self._rows)
         scores = self._scores
         self._rows, self._raw, self._scores, self._y = X[:0], raw[:0], scores[:0], y[:0]
         for settings, monitor in zip(self._drift, self._monitors, strict=True):
@@ -250,7 +256,8 @@ class Steward:
                 self._act(settings, words)
         failures = self._models.failures(tried)
         for i in range(len(self._models.model_names)):
-            self._check(i, raw[:, i], y, int(failures[i]) == len(tried))
+            is_mute = len(tried) > 0 and int(failures[i]) == len(tried)
+            self._check(i, raw[:, i], y, is_mute)
         for i in np.flatnonzero(self._raised_until == self.learned).tolist():
             self._set_rate(i)
 
@@ -327,6 +334,11 @@ class Steward:
     ) -> None:
         self.notices.append(Notice(self.said, self.learned, kind, model, action, text))
         self.said += 1
+
+
+def _tried(X: Float64) -> Float64:
+    """Return the last rows that every model can score, were it well: no NaN, nothing absurd."""
+    return X[np.flatnonzero(usable_rows(X))[-_TRIED:]]
 
 
 def _monitor(settings: DriftSettings, features: Sequence[str]) -> Monitor:
