@@ -46,7 +46,7 @@ def test_every_aggregation_says(said: str) -> None:
 def test_a_changed_default_is_seen() -> None:
     """The comparison can fail: one character changed in a table is another page."""
     text = (ROOT / "docs" / "configuration.md").read_text()
-    changed = text.replace("| `5000` | events a transaction", "| `5001` | events a transaction")
+    changed = text.replace("| `5000` | events that make", "| `5001` | events that make")
     assert changed != text
     body = docs_tables.settings_table()
     assert docs_tables.rewritten(changed, "settings", body) == text

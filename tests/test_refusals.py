@@ -13,8 +13,10 @@ from tests.worlds import drain, events, fill, journal, new_log, settings, worker
 from worker.checkpoint import space_of
 from worker.errors import FatalError
 from worker.features.spec import compile_features
+from worker.positions import start_of, topics_of
+from worker.repair import plan_reset
 from worker.stores.memory import MemoryStore
-from worker.streams.memory import MemoryLog
+from worker.streams.memory import MemoryLog, MemoryStream
 
 COUNT = 200
 STREAM = events(COUNT)
@@ -93,3 +95,85 @@ def test_features_that_are_not_those_of_the_journal_are_refused(part: str) -> No
     value = msgspec.json.encode(other or {**event, "id": twin["id"]})
     with pytest.raises(FatalError, match="features as the journal has them"):
         drain(worker(changed(log, COUNT // 2, value), MemoryStore()))
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_topic_that_has_grown_is_refused(empty: bool) -> None:
+    """Nobody was running when it grew: keys are in other partitions than their past."""
+    log, store = new_log(2), MemoryStore()
+    fill(log, STREAM)
+    drain(worker(log, store))
+    grown = with_partitions(log, 4)
+    fill(grown, events(COUNT, seed=1)[COUNT // 2 :])
+    with pytest.raises(FatalError, match="expected 2 partitions, as ever, got 4"):
+        drain(worker(grown, MemoryStore() if empty else store))
+
+
+def test_a_partition_that_was_added_is_refused_by_who_has_it_alone() -> None:
+    """It has no past of its own; the first partition tells."""
+    log, store = new_log(2), MemoryStore()
+    fill(log, STREAM)
+    drain(worker(log, store))
+    grown = with_partitions(log, 4)
+    topics = topics_of(settings())
+    for added in (2, 3):
+        with pytest.raises(FatalError, match="expected 2 partitions, as ever, got 4"):
+            start_of(view(grown), topics, added, None, {}, None, lambda: None)
+
+
+def test_a_shard_that_begins_anew_may_have_another_number_of_partitions() -> None:
+    """`repair reset` of every partition is the remedy: no entity has a past then."""
+    log, _ = run_of(STREAM)
+    config, spec = settings(), compile_features(settings())
+    grown = with_partitions(log, 2)
+    for p in range(2):
+        record = plan_reset(view(grown), config, spec, p, None, None, "grown").output
+        grown.append("journal", p, record.value, None, record.timestamp_ms)
+    fill(grown, events(COUNT, seed=1))
+    drain(worker(grown, MemoryStore()))
+    assert {r["outcome"] for r in journal(grown, 1)} >= {"scored"}
+
+
+@pytest.mark.parametrize("topic", ["transactions", "labels"])
+def test_an_empty_store_is_not_rebuilt_from_a_log_that_lost_its_beginning(topic: str) -> None:
+    """Of events or labels: states would lack what nobody can tell any more."""
+    log, _ = run_of(STREAM)
+    fill(log, STREAM[:1])
+    log.truncate(topic, 0, 30)
+    with pytest.raises(FatalError, match=f"{topic}/0: expected a log from [0-9]+ on"):
+        drain(worker(log, MemoryStore()))
+
+
+@pytest.mark.parametrize("topic", ["transactions", "labels"])
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_log_that_ends_before_what_is_committed_is_refused(topic: str, empty: bool) -> None:
+    """It was made anew or cut: nobody waits for ever for records that will not come."""
+    log, store = run_of(STREAM)
+    cut = MemoryLog(log.partitions)
+    for name in log.partitions:
+        records = log.read(name, 0, 0, 10**9)
+        columns = (records.values, records.keys, records.timestamps_ms)
+        for value, key, time_ms in list(zip(*columns, strict=True))[
+            : 50 if name == topic else None
+        ]:
+            cut.append(name, 0, value, key, time_ms)
+    with pytest.raises(FatalError, match=f"{topic}/0: expected the record at [0-9]+, got a log"):
+        drain(worker(cut, MemoryStore() if empty else store))
+
+
+def view(log: MemoryLog) -> MemoryStream:
+    return MemoryStream(
+        log, group="beside", slot="0", events_topic="transactions", labels_topic="labels"
+    )
+
+
+def with_partitions(log: MemoryLog, partitions: int) -> MemoryLog:
+    """Return a log with the same records and more partitions of all but the training topic."""
+    grown = new_log(partitions)
+    for topic, count in log.partitions.items():
+        for p in range(count):
+            records = log.read(topic, p, 0, 10**9)
+            columns = (records.values, records.keys, records.timestamps_ms)
+            for value, key, time_ms in zip(*columns, strict=True):
+                grown.append(topic, p, value, key, time_ms)
+    return grown

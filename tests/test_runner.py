@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
-from worker.checkpoint import space_of
+from worker.checkpoint import Checkpoint, space_of
 from worker.contracts.records import Output, Records
 from worker.errors import (
     FatalError,
@@ -21,6 +21,7 @@ from worker.errors import (
     UnansweredError,
 )
 from worker.features.spec import compile_features
+from worker.flushing import Dirty, Flusher
 from worker.runner import Runner
 from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
@@ -612,6 +613,50 @@ def test_at_the_dirty_cap_a_worker_waits_for_its_store() -> None:
     assert store.refusals < 0
     assert 60 <= store.largest < 120
     assert what_is_certain(journal(log)) == what_is_certain(rows_of_a_quiet_run()[0])
+
+
+class Small:
+    """A state of one value."""
+
+    events_next = labels_next = 0
+
+    def take_writes(self) -> list[tuple[str, list[str], list[bytes | None]]]:
+        return [("shard", ["it"], [b"value"])]
+
+    def evict(self) -> None:
+        """Nothing is too much."""
+
+
+def test_a_store_that_is_away_costs_one_try_at_a_time() -> None:
+    """The other states wait for the next time, which begins behind the one that was tried."""
+    tried: list[str] = []
+
+    class Watched(AbsentStore):
+        def flush(self, space: str, *words: Any) -> None:
+            tried.append(space)
+            super().flush(space, *words)
+
+    store, flusher = Watched(refusals=2), Flusher(Telemetry(lambda: 0.0), lambda: 0.0, None)
+    states = [Dirty(i, Small(), Checkpoint(store, name, None, 1, 1), 0)
+              for i, name in enumerate("abc")]  # fmt: skip
+    assert [flusher.flush(states) for _ in range(2)] == [False, False]
+    assert flusher.is_away and tried == ["a", "b"]
+    assert flusher.flush(states) and not flusher.is_away
+    assert tried[2:4] == ["c", "a"] and set(tried) == {"a", "b", "c"}
+    assert all(store.meta(name) is not None for name in "abc")
+
+
+def test_a_worker_whose_store_takes_no_writes_is_not_ready() -> None:
+    """However often it polls meanwhile; it is again by itself."""
+    one = worker(full_log(), MemoryStore())
+    one.step()
+    assert (one.parts.telemetry.ready, one.parts.telemetry.reason) == (True, "live")
+    one._flusher.is_away = True
+    one._poll(0)
+    assert not one.parts.telemetry.ready
+    assert one.parts.telemetry.reason == "the store does not take writes"
+    drain(one)
+    assert one.parts.telemetry.ready
 
 
 def test_a_worker_that_is_asked_to_stop_ends_a_long_fold() -> None:

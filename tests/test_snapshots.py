@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import resource
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,17 @@ def test_who_dies_while_writing_a_snapshot_leaves_none_of_its_name(tmp_path: Pat
         set_hook(None)
     directory(tmp_path).save(models, 7, len(X), X)
     assert restored(directory(tmp_path)) == (7, [])
+
+
+def test_what_a_writer_that_died_has_left_is_gone_after_an_hour(tmp_path: Path) -> None:
+    """Half files of its own name alone; a younger one may be somebody's at work."""
+    models, X = taught()
+    for name, age_s in (("world-v1-a.7.part", 4_000), ("world-v1-a.8.part", 60), ("x.part", 4_000)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, times=(time.time() - age_s,) * 2)
+    directory(tmp_path).save(models, 7, len(X), X)
+    left = {path.name for path in tmp_path.glob("*.part")}
+    assert left == {"world-v1-a.8.part", "x.part"}
 
 
 def test_a_full_disk_is_told_and_left_as_it_was(tmp_path: Path) -> None:

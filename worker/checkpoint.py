@@ -21,7 +21,7 @@ from worker.shard import SHARD
 from worker.stores import Meta, StateStore, Writes, lost
 
 _CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
-_DAY_MS = 86_400_000
+_OUTAGE_MS = 7 * 86_400_000
 _CRC = struct.Struct("<I")
 
 T = TypeVar("T")
@@ -39,9 +39,11 @@ def updates_space_of(group: str, spec: FeatureSpec, partition: int) -> str:
 
 
 def ttls_ms_of(settings: Settings, spec: FeatureSpec) -> tuple[int, int]:
-    """Return how long the store keeps entities and pending events: twice the need."""
+    """Return how long the store keeps entities and pending events: twice the need, and for as long
+    as no worker may run.
+    """
     horizon_ms = 0 if settings.labels is None else settings.labels.horizon
-    return 2 * spec.forget_ms + _DAY_MS, 2 * horizon_ms + _DAY_MS
+    return 2 * spec.forget_ms + _OUTAGE_MS, 2 * horizon_ms + _OUTAGE_MS
 
 
 class Folded(Protocol):

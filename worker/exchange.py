@@ -160,8 +160,6 @@ class Exchange:
             self._telemetry.updates.labels("in").inc(count)
             if self._is_ready():
                 return True
-            self._telemetry.ready = False
-            self._telemetry.reason = "secondary entities are behind their log"
             if not count or is_full():
                 return False
             self._patience.tick()
@@ -247,6 +245,12 @@ class Exchange:
         return sum(owned.owner.dirty_count for owned in self.owned.values())
 
     @property
+    def is_reached(self) -> bool:
+        """Return whether shards may go on, as `catch_up` found last."""
+        within = self._overlay_count < self._settings.runner.dirty_max
+        return within and bool((self._positions >= self._floors).all())
+
+    @property
     def _overlay_count(self) -> int:
         return sum(map(len, self._overlays.values()))
 
@@ -303,9 +307,9 @@ class Exchange:
     def _is_ready(self) -> bool:
         for q, owned in self.owned.items():
             self._positions[q] = owned.owner.events_next
-        if not self._is_reached():
+        if not self.is_reached:
             self._ask()
-        return self._is_reached()
+        return self.is_reached
 
     def _ask(self) -> None:
         """Learn where others' states stand, and drop what they hold."""
@@ -314,10 +318,6 @@ class Exchange:
             position = 0 if meta is None else meta.events_offset
             self._positions[q] = max(self._positions[q], position)
         self._drop()
-
-    def _is_reached(self) -> bool:
-        within = self._overlay_count < self._settings.runner.dirty_max
-        return within and bool((self._positions >= self._floors).all())
 
     def _drop(self) -> None:
         for overlay in self._overlays.values():

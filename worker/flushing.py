@@ -25,6 +25,8 @@ class Dirty:
 class Flusher:
     """Flushes states one by one; what the store does not take stays dirty.
 
+    ``is_away`` says that it did not take the last of them.
+
     Parameters
     ----------
     every_s
@@ -44,7 +46,8 @@ class Flusher:
         self._telemetry, self._clock_s, self.every_s = telemetry, clock_s, every_s
         self._background = background
         self._flushed_s = clock_s()
-        self._turn = 0
+        self._turn = self._first = 0
+        self.is_away = False
 
     def flush_due(
         self, states: Callable[[], Iterable[Dirty]], checkpoints: Callable[[], Sequence[Checkpoint]]
@@ -79,13 +82,23 @@ class Flusher:
     def flush(self, states: Iterable[Dirty], background: Executor | None = None) -> bool:
         """Flush; return whether the store took all of it, or from the ``background`` is taking it.
 
+        A store that does not answer costs one wait: the rest is left for the next time, which
+        begins behind the state that was not taken.
+
         Raises
         ------
         StateLostError
             The store is at another version: nothing held here is to be trusted.
         """
-        taken = [self._flush(dirty, background) for dirty in states]
-        return all(taken)
+        waiting = list(states)
+        first = self._first % max(1, len(waiting))
+        for i, dirty in enumerate(waiting[first:] + waiting[:first], start=first):
+            self.is_away = not self._flush(dirty, background)
+            if self.is_away:
+                self._first = i + 1
+                return False
+        self.is_away = False
+        return True
 
     def _flush(self, dirty: Dirty, background: Executor | None) -> bool:
         started_s = self._clock_s()
@@ -100,5 +113,4 @@ class Flusher:
             self._telemetry.flushed.inc(keys)
             self._telemetry.flush_seconds.observe(self._clock_s() - started_s)
             return True
-        self._telemetry.ready, self._telemetry.reason = False, "the store does not take writes"
         return False

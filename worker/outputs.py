@@ -136,6 +136,7 @@ class Emitter:
             **self._stamps,
             "model": self._models.champion_name,
             "partition": str(shard.partition),
+            "partitions": str(shard.partitions),  # with another number keys are elsewhere
             "next_events": str(shard.events_next),
             "next_labels": str(shard.labels_next),
             "next_notices": str(shard.notices_next),

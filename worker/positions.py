@@ -99,25 +99,29 @@ def start_of(
     FatalError
         Positions contradict each other; the message names the remedy.
     """
+    _check_partitions(stream, topics, partition, stamps, meta)
     if BEGINS in stamps:
         meta = _begun(topics, partition, msgspec.json.decode(stamps[BEGINS], type=Begin), meta)
-    events_start = stream.log_range(topics.events, partition)[0]
-    labels_start = stream.log_range(topics.labels, partition)[0] if topics.labels else 0
+    inputs = (topics.events, topics.labels)
+    ranges = [stream.log_range(topic, partition) if topic else (0, 0) for topic in inputs]
+    starts = events_start, labels_start = ranges[0][0], ranges[1][0]
+    for topic, (_, end), known in zip(inputs, ranges, committed or (0, 0), strict=True):
+        if topic and end < known:
+            refuse(topic, partition, f"the record at {known - 1}", f"a log that ends at {end}")
     if meta is None:
         journal_start, journal_end = stream.log_range(topics.journal, partition)
-        first = _first_event(stream, topics, partition, journal_start, journal_end, tick)
-        if first is not None and first < events_start:
-            refuse(
-                topics.events, partition, f"a log from {first} on", f"one from {events_start} on"
-            )
+        first = _first_row(stream, topics, partition, journal_start, journal_end, tick)
+        for topic, known, start in zip(inputs, first or starts, starts, strict=True):
+            if topic and known < start:
+                refuse(topic, partition, f"a log from {known} on", f"one from {start} on")
         return Meta(b"", events_start, labels_start, journal_start)
     if committed is None or meta.events_offset > committed[0] or meta.labels_offset > committed[1]:
         refuse(topics.events, partition, f"a store at or before {committed}",
                 f"one at {(meta.events_offset, meta.labels_offset)}")  # fmt: skip
-    behind = meta.events_offset < events_start or meta.labels_offset < labels_start
-    if behind and (meta.events_offset, meta.labels_offset) != committed:
-        refuse(topics.events, partition, f"a log from {meta.events_offset} on",
-                f"one from {events_start} on")  # fmt: skip
+    stands = meta.events_offset, meta.labels_offset
+    for topic, known, start in zip(inputs, stands, starts, strict=True):
+        if topic and known < start and stands != committed:
+            refuse(topic, partition, f"a log from {known} on", f"one from {start} on")
     return meta
 
 
@@ -136,19 +140,40 @@ def _begun(topics: Topics, partition: int, begin: Begin, meta: Meta | None) -> M
     return meta
 
 
-def _first_event(
+def _check_partitions(
+    stream: Log, topics: Topics, partition: int, stamps: Mapping[str, str], meta: Meta | None
+) -> None:
+    """Refuse a shard of a topic that had another number of partitions when it was last processed.
+
+    One that was added has no past of its own: the first one tells.
+    """
+    if not stamps and meta is None and partition:
+        last = stream.last_records(topics.journal, 0, 1)
+        stamps = read_stamps(last.values[0] or b"", f"{topics.journal}/0") if len(last) else {}
+    before = int(stamps.get("partitions", stream.partitions if meta is None else meta.partitions))
+    if before != stream.partitions:
+        raise FatalError(
+            f"topic {topics.events}", f"{before} partitions, as ever", str(stream.partitions),
+            "entities are in other partitions than their past; see docs/operations.md, Refusals",
+        )  # fmt: skip
+
+
+def _first_row(
     stream: Log, topics: Topics, partition: int, start: int, end: int, tick: Callable[[], None]
-) -> int | None:
-    """Return the source offset of the first row of the journal [start, end), None for none."""
+) -> tuple[int, int] | None:
+    """Return the source offset and the offset that labels had reached, of the first row of the
+    journal [start, end); None for none.
+    """
     reader = stream.reader(topics.journal, partition, start)
     try:
         while reader.position < end:
             records = reader.poll(100, 1)
             tick()
             for value in records.values if records else []:
-                offsets = read_batch(value or b"", topics.journal).column("source_offset")
-                if len(offsets):
-                    return int(offsets[0].as_py())
+                rows = read_batch(value or b"", topics.journal)
+                if rows.num_rows:
+                    labels = rows.column("labels_offset")[0].as_py()
+                    return int(rows.column("source_offset")[0].as_py()), int(labels or 0)
     finally:
         reader.close()
     return None

@@ -111,6 +111,7 @@ def plan_reset(
         "state_hash": spec.state_hash,
         "partition": str(partition),
         **last,
+        "partitions": str(log.partitions),
         "transactional_id": transactional_id(settings.name, "repair"),
         "next_events": str(begin.events),
         "next_labels": str(begin.labels),

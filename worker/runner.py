@@ -234,18 +234,17 @@ class Runner:
             live = self._live.get(records.partition)
             if live is not None and len(records):
                 live.inbox.add(records)
-        new = sorted(polled.assigned - self._live.keys())
+        new, x = sorted(polled.assigned - self._live.keys()), self._exchange
         self._live |= {partition: self._acquire(partition) for partition in new}
         if new:
             self._learn(keep_up=True)  # versions never go back within a partition
-            if self._exchange is not None:
-                self._exchange.acquire(new)
+            if x is not None:
+                x.acquire(new)
         self._telemetry.lagging({p: len(live.inbox) for p, live in self._live.items()})
         self._listening.hear(polled, {p: live.inbox for p, live in self._live.items()})
         self._telemetry.stalled.set(self._listening.stalled)
         self._pause_full()
-        self._telemetry.ready = bool(self._live)
-        self._telemetry.reason = "live" if self._live else "no partition is assigned"
+        self._telemetry.stand(bool(self._live), x is None or x.is_reached, self._flusher.is_away)
 
     def _acquire(self, partition: int) -> Live:
         parts, settings = self._parts, self._settings

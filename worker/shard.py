@@ -123,6 +123,7 @@ class Shard:
         self.labels_next = 0
         self.notices_next = 0  # partition 0 publishes what befell models, each notice once
         self.clock = EventClock(settings.events.ahead_max)
+        self.partitions = partitions
         self.decider = Decider(settings, spec.names, partition, partitions)
         series = series_tables(settings, spec)
         self._own_past = OwnPast(series)

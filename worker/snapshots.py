@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from worker.models.snapshot import (
 from worker.models.versioned import ModelSet
 
 _SUFFIX = ".rws"
+_PART_S = 3_600.0  # nobody writes for so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Snapshots:
             self._directory.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 _write(path, encode(header, models, probes[-PROBES_MAX:], self._key))
+                self._clean()
             for old in self._paths(f"-{self._mark}")[self._keep :]:
                 old.unlink(missing_ok=True)
         except OSError as error:
@@ -89,6 +92,12 @@ class Snapshots:
                 str(path), "a directory that can be written", type(error).__name__
             ) from error
         return path
+
+    def _clean(self) -> None:
+        """Delete what writers that died have left."""
+        for part in self._directory.glob(f"{self._name}-v*.part"):
+            if time.time() - part.stat().st_mtime > _PART_S:
+                part.unlink(missing_ok=True)
 
     def newest(self, first: int, end: int, refused: Callable[[Found], None]) -> Snapshot | None:
         """Return the newest valid snapshot, None for none.

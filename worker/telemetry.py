@@ -235,6 +235,16 @@ class Telemetry:
                 gauge = self.model_figures.labels(measured.name, figure, over, measured.segment)
                 gauge.set(nan if value is None else value)
 
+    def stand(self, has_shards: bool, is_reached: bool, store_is_away: bool) -> None:
+        """Say whether the worker is live, and why not."""
+        reasons = {
+            "no partition is assigned": not has_shards,
+            "secondary entities are behind their log": not is_reached,
+            "the store does not take writes": store_is_away,
+        }
+        self.reason = next((why for why, is_so in reasons.items() if is_so), "live")
+        self.ready = self.reason == "live"
+
     def committed(self, outcome: Outcome) -> None:
         """Count one committed batch of one shard."""
         batch = outcome.result.batch

@@ -21,7 +21,7 @@ from kafka.errors import KafkaError
 
 from tests.chaos.reading import Watch, committed_ends
 from tests.services.process import ServerProcess, free_port
-from tests.simulation.world import RING, VERSIONS, Item, items
+from tests.simulation.world import RING, THRESHOLD, VERSIONS, Item, items
 from worker.commands import run_topics
 
 PARTITIONS = 4
@@ -346,7 +346,7 @@ class World:
             },
             "features": VERSIONS[0],
             "models": {"fraud": {"preset": "logistic", "calibration": "none"}},
-            "decision": {"model": "fraud", "threshold": 0.55},
+            "decision": {"model": "fraud", "threshold": THRESHOLD},
             "outputs": {
                 "journal": of["journal"], "alerts": of["alerts"], "training": of["training"],
                 "dead_letters": of["dead-letters"], "entity_updates": of["entity-updates"],

@@ -24,6 +24,7 @@ from tests.mutating import always, instead
 from tests.simulation.faults import FaultyStream, OpenLog
 from worker.checkpoint import Checkpoint
 from worker.committing import Committer
+from worker.decisions.thresholds import Threshold
 from worker.errors import StateLostError, TransientError
 from worker.exchange import Exchange
 from worker.flushing import Flusher
@@ -217,6 +218,9 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "snapshot ahead of the log": lambda: instead(Snapshots, "newest", _whatever_version),
     "snapshot of fewer examples than learned": lambda: instead(Snapshots, "save", _one_less),
     "signature of a snapshot not checked": lambda: instead(hmac, "compare_digest", always(True)),
+    "decided by another threshold": lambda: instead(
+        Threshold, "reached", lambda reached: lambda self, s, at: reached(self, s - 0.02, at)
+    ),
     "never live again after a doubt": lambda: instead(Patience, "recover", _for_ever),
     "what is paused stays so": lambda: instead(MemoryStream, "pause", _pause_more),
 }

@@ -16,7 +16,7 @@ from typing import Any
 from river import linear_model, preprocessing
 
 from tests.simulation.schedule import Schedule, StuckError
-from tests.simulation.world import HOUR_MS, RING, names_of
+from tests.simulation.world import HOUR_MS, RING, THRESHOLD, names_of
 from tests.worlds import journal
 from worker.arrow import read_batch, read_examples, stamps_of
 from worker.stores.memory import MemoryStore
@@ -283,7 +283,8 @@ def _records(log: MemoryLog, p: int) -> list[Record]:
 def _wrong_models(
     log: MemoryLog, rows: list[tuple[str, dict[str, Any]]], examples: Counter[tuple[str, int]]
 ) -> Iterator[Wrong]:
-    """I5, I7: each example once in the training log; River taught by it gives every score.
+    """I5, I7: each example once in the training log; River taught by it gives every score, and the
+    threshold every decision.
 
     Every feature spec has a model of its own, which its own examples teach.
     """
@@ -316,8 +317,10 @@ def _wrong_scores(
 ) -> Iterator[Wrong]:
     for spec, row in rows:
         score = models[spec].predict_proba_one(_named(spec, row["x"]))[True]
-        if row["raw_fraud"] != score:
-            yield "I5 score", row["event_id"], row["raw_fraud"], score
+        decided = score, score, THRESHOLD, "alert" if score >= THRESHOLD else "pass"
+        found = row["raw_fraud"], row["score"], row["threshold"], row["decision"]
+        if found != decided:
+            yield "I5 score", row["event_id"], found, decided
 
 
 def _named(spec: str, x: list[float]) -> dict[str, float]:

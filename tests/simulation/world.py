@@ -27,6 +27,9 @@ LONGER = {**FEATURES, "card": {**FEATURES["card"], "count": ["1h", "1d", "2d"]}}
 VERSIONS = (FEATURES, MORE, LONGER)
 RING = 32  # more events than an entity has: everything is exact
 
+THRESHOLD = 0.55
+"""From this score on an event is an alert; nothing is suppressed, budgeted or listed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -54,7 +57,7 @@ def config(batch: int, *, degrades: bool = False, version: int = 0) -> Settings:
         },
         features=VERSIONS[version],
         models={"fraud": {"preset": "logistic", "calibration": "none"}},
-        decision={"model": "fraud", "threshold": 0.55},
+        decision={"model": "fraud", "threshold": THRESHOLD},
         degrade={"learning": "30s", "challengers": "60s", "recover": "10s"} if degrades else None,
         runner={"batch_records_max": batch, "dirty_max": batch + 25},
     )

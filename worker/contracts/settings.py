@@ -266,7 +266,10 @@ class RunnerSettings(Section):
     """Bounds of the loop. Nothing in a worker grows beyond one of these."""
 
     batch_records_max: int = Field(
-        default=5_000, ge=1, le=100_000, description="events a transaction"
+        default=5_000,
+        ge=1,
+        le=100_000,
+        description="events that make a transaction, and the most of one partition in it",
     )
     poll: Duration = Field(default=100, description="how long a poll waits for records")
     flush: Duration = Field(default=300, description="how often dirty state goes to the store")
