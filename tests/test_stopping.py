@@ -21,6 +21,22 @@ sys.stdin.read()
 """
 
 
+def test_who_does_not_end_in_time_leaves_and_says_so() -> None:
+    """As when no broker answers: its successor ends what it left open."""
+    script = SCRIPT.replace("import sys, time", "import sys, time, worker.stopping as stopping")
+    script = script.replace("stop = stop", "stopping.STOP_S = 0.3\nstop = stop")
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopping\n"
+        assert process.wait(10) == 130
+        assert "stop_forced" in process.stdout.read()
+
+
 @pytest.mark.parametrize(("pause_s", "code"), [(0.0, 0), (0.7, 130)])
 def test_a_second_signal_leaves_at_once_unless_it_is_the_same_wish(
     pause_s: float, code: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -12,10 +13,13 @@ from types import FrameType
 _EXIT_KILLED = 130
 _WARMED_UP_STEPS = 50
 _TWICE_S = 0.5  # `timeout` signals a process and then its group: one wish, two signals
+STOP_S = 9.0
+"""After so long a worker that was asked to stop leaves, as where no broker answers: it is safe."""
 
 
 def stop_on_signals() -> Callable[[], bool]:
-    """Return a question that is true after SIGTERM or SIGINT; a second signal leaves at once.
+    """Return a question that is true after SIGTERM or SIGINT; a second signal leaves at once, and
+    so does the process by itself after `STOP_S`.
 
     What is alive when it has been asked for some time is frozen: the cycle collector passes it by.
     """
@@ -25,6 +29,10 @@ def stop_on_signals() -> Callable[[], bool]:
         now_s = time.monotonic()
         if seen_s and now_s - seen_s[0] > _TWICE_S:
             os._exit(_EXIT_KILLED)
+        if not seen_s:
+            last = threading.Timer(STOP_S, _leave)
+            last.daemon = True
+            last.start()
         seen_s.append(now_s)
 
     signal.signal(signal.SIGTERM, handle)
@@ -40,6 +48,15 @@ def stop_on_signals() -> Callable[[], bool]:
         return bool(seen_s)
 
     return stop
+
+
+def _leave() -> None:
+    """End this process as `kill -9` would: what is open is ended by a successor."""
+    import structlog  # long since imported by who logs
+
+    structlog.get_logger().error("stop_forced", after_s=STOP_S)
+    time.sleep(0.2)  # for the line to be written
+    os._exit(_EXIT_KILLED)
 
 
 def relax_collector() -> None:

@@ -122,6 +122,29 @@ def terminate_each(world: World, servers: Servers) -> None:
         world.wait_ready(slot)
 
 
+def terminate_without_store(world: World, servers: Servers) -> None:
+    """Stop worker 0 by SIGTERM while the store answers nothing; start it again when it does."""
+    servers.store.master.freeze()
+    world.flow(OUTAGE_S)
+    world.exits_s.append(world.workers["0"].stop())
+    servers.store.master.thaw()
+    world.mark()
+    world.workers["0"].start()
+    world.wait_ready("0")
+
+
+def terminate_without_kafka(world: World, servers: Servers) -> None:
+    """Stop worker 0 by SIGTERM while two of three nodes are gone; start it again with them."""
+    servers.kafka.nodes[1].kill()
+    servers.kafka.nodes[2].kill()
+    world.flow(OUTAGE_S)
+    world.exits_s.append(world.workers["0"].stop(may_leave=True))
+    servers.kafka.start(1, 2)
+    world.mark()
+    world.workers["0"].start()
+    world.wait_ready("0")
+
+
 def deploy(version: int, world: World, _: Servers) -> None:
     """Give workers other features, one after the other: there, back, and there again."""
     for slot, one in (("0", version), ("0", 0), ("0", version), ("1", version)):
@@ -328,6 +351,8 @@ FAULTS: dict[str, Fault] = {
     "slow consumer": slow_consumer,
     "SIGTERM and restart": terminate,
     "SIGTERM and restart of each": terminate_each,
+    "SIGTERM while the store is frozen": terminate_without_store,
+    "SIGTERM while two of three nodes are gone": terminate_without_kafka,
     "rolling deploy, one feature more": partial(deploy, VERSIONS.index(MORE)),
     "rolling deploy, one window more": partial(deploy, VERSIONS.index(LONGER)),
     "no descriptors": starve,
