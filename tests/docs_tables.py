@@ -18,7 +18,14 @@ import typer
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from worker.contracts.settings import Section, Settings, format_duration, parse_duration
+from worker.contracts.settings import (
+    DriftSettings,
+    GuardSettings,
+    Section,
+    Settings,
+    format_duration,
+    parse_duration,
+)
 from worker.features.aggregations import AGGREGATIONS, Aggregation
 from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.models.calibration import CALIBRATORS
@@ -242,6 +249,23 @@ def decisions_table() -> str:
     return table(("decision", "meaning"), [(code(d.value), text) for d, text in MEANINGS.items()])
 
 
+def drift_actions_table() -> str:
+    """Return what can be done about a drift: all that a configuration may ask for."""
+    from worker.models.steward import ACTIONS
+
+    declared = get_args(DriftSettings.model_fields["do"].annotation)
+    return table(("do", "what happens"), [(code(action), ACTIONS[action]) for action in declared])
+
+
+def guards_table() -> str:
+    """Return the bounds of the guard with their defaults."""
+    rows = [
+        (code(f"guard.{name}"), default_words(field), description(field))
+        for name, field in GuardSettings.model_fields.items()
+    ]
+    return table(("bound", "default", "what it is"), rows)
+
+
 def figures_table() -> str:
     """Return what is told of each model as labels arrive."""
     rows = [(code(field.name), MEANINGS_OF_FIGURES[field.name]) for field in fields(Figures)]
@@ -337,6 +361,8 @@ def tables() -> dict[str, dict[str, Callable[[], str]]]:
             "calibrations": calibrations_table,
             "decisions": decisions_table,
             "figures": figures_table,
+            "drift actions": drift_actions_table,
+            "guards": guards_table,
         },
         "operations.md": {"rejections": rejections_table},
     }

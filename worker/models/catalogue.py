@@ -144,9 +144,8 @@ def _check_drift(watched: DriftSettings, settings: Settings, builder: Builder, p
         "factor": (watched.do == "raise_learning_rate", "do: raise_learning_rate"),
         "examples": (watched.do == "raise_learning_rate", "do: raise_learning_rate"),
     }
-    for key in unread.keys() & watched.model_fields_set:
-        is_read, where = unread[key]
-        if not is_read:
+    for key, (is_read, where) in unread.items():
+        if key in watched.model_fields_set and not is_read:
             builder.note((*path, key), f"{key} only with {where}", "it has no effect here")
     if watched.on != "features":
         builder.call(

@@ -28,6 +28,17 @@ REVIEW_EVERY = 500
 
 NOTICES_MAX = 100
 
+ACTIONS: Mapping[str, str] = {
+    "alert": "it is said, and nothing is changed",
+    "raise_learning_rate": "the next `examples` count `factor` times; not for a model that takes"
+    " no weights",
+    "reset": "the model and its calibrator begin anew",
+    "freeze": "the model learns nothing until somebody thaws it",
+    "roll_back": "the model and its calibrator go back to their last good state; where there is"
+    " none yet the drift is only said",
+}
+"""What can be done about a drift."""
+
 _LABELLED_MIN = 30  # of a review, before its loss means anything
 _TRIED = 4  # of a review's rows, one of whose scores must be a number
 
