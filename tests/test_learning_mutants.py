@@ -11,6 +11,7 @@ from river import anomaly, linear_model, optim, preprocessing
 
 import worker.shard
 from tests import worlds
+from tests.models.test_river_equality import CLASSIFIERS
 from tests.test_calibrated_scores import inline, one_by_one
 from worker.features.spec import compile_features
 from worker.learning import Walk
@@ -93,6 +94,23 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
 def test_a_shard_scores_learns_and_calibrates_as_plain_loops_do() -> None:
     """The comparison holds for the code as it is."""
     compare_with_plain_loops()
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_shard_with_any_estimator_scores_as_its_plain_loop_does(name: str) -> None:
+    """Over its features, with labels that come ten events later: float for float."""
+    declared, make = CLASSIFIERS[name]
+    config = worlds.settings(seed=11, models={"fraud": declared})
+    stream = [{**event, "id": f"e{i}"} for i, event in enumerate(worlds.events(400))]
+    [result] = inline([], stream, config)
+    rows = [dict(zip(compile_features(config).names, x, strict=True)) for x in result.X.tolist()]
+    model, expected = make(), []
+    for i, x in enumerate(rows):
+        if i >= LATE:
+            model.learn_one(rows[i - LATE], stream[i - LATE]["amount"] > 700)
+        expected.append(float(model.predict_proba_one(x).get(True, 0.0)))
+    assert result.raw[:, 0].tolist() == expected
+    assert len(set(expected)) > 40
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
