@@ -144,6 +144,26 @@ def test_an_empty_store_is_not_rebuilt_from_a_log_that_lost_its_beginning(topic:
         drain(worker(log, MemoryStore()))
 
 
+def test_labels_that_were_declared_later_are_not_missing() -> None:
+    """The first rows knew of none, and the topic began elsewhere even then."""
+    log = new_log()
+    fill(log, STREAM[: COUNT // 2])
+    config = settings(labels=None, models={"odd": {"preset": "half_space_trees"}},
+                      decision={"model": "odd", "threshold": 0.9})  # fmt: skip
+    alone = MemoryStream(
+        log, group="world", slot="0", events_topic="transactions", labels_topic=None
+    )
+    first = worker(log, MemoryStore(), config=config, stream=alone)
+    drain(first)
+    first.parts.stream.close()
+    log.truncate("labels", 0, 30)
+    fill(log, STREAM[COUNT // 2 :])
+    with_labels = settings(models={"odd": {"preset": "half_space_trees"}},
+                           decision={"model": "odd", "threshold": 0.9})  # fmt: skip
+    drain(worker(log, MemoryStore(), config=with_labels))
+    assert len(journal(log)) == COUNT
+
+
 @pytest.mark.parametrize("topic", ["transactions", "labels"])
 @pytest.mark.parametrize("empty", [True, False])
 def test_a_log_that_ends_before_what_is_committed_is_refused(topic: str, empty: bool) -> None:

@@ -2,8 +2,9 @@
 
 1. C := the committed offsets, read when no commit is pending. 2. Tail check: wait until the journal
 has no open transaction; C := max(C, its last record's stamps). 3. R := where the store's fold
-stands. Refuse what contradicts itself: R beyond C, or a log that
-   begins after R. Where `worker.repair` had the shard begin anew there is nothing before that.
+stands. Refuse what contradicts itself: R beyond C, a log that begins after R or ends before C,
+   another number of partitions. Where `worker.repair` had the shard begin anew there is nothing
+   before that.
 4. Fold events and labels [R, C) silently, in the order that the journal has; what was said of an
    event comes from the journal too, nothing is scored again.
 5. Live from C on.

@@ -36,6 +36,7 @@ from worker.stopping import relax_collector
 from worker.telemetry import HealthServer, Telemetry, configure_logging
 
 if TYPE_CHECKING:
+    from worker.models.versioned import ModelSet
     from worker.snapshots import Snapshots
 
 _FIRST_START = "once, half a minute or more"
@@ -106,11 +107,12 @@ def snapshots_of(settings: Settings, spec: FeatureSpec) -> Snapshots | None:
 
     if settings.snapshots is None:
         return None
-    return Snapshots(
-        settings.snapshots,
-        Origin(settings.name, spec.spec_hash, models_hash(settings)),
-        lambda: build_models(settings, spec.names),
-    )
+
+    def build() -> ModelSet:
+        return build_models(settings, spec.names)
+
+    origin = Origin(settings.name, spec.spec_hash, models_hash(settings, build()))
+    return Snapshots(settings.snapshots, origin, build)
 
 
 def run_worker(path: Path, slot: str, log_level: str, stop: Callable[[], bool]) -> int:

@@ -79,6 +79,7 @@ class Emitter:
             "state_hash": spec.state_hash,
             "models": json.dumps(list(models.names)),
             "transactional_id": transactional_id(settings.name, slot),
+            "labels": "" if settings.labels is None else settings.labels.topic,
         }
 
     def outcome(self, shard: Shard, result: Result) -> Outcome:

@@ -6,13 +6,14 @@ journal's records from then on, so it holds with an empty store too.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
 
-from worker.arrow import read_batch, read_stamps
+from worker.arrow import read_batch, read_stamps, stamps_of
 from worker.contracts.settings import Settings
 from worker.errors import FatalError, StateDamagedError
 from worker.faults import fault
@@ -162,7 +163,7 @@ def _first_row(
     stream: Log, topics: Topics, partition: int, start: int, end: int, tick: Callable[[], None]
 ) -> tuple[int, int] | None:
     """Return the source offset and the offset that labels had reached, of the first row of the
-    journal [start, end); None for none.
+    journal [start, end); None for none. No label is missing where none were declared then.
     """
     reader = stream.reader(topics.journal, partition, start)
     try:
@@ -172,8 +173,9 @@ def _first_row(
             for value in records.values if records else []:
                 rows = read_batch(value or b"", topics.journal)
                 if rows.num_rows:
-                    labels = rows.column("labels_offset")[0].as_py()
-                    return int(rows.column("source_offset")[0].as_py()), int(labels or 0)
+                    has_labels = stamps_of(rows).get("labels") != ""
+                    labels = rows.column("labels_offset")[0].as_py() if has_labels else sys.maxsize
+                    return int(rows.column("source_offset")[0].as_py()), int(labels)
     finally:
         reader.close()
     return None

@@ -14,6 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,8 +97,9 @@ class Snapshots:
     def _clean(self) -> None:
         """Delete what writers that died have left."""
         for part in self._directory.glob(f"{self._name}-v*.part"):
-            if time.time() - part.stat().st_mtime > _PART_S:
-                part.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its writer has ended it meanwhile
+                if time.time() - part.stat().st_mtime > _PART_S:
+                    part.unlink()
 
     def newest(self, first: int, end: int, refused: Callable[[Found], None]) -> Snapshot | None:
         """Return the newest valid snapshot, None for none.

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 _EXIT_KILLED = 130
@@ -29,11 +30,12 @@ def stop_on_signals() -> Callable[[], bool]:
         now_s = time.monotonic()
         if seen_s and now_s - seen_s[0] > _TWICE_S:
             os._exit(_EXIT_KILLED)
-        if not seen_s:
+        seen_s.append(now_s)
+        if len(seen_s) == 1:
             last = threading.Timer(STOP_S, _leave)
             last.daemon = True
-            last.start()
-        seen_s.append(now_s)
+            with suppress(RuntimeError):  # no more threads: it stops as it can
+                last.start()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
@@ -52,11 +54,13 @@ def stop_on_signals() -> Callable[[], bool]:
 
 def _leave() -> None:
     """End this process as `kill -9` would: what is open is ended by a successor."""
-    import structlog  # long since imported by who logs
+    try:
+        import structlog  # long since imported by who logs
 
-    structlog.get_logger().error("stop_forced", after_s=STOP_S)
-    time.sleep(0.2)  # for the line to be written
-    os._exit(_EXIT_KILLED)
+        structlog.get_logger().error("stop_forced", after_s=STOP_S)
+        time.sleep(0.2)  # for the line to be written
+    finally:
+        os._exit(_EXIT_KILLED)
 
 
 def relax_collector() -> None:

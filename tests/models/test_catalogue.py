@@ -68,8 +68,6 @@ CHECKED = (
      ("drift", 0, "detector"), "detector only with on: score or error", ""),
     ({"drift": [{"on": "features", "factor": 3}]},
      ("drift", 0, "factor"), "factor only with do: raise_learning_rate", ""),
-    ({"drift": [{"on": "error"}], "labels": None},
-     ("drift", 0, "on"), "features or score without labels", ""),
     ({"drift": [{"on": "features", "do": "reset"}], "models": {"m": {"factory": FACTORY}}},
      ("models", "m"), "a model whose state can be written down, for drift with do: reset", ""),
     ({"snapshots": {"directory": "x", "key": "long enough to be one"},

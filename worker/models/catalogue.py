@@ -41,17 +41,16 @@ def build_models(settings: Settings, feature_names: tuple[str, ...]) -> ModelSet
     )  # fmt: skip
 
 
-def models_hash(settings: Settings) -> str:
-    """Return a hash of all settings that say how models learn: with others the same log makes
-    other models.
+def models_hash(settings: Settings, untaught: ModelSet) -> str:
+    """Return a hash of all that says how models learn: with others the same log makes other models.
+
+    That is settings, and the models that they made here: a preset or a factory may change.
     """
-    parts = [
-        {name: one.model_dump(mode="json", exclude={"compiled"})}  # a twin is the same, bit by bit
-        for name, one in settings.models.items()
-    ]
+    parts = [{name: one.model_dump(mode="json")} for name, one in settings.models.items()]
     parts += [one.model_dump(mode="json") for one in settings.drift]
     parts += [one.model_dump(mode="json") for one in (settings.guard, settings.metrics)]
-    told = json.dumps([settings.seed, settings.decision.model, *parts], default=repr)
+    said = [settings.seed, settings.decision.model, untaught.state_hash(), *parts]
+    told = json.dumps(said, default=repr)
     return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -134,8 +133,6 @@ def _check_drift(watched: DriftSettings, settings: Settings, builder: Builder, p
     )
     if acts_on is not None and acts_on.scope == "entity" and watched.do != "alert":
         builder.note((*path, "do"), "alert", watched.do, "a model of scope entity learns by itself")
-    if watched.on == "error" and settings.labels is None:
-        builder.note((*path, "on"), "features or score without labels", "error")
     unread = {
         "threshold": (watched.on == "features", "on: features"),
         "window": (watched.on == "features", "on: features"),
