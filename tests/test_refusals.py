@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -103,7 +104,7 @@ def test_a_topic_that_has_grown_is_refused(empty: bool) -> None:
     log, store = new_log(2), MemoryStore()
     fill(log, STREAM)
     drain(worker(log, store))
-    grown = with_partitions(log, 4)
+    grown = copied(log, 4)
     fill(grown, events(COUNT, seed=1)[COUNT // 2 :])
     with pytest.raises(FatalError, match="expected 2 partitions, as ever, got 4"):
         drain(worker(grown, MemoryStore() if empty else store))
@@ -114,7 +115,7 @@ def test_a_partition_that_was_added_is_refused_by_who_has_it_alone() -> None:
     log, store = new_log(2), MemoryStore()
     fill(log, STREAM)
     drain(worker(log, store))
-    grown = with_partitions(log, 4)
+    grown = copied(log, 4)
     topics = topics_of(settings())
     for added in (2, 3):
         with pytest.raises(FatalError, match="expected 2 partitions, as ever, got 4"):
@@ -125,7 +126,7 @@ def test_a_shard_that_begins_anew_may_have_another_number_of_partitions() -> Non
     """`repair reset` of every partition is the remedy: no entity has a past then."""
     log, _ = run_of(STREAM)
     config, spec = settings(), compile_features(settings())
-    grown = with_partitions(log, 2)
+    grown = copied(log, 2)
     for p in range(2):
         record = plan_reset(view(grown), config, spec, p, None, None, "grown").output
         grown.append("journal", p, record.value, None, record.timestamp_ms)
@@ -148,19 +149,16 @@ def test_labels_that_were_declared_later_are_not_missing() -> None:
     """The first rows knew of none, and the topic began elsewhere even then."""
     log = new_log()
     fill(log, STREAM[: COUNT // 2])
-    config = settings(labels=None, models={"odd": {"preset": "half_space_trees"}},
-                      decision={"model": "odd", "threshold": 0.9})  # fmt: skip
+    words: dict[str, Any] = {"models": {"odd": {"preset": "half_space_trees"}},
+                             "decision": {"model": "odd", "threshold": 0.9}}  # fmt: skip
     alone = MemoryStream(
         log, group="world", slot="0", events_topic="transactions", labels_topic=None
     )
-    first = worker(log, MemoryStore(), config=config, stream=alone)
-    drain(first)
-    first.parts.stream.close()
+    drain(worker(log, MemoryStore(), config=settings(labels=None, **words), stream=alone))
+    alone.close()
     log.truncate("labels", 0, 30)
     fill(log, STREAM[COUNT // 2 :])
-    with_labels = settings(models={"odd": {"preset": "half_space_trees"}},
-                           decision={"model": "odd", "threshold": 0.9})  # fmt: skip
-    drain(worker(log, MemoryStore(), config=with_labels))
+    drain(worker(log, MemoryStore(), config=settings(**words)))
     assert len(journal(log)) == COUNT
 
 
@@ -169,14 +167,7 @@ def test_labels_that_were_declared_later_are_not_missing() -> None:
 def test_a_log_that_ends_before_what_is_committed_is_refused(topic: str, empty: bool) -> None:
     """It was made anew or cut: nobody waits for ever for records that will not come."""
     log, store = run_of(STREAM)
-    cut = MemoryLog(log.partitions)
-    for name in log.partitions:
-        records = log.read(name, 0, 0, 10**9)
-        columns = (records.values, records.keys, records.timestamps_ms)
-        for value, key, time_ms in list(zip(*columns, strict=True))[
-            : 50 if name == topic else None
-        ]:
-            cut.append(name, 0, value, key, time_ms)
+    cut = copied(log, 1, {topic: 50})
     with pytest.raises(FatalError, match=f"{topic}/0: expected the record at [0-9]+, got a log"):
         drain(worker(cut, MemoryStore() if empty else store))
 
@@ -187,13 +178,15 @@ def view(log: MemoryLog) -> MemoryStream:
     )
 
 
-def with_partitions(log: MemoryLog, partitions: int) -> MemoryLog:
-    """Return a log with the same records and more partitions of all but the training topic."""
-    grown = new_log(partitions)
+def copied(log: MemoryLog, partitions: int, most: Mapping[str, int] | None = None) -> MemoryLog:
+    """Return a log with the same records, of some topics so many at ``most``, and so many
+    partitions of all but the training topic.
+    """
+    copy = new_log(partitions)
     for topic, count in log.partitions.items():
         for p in range(count):
-            records = log.read(topic, p, 0, 10**9)
+            records = log.read(topic, p, 0, (most or {}).get(topic, 10**9))
             columns = (records.values, records.keys, records.timestamps_ms)
             for value, key, time_ms in zip(*columns, strict=True):
-                grown.append(topic, p, value, key, time_ms)
-    return grown
+                copy.append(topic, p, value, key, time_ms)
+    return copy

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from tests.worlds import drain, events, fill, journal, new_log, worker
 from tests.worlds import settings as world
 from worker.cli import app
-from worker.commands import snapshots_of
+from worker.commands import load, snapshots_of
 from worker.contracts.settings import ModelSettings, Settings, SnapshotSettings
 from worker.errors import FatalError, StateLostError, TransientError
 from worker.faults import set_hook
@@ -252,8 +252,6 @@ def test_a_snapshot_that_does_not_score_its_probes_as_it_did_is_refused(tmp_path
 class _Lying:
     """Models that claim the scores of others."""
 
-    names: tuple[str, ...] = ()
-
     def __init__(self, models: ModelSet, scores: np.ndarray, state: Any = None) -> None:
         self._models, self._scores, self._state = models, scores, state
 
@@ -303,9 +301,7 @@ def with_snapshots(path: Path, every: int = 100) -> Settings:
 def run_to_rest(log: MemoryLog, config: Settings, stream: MemoryStream | None = None) -> Any:
     """Run a worker with snapshots until nothing comes any more; return it."""
     spec = compile_features(config)
-    snapshots = None
-    if config.snapshots is not None:
-        snapshots = snapshots_of(config, spec)
+    snapshots = snapshots_of(config, spec)
     one = worker(log, MemoryStore(), config=config, snapshots=snapshots, stream=stream)
     drain(one)
     return one
@@ -420,8 +416,6 @@ def test_a_snapshot_of_other_settings_of_the_models_is_refused(
     changed: tuple[str, str], tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The log is learned anew as they say, and their snapshots are files of their own."""
-    from worker.commands import load
-
     config, files = tmp_path / "cards.yaml", tmp_path / "snapshots"
     monkeypatch.setenv("SNAPSHOT_KEY", KEY)
     write_config(config, files)
@@ -457,8 +451,6 @@ def test_a_signed_snapshot_that_models_cannot_take_is_refused(tmp_path: Path) ->
 
 
 def _save_one(config: Path) -> None:
-    from worker.commands import load
-
     loaded = load(config)
     spec = compile_features(loaded)
     snapshots = snapshots_of(loaded, spec)

@@ -93,9 +93,8 @@ class Flusher:
         waiting = list(states)
         first = self._first % max(1, len(waiting))
         for i, dirty in enumerate(waiting[first:] + waiting[:first], start=first):
-            self.is_away = not self._flush(dirty, background)
-            if self.is_away:
-                self._first = i + 1
+            if not self._flush(dirty, background):
+                self._first, self.is_away = i + 1, True
                 return False
         self.is_away = False
         return True

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from worker.contracts.records import Float64, Int64, Served
+from worker.contracts.records import Bool, Float64, Int64, Served
 from worker.models.compiled import usable_rows
 from worker.models.sampling import draws_of
 from worker.models.versioned import Int8, ModelSet
@@ -61,8 +61,9 @@ def advance(
         part, learn = slice(scored, until), slice(start, stop)
         y, weight = examples.y[learn].astype(np.int8), examples.weight[learn]
         before = examples.before[learn] - scored
+        usable = usable_rows(examples.X[learn])
         told = examples.X[learn], y, weight, before, None if draws is None else draws[learn]
-        raw[part], today = _score_learn(models, X[part], *told)
+        raw[part], today = _score_learn(models, X[part], usable, *told)
         here = start + np.flatnonzero(rows[learn] >= 0)
         if len(here):  # examples that were read from the log are read-only
             examples.raw[here] = raw[rows[here]]
@@ -72,7 +73,7 @@ def advance(
             served = serve(part, raw, calibrated)
             examples.served[here] = served[rows[here]]
         # Of what no model may see there is no score: nobody is judged by the 0.0 that was served.
-        judged = np.where(usable_rows(examples.X[learn])[:, None], learn_raw, np.nan)
+        judged = np.where(usable[:, None], learn_raw, np.nan)
         models.steward.learn(
             examples.X[learn], judged, examples.y[learn], examples.time_ms[learn],
             examples.served[learn],
@@ -84,16 +85,16 @@ def advance(
 
 
 def _score_learn(
-    models: ModelSet, X: Float64, learn_X: Float64, y: Int8, weight: Float64, before: Int64,
-    draws: Float64 | None,
+    models: ModelSet, X: Float64, usable: Bool, learn_X: Float64, y: Int8, weight: Float64,
+    before: Int64, draws: Float64 | None,
 ) -> tuple[Float64, Float64]:  # fmt: skip
     """Return the scores of the events, and of each labelled example just before it is learned: NaN
-    for others, and where no calibrator asks.
+    for others, for those that are not ``usable``, and where no calibrator asks.
     """
     today = np.full((len(y), len(models.names)), np.nan)
     asking = models.calibrated_by_labels
     others = tuple(set(range(len(models.model_names))) - set(asking))
-    is_asked = (y >= 0) & usable_rows(learn_X) & bool(asking)
+    is_asked = (y >= 0) & usable & bool(asking)
     asked = np.flatnonzero(is_asked)
     if not len(asked):
         return models.score_learn(X, learn_X, y, weight, before, draws), today

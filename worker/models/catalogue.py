@@ -67,12 +67,14 @@ def check_models(settings: Settings, feature_names: tuple[str, ...] | None = Non
         path = ("models", name)
         estimator = _estimator(one, builder, path)
         _check_calibration(one, estimator, builder, (*path, "calibration", "kind"))
-        if feature_names is not None and one.scope != "entity":
+        if one.scope == "entity":
+            continue
+        if feature_names is not None:
             columns = _columns(one, feature_names, builder, (*path, "features"))
             names = _names(feature_names, columns)
             if estimator is not None:
                 _has_features(estimator, names, builder, path)
-        if estimator is not None and one.scope != "entity":
+        if estimator is not None:
             _check_plain(estimator, name, settings, builder)
     for i, watched in enumerate(settings.drift):
         _check_drift(watched, settings, builder, ("drift", i))

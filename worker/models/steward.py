@@ -239,7 +239,7 @@ class Steward:
         }
 
     def restore(self, state: State) -> None:
-        """Take what `to_state` gave under the same settings; monitors that are new start anew."""
+        """Take what `to_state` gave under the same settings: a snapshot of others is refused."""
         self.learned, self.said = state["learned"], state["said"]
         self._rows, self._raw, self._y = state["rows"], state["raw"], state["y"]
         self._scores = state["scores"]
@@ -253,9 +253,8 @@ class Steward:
         self._champions = list(state["champions"])
         self.notices = deque((Notice(**words) for words in state["notices"]), NOTICES_MAX)
         self._measures.restore(state["measures"])
-        if len(state["monitors"]) == len(self._monitors):
-            for monitor, part in zip(self._monitors, state["monitors"], strict=True):
-                monitor.restore(part)
+        for monitor, part in zip(self._monitors, state["monitors"], strict=True):
+            monitor.restore(part)
 
     def _review(self) -> None:
         X, raw, y, tried = self._rows, self._raw, self._y, _tried(self._rows)
