@@ -1,6 +1,7 @@
 # Every target makes the virtual environment it needs. PYTHON chooses the interpreter (3.11 to 3.14).
 PYTHON ?= python3
 MINUTES ?= 10
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -26,8 +27,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## replay a small card stream and print its alerts; no server needed
 	@$(BIN)/riverwatch demo
 
-test: $(INSTALLED)  ## run all tests, real Kafka and Redis included (needs Java 17 and Maven)
-	@$(BIN)/python -m pytest -q
+test: $(INSTALLED)  ## run all tests in JOBS=2 processes, real Kafka and Redis included (needs Java 17 and Maven)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 mutants: $(INSTALLED)  ## break one protection at a time; the simulation must notice each
 	@$(BIN)/python -m tests.simulation.mutants

@@ -68,7 +68,7 @@ def test_different_states_have_different_hashes() -> None:
     assert len({state_hash(value) for value in DIFFERENT}) == len(DIFFERENT)
 
 
-@pytest.mark.parametrize("value", DIFFERENT, ids=repr)
+@pytest.mark.parametrize("value", DIFFERENT, ids=lambda value: type(value).__name__)
 def test_a_copy_has_the_hash_of_its_original(value: Any) -> None:
     """Neither a deep copy nor the way through a pickle changes it."""
     assert state_hash(copy.deepcopy(value)) == state_hash(value)
