@@ -81,6 +81,23 @@ def test_psi_equals_its_formula_on_a_known_shift() -> None:
     assert float(words.split("PSI ")[1][:-1]) == pytest.approx(by_hand, abs=0.05)
 
 
+@pytest.mark.parametrize("common", [0.0, 1.0, 7.5])
+@pytest.mark.parametrize("share", [0.85, 0.95, 1.0])
+@pytest.mark.parametrize("other", [-1.0, 1.0])
+def test_a_feature_that_has_mostly_one_value_drifts_when_it_has_another(
+    common: float, share: float, other: float
+) -> None:
+    """Flags, capped counts and constants, whether the value was the smallest or the largest."""
+    monitor = FeatureMonitor(("a",), 0.25, 500)
+    nothing = np.full(500, np.nan), np.full(500, -1)
+    calm = np.where(np.arange(500) < share * 500, common, common + other).reshape(-1, 1)
+    assert monitor.feed(calm, *nothing) == monitor.feed(calm[::-1], *nothing) == []
+    (words,) = monitor.feed(np.full((500, 1), common + other), *nothing)
+    p, q = np.maximum([share, 1 - share], 1e-4), np.array([1e-4, 1.0])
+    by_hand = ((p - q) * np.log(p / q)).sum()
+    assert float(words.split("PSI ")[1][:-1]) == pytest.approx(by_hand, abs=0.01)
+
+
 def test_errors_are_fed_only_where_the_truth_is_known() -> None:
     """Scores without a label say nothing of errors."""
     monitor = DetectorMonitor("error", "fraud", "adwin", {})

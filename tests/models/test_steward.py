@@ -16,7 +16,7 @@ from worker.models.advance import advance
 from worker.models.catalogue import build_model_set
 from worker.models.measures import ALERTS
 from worker.models.plain import pack, unpack
-from worker.models.prequential import OF_PROBABILITIES, OF_THE_THRESHOLD
+from worker.models.prequential import BY_THOUSANDTHS, OF_PROBABILITIES, OF_THE_THRESHOLD
 from worker.models.steward import REVIEW_EVERY
 from worker.models.versioned import ModelSet
 
@@ -171,10 +171,11 @@ def test_a_score_is_judged_by_what_it_says() -> None:
                    own={"preset": "mahalanobis", "calibration": "none"})  # fmt: skip
     live(models, *stream(2_000))
     both, ranks = {*OF_PROBABILITIES, *OF_THE_THRESHOLD}, set(OF_PROBABILITIES)
-    assert unsaid(models) == {ALERTS: set(), "fraud": set(), "odd": both, "own": both}
+    own = {*both, *BY_THOUSANDTHS}  # of 0 to infinity
+    assert unsaid(models) == {ALERTS: set(), "fraud": set(), "odd": both, "own": own}
     assert models.steward.order("promote", "odd")
     probabilities = set(OF_THE_THRESHOLD)
-    expected = {ALERTS: ranks, "fraud": probabilities, "odd": ranks, "own": both}
+    expected = {ALERTS: ranks, "fraud": probabilities, "odd": ranks, "own": own}
     assert unsaid(models) == expected
 
 
@@ -263,6 +264,56 @@ def test_a_model_that_went_wrong_goes_back_to_its_last_good_state() -> None:
     assert actions == [["roll_back"], ["roll_back"] * 2, ["roll_back", "roll_back", "freeze"]]
     assert models.steward.reports()[1].status == "frozen"
     assert "one has a mean log loss of" in models.steward.notices[0].text
+
+
+def test_a_model_that_was_reset_is_not_judged_by_the_losses_of_the_one_before() -> None:
+    """Sure of itself and wrong: the guard would put back what the reset has just taken away."""
+    one = {"preset": "logistic", "params": {"lr": 0.5}}
+    models = build({"on": "error", "do": "reset"}, guard={"loss_max": 1.0}, one=one)
+    live(models, *stream(5_000))
+    X, y = stream(3_000, 1, flipped=True)
+    live(models, X, y)
+    assert [(n.kind, n.action) for n in models.steward.notices] == [("drift", "reset")]
+    assert models.steward.reports()[1].status == "learning"
+    assert ((live(models, X, y) > 0.5) == y)[-500:].mean() > 0.9
+
+
+def test_after_a_reset_no_state_of_before_it_comes_back() -> None:
+    """The guard trips later: the model is as new again, and not the one that the drift ended."""
+    one = {"preset": "logistic", "params": {"lr": 0.5}}
+    drift = {"on": "error", "do": "reset"}
+    models = build(drift, guard={"loss_max": 1.0}, one=one)
+    live(models, *stream(5_000))
+    live(models, *stream(REVIEW_EVERY // 2, 1, flipped=True))  # it is reset
+    m = REVIEW_EVERY
+    X, wrong, ones = np.zeros((m, 2)), np.full((m, 1), 1e-6), np.ones(m, np.int64)
+    models.steward.learn(X, wrong, ones, 0 * ones, unserved(m, 1))
+    assert [n.action for n in models.steward.notices] == ["reset", "roll_back"]
+    fresh = build(drift, guard={"loss_max": 1.0}, one=one)
+    assert models["one"].state_hash() == fresh["one"].state_hash()
+
+
+@pytest.mark.parametrize("by", ["guard", "order"])
+def test_a_frozen_model_does_not_trip_its_guard_again(by: str) -> None:
+    """It is said once, and its calibrator goes on; thawed, it is judged as any other."""
+    one = {"preset": "logistic", "params": {"lr": 0.03}}
+    models = build(guard={"loss_max": 0.7, "trips_max": 1}, one=one)
+    live(models, *stream(250))
+    X, y = stream(250, 3, flipped=True)
+    if by == "guard":
+        live(models, X, y)
+    else:
+        models.steward.order("freeze", "one")
+    said = len(models.steward.notices)
+    before = models.state_of(0)["calibrator"]
+    for _ in range(4):
+        live(models, X, y)
+    assert len(models.steward.notices) == said
+    assert models.state_of(0)["calibrator"] != before
+    models.steward.order("thaw", "one")
+    for _ in range(4):
+        live(models, X, y)
+    assert [n.kind for n in models.steward.notices][said:] == ["order", "guard"]
 
 
 def test_values_that_no_model_may_see_do_not_tell_against_a_model() -> None:

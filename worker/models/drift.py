@@ -123,9 +123,16 @@ class FeatureMonitor:
         return [f"features drifted: {words}{more}"]
 
     def _refer(self, rows: Float64) -> None:
-        """Compare what follows with these rows."""
+        """Compare what follows with these rows.
+
+        A value that is several deciles has a bin of its own: it may be the largest, or nearly all.
+        """
         quantiles = np.linspace(0, 1, PSI_BINS + 1)[1:-1]
-        self._edges = np.ascontiguousarray(np.quantile(rows, quantiles, axis=0).T)
+        edges = np.ascontiguousarray(np.quantile(rows, quantiles, axis=0).T)
+        first = np.zeros(edges.shape, np.bool_)  # of edges that are equal
+        first[:, :-1] = edges[:, :-1] == edges[:, 1:]
+        first[:, 1:] &= edges[:, 1:] != edges[:, :-1]
+        self._edges = np.where(first, np.nextafter(edges, -np.inf), edges)
         self._reference = self._shares(rows)
 
     def _shares(self, rows: Float64) -> Float64:

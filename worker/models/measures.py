@@ -100,7 +100,11 @@ class Measures:
         self._count()
         deciding = scales[champion]
         for name, scale, row in zip(self._names, (*scales, deciding), self._figures, strict=True):
-            kept = {"is_probability": scale == PROBABILITY, "is_judged": scale == deciding}
+            kept = {
+                "is_probability": scale == PROBABILITY,
+                "is_share": scale in (PROBABILITY, RANK),
+                "is_judged": scale == deciding,
+            }
             for segment, one in zip(self._segments, row, strict=True):
                 yield Measured(name, segment, one.total().meant(**kept), one.recent().meant(**kept))
 

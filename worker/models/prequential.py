@@ -51,18 +51,22 @@ class Figures:
     entity_precision_at_k: float | None
     alert_delay_s: float | None
 
-    def meant(self, *, is_probability: bool, is_judged: bool) -> Figures:
+    def meant(self, *, is_probability: bool, is_share: bool, is_judged: bool) -> Figures:
         """Return them without those that mean nothing: `OF_PROBABILITIES` of a score that is none,
-        `OF_THE_THRESHOLD` where the threshold in force was of scores of another scale.
+        `BY_THOUSANDTHS` of one that is not from 0 to 1, `OF_THE_THRESHOLD` where the threshold in
+        force was of scores of another scale.
         """
-        left_out = (() if is_probability else OF_PROBABILITIES) + (
-            () if is_judged else OF_THE_THRESHOLD
+        left_out = (
+            *(() if is_probability else OF_PROBABILITIES),
+            *(() if is_share else BY_THOUSANDTHS),
+            *(() if is_judged else OF_THE_THRESHOLD),
         )
         nothing: dict[str, Any] = dict.fromkeys(left_out)
         return replace(self, **nothing)
 
 
 OF_PROBABILITIES = ("log_loss", "brier", "calibration_error")
+BY_THOUSANDTHS = ("roc_auc", "average_precision")
 OF_THE_THRESHOLD = ("precision", "recall", "f1", "alert_delay_s")
 
 MEANINGS = {
@@ -113,7 +117,7 @@ class Prequential:
         self._days, self._delays = Days(top, days), Delays(days)
 
     def add(self, part: Judged) -> None:
-        """Count labelled examples by their scores in [0, 1]."""
+        """Count labelled examples by their scores; those beyond 0 and 1 fall on these."""
         self._days.add(part)
         self._delays.add(part)
         start = 0

@@ -24,7 +24,7 @@ from worker.errors import StateLostError
 from worker.models.plain import State, pack, unpack
 from worker.models.versioned import ModelSet
 
-MAGIC = b"rwsnap\x00\x02"
+MAGIC = b"rwsnap\x00\x03"
 PROBES_MAX = 16
 
 _LENGTH = struct.Struct("<I")
@@ -100,7 +100,7 @@ def decode(data: bytes, key: bytes, where: str) -> Snapshot:
     """
     signed, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
     if not data.startswith(MAGIC):
-        raise StateLostError(where, "a snapshot of format 2", "other bytes")
+        raise StateLostError(where, "a snapshot of format 3", "other bytes")
     if not hmac.compare_digest(mac, _mac(signed, key)):
         raise StateLostError(where, "a snapshot signed with this key", "damage or another key")
     begin = len(MAGIC) + _LENGTH.size

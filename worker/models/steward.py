@@ -137,6 +137,7 @@ class Steward:
         self._raised_until = np.zeros(k, np.int64)
         self._frozen = np.zeros(k, np.bool_)
         self._trips = np.zeros(k, np.int64)
+        self._replaced = np.zeros(k, np.bool_)  # within a review, by an older state
         self._good: list[bytes] = [b""] * k
         self._good_at = np.zeros(k, np.int64)
         self._champions: list[int] = []
@@ -260,12 +261,14 @@ class Steward:
         X, raw, y, tried = self._rows, self._raw, self._y, _tried(self._rows)
         scores = self._scores
         self._rows, self._raw, self._scores, self._y = X[:0], raw[:0], scores[:0], y[:0]
+        self._replaced[:] = False
         for settings, monitor in zip(self._drift, self._monitors, strict=True):
             watched = scores[:, self._place(settings)]
             for words in monitor.feed(X, watched, y):
                 self._act(settings, words)
         failures = self._models.failures(tried)
-        for i in range(len(self._models.model_names)):
+        # What was replaced just now did not make these losses; what is frozen cannot go wrong.
+        for i in np.flatnonzero(~(self._replaced | self._frozen)).tolist():
             is_mute = len(tried) > 0 and int(failures[i]) == len(tried)
             self._check(i, raw[:, i], y, is_mute)
         for i in np.flatnonzero(self._raised_until == self.learned).tolist():
@@ -281,6 +284,8 @@ class Steward:
             self._models.rates[i] = 0.0 if self._frozen[i] else settings.factor
         elif action == "reset":
             self._models.restore_one(i, unpack(self._fresh[i]))
+            self._good[i], self._good_at[i], self._trips[i] = self._fresh[i], self.learned, 0
+            self._replaced[i] = True
         elif action == "freeze":
             self._set_frozen(i, True)
         elif action == "roll_back" and not self._roll_back(i):
@@ -322,6 +327,7 @@ class Steward:
         if not self._good[i]:
             return False
         self._models.restore_one(i, unpack(self._good[i]))
+        self._replaced[i] = True
         return True
 
     def _set_frozen(self, i: int, is_frozen: bool) -> None:
