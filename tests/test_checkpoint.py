@@ -10,7 +10,7 @@ import pytest
 
 from worker.checkpoint import Checkpoint, together
 from worker.contracts.needs import Needs
-from worker.errors import StateDamagedError, StateLostError, TransientError
+from worker.errors import StateDamagedError, StateLostError, StoreAwayError, TransientError
 from worker.stores import Meta, Writes
 from worker.stores.memory import MemoryStore
 
@@ -190,3 +190,20 @@ def test_who_finds_damage_loses_its_own_space_only() -> None:
         together([(a, taking("card:1", "card:2")), (b, refusing())], lambda ask: ask())
     assert store.meta("b") is None
     assert a.load(["card:1"]) == [b"a1"]
+
+
+def test_a_flush_that_hangs_is_waited_for_in_turns(
+    background: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits can say in between that it lives; the flush counts once when it is through."""
+    monkeypatch.setattr("worker.checkpoint._AWAIT_S", 0.01)
+    store, state = SlowStore(), Counter()
+    one = checkpoint(store)
+    one.flush(state, 0, background)
+    for _ in range(3):
+        with pytest.raises(StoreAwayError):
+            one.load(["card:1"])
+    store.gate.set()
+    background.submit(int).result()
+    assert one.load(["card:1"]) == [b"0"]
+    assert store.flushes == 1

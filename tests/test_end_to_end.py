@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from worker.arrow import read_batch
@@ -229,6 +229,29 @@ def test_a_worker_killed_three_times_gives_what_a_replay_gives(world: World) -> 
     assert {dict(m.headers())["__connect.errors.offset"].decode() for m in letters} == {
         str(r["source_offset"]) for r in rejected
     }
+
+
+def test_what_a_broker_would_not_take_stops_no_worker(world: World) -> None:
+    """An event of the year 2099, and one of 5 MB, which a client may send compressed."""
+    first = json.loads(world.events.read_bytes().partition(b"\n")[0])
+    ahead = {**first, "time": "2099-01-01T00:00:00Z"}
+    large = {**first, "transaction_id": "large", "device_id": "d" * 5_000_000}
+    producer = Producer({"bootstrap.servers": world.bootstrap, "compression.type": "zstd",
+                         "message.max.bytes": 10_000_000})  # fmt: skip
+    for event in (ahead, large, {**ahead, "transaction_id": "next"}):
+        producer.produce(
+            f"{world.name}-transactions", json.dumps(event).encode(), first["card_id"], 0
+        )
+    assert producer.flush(30) == 0
+    process = world.start()
+    rows = world.wait_for_rows(3)
+    assert [row["outcome"] for row in rows] == ["scored", "rejected", "scored"]
+    (letter,) = world.read("dead-letters")
+    assert json.dumps(large).encode().startswith(letter.value())
+    whole = len(json.dumps(large)) + len(first["card_id"])
+    assert dict(letter.headers())["riverwatch.cut_from_bytes"] == b"%d" % whole
+    assert stop(process) == 0
+    assert "state_lost" not in world.log()
 
 
 def test_sigterm_flushes_and_a_second_worker_goes_on(world: World) -> None:

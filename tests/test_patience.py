@@ -41,6 +41,19 @@ def test_who_waits_for_the_store_stays_in_the_group() -> None:
     assert stream.kept_alive == AWAY
 
 
+def test_who_waits_for_the_stream_to_recover_stays_in_the_group() -> None:
+    """The coordinator of transactions may be away alone, and the group waits for its members."""
+    stream, left = Attentive(new_log()), iter(range(AWAY))
+
+    def recover() -> None:
+        for _ in left:
+            raise TransientError("stream", "an answer", "none")
+
+    stream.recover = recover  # type: ignore[method-assign]
+    Patience(stream, Telemetry(lambda: 0.0), lambda: False, lambda s: None).recover()
+    assert stream.kept_alive == AWAY
+
+
 def test_who_folds_for_long_stays_in_the_group() -> None:
     """Between polls of what is read again."""
     log = new_log()

@@ -161,6 +161,25 @@ def test_what_is_rejected_is_dead_lettered_unchanged() -> None:
     assert b"broken" not in headers["__connect.errors.exception.message"]
 
 
+def test_a_dead_letter_is_cut_to_what_the_topic_takes() -> None:
+    """Of key and value as much as there is room for, and how long they were."""
+    log = new_log()
+    for key, value in ((b"c1", b"{" + b"v" * 5_000_000), (b"k" * 2_000_000, None), (b"c1", b"{")):
+        log.append("transactions", 0, value, key, 0)
+    drain(worker(log, MemoryStore()))
+    letters = log.read("dead-letters", 0, 0, 10)
+    sizes = [
+        len(k or b"") + len(v or b"") for k, v in zip(letters.keys, letters.values, strict=True)
+    ]
+    assert sizes == [810_000, 405_000, 3]
+    assert letters.keys[0] == b"c1"
+    assert set(letters.keys[1] or b"") == {ord("k")}
+    told = [
+        dict(log.headers("dead-letters", 0, i)).get("riverwatch.cut_from_bytes") for i in range(3)
+    ]
+    assert told == [b"5000003", b"2000000", None]
+
+
 def test_alerts_are_the_rows_at_or_above_the_threshold() -> None:
     """One alert per row that was decided as one, named by its source position."""
     import msgspec

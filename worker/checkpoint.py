@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from worker.contracts.needs import Needs
 from worker.contracts.settings import Settings
-from worker.errors import StateDamagedError
+from worker.errors import StateDamagedError, StoreAwayError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
 from worker.pending import EVENTS, QUEUE
@@ -22,6 +22,7 @@ from worker.stores import Meta, StateStore, Writes, lost
 
 _CRC_RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32, low byte first
 _OUTAGE_MS = 7 * 86_400_000
+_AWAIT_S = 5.0
 _CRC = struct.Struct("<I")
 
 T = TypeVar("T")
@@ -214,9 +215,19 @@ class Checkpoint:
         if running is None:
             self._write(meta, writes)
         else:
-            running.result()
+            self._await(running)
         self._version = meta.version
         self._unsettled = None
+
+    def _await(self, running: Future[None]) -> None:
+        """Wait for a flush, but not for all that a store which hangs has before it."""
+        try:
+            running.result(_AWAIT_S)
+        except TimeoutError:
+            if running.done():
+                raise
+            self._running = running
+            raise StoreAwayError(f"flush {self._space}", "an answer", "none yet") from None
 
     def _write(self, meta: Meta, writes: Sequence[Writes]) -> None:
         fault("flush_started")

@@ -26,6 +26,8 @@ from worker.models.steward import Notice
 from worker.shard import Batch, Result, Shard
 
 _RECORD_BYTES_MAX = 900_000
+CUT_HEADER = "riverwatch.cut_from_bytes"
+"""Of a dead letter that is not whole: key and value had so many bytes together."""
 _SCORED, _DUPLICATE, _REJECTED = 0, 1, 2
 _JSON = msgspec.json.Encoder()
 
@@ -284,12 +286,27 @@ class Emitter:
     ) -> list[Output]:
         return [
             Output(
-                self._topics.dead_letters, shard.partition, records.keys[r.index],
-                records.values[r.index], max(0, records.timestamps_ms[r.index]),
-                _connect_headers(self._settings.name, records, r),
+                self._topics.dead_letters, shard.partition, key, value,
+                max(0, records.timestamps_ms[r.index]),
+                (*_connect_headers(self._settings.name, records, r), *more),
             )
             for r in rejected
+            for key, value, more in [self._cut(records.keys[r.index], records.values[r.index])]
         ]  # fmt: skip
+
+    def _cut(
+        self, key: bytes | None, value: bytes | None
+    ) -> tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]:
+        """Return key and value as they came, or as much as the topic takes and a header that says
+        so: brokers take compressed what no client sends whole.
+        """
+        most = self._bytes_max * 9 // 10  # the headers need room
+        length = len(key or b"") + len(value or b"")
+        if length <= most:
+            return key, value, ()
+        key = key and key[: most // 2]
+        value = value and value[: most - len(key or b"")]
+        return key, value, ((CUT_HEADER, b"%d" % length),)
 
 
 def _blank_rows(n: int, result: Result) -> JournalRows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from worker.errors import TransientError
@@ -74,6 +75,8 @@ class Patience:
             try:
                 self._stream.recover()
             except TransientError as error:
+                with suppress(TransientError):  # the group may answer where transactions do not
+                    self._stream.keep_alive()
                 self.wait("stream", error)
             else:
                 return

@@ -113,7 +113,7 @@ class RedisStore:
 
         def write() -> bool:
             server = self._server(prefix)
-            if self._checked[server]:
+            if self._checked.get(server):  # a call that failed meanwhile forgets it
                 try:
                     return write_by_transaction(server, guard, prefix, writes)
                 except redis_errors.NoPermissionError:  # nothing was written

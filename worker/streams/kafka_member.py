@@ -283,7 +283,8 @@ class Member:
             The group's member in this slot is not this one.
         """
         now_s = self._clock_s()
-        if self._now is None or now_s - self._checked_s < self._settings.session_timeout / 1000:
+        is_soon = now_s - self._checked_s < self._settings.session_timeout / 1000
+        if self._now is None or is_soon or self.is_rebalancing:  # joining, it has two ids
             return
         self._checked_s = now_s
         if self.is_slot_taken():

@@ -173,8 +173,11 @@ class Transactions:
                 return FatalError(where, "to be the only producer of this slot", text, slot)
             return StateLostError(where, "to be the last with this id", text)
         if any(isinstance(c, errors.MessageSizeTooLargeError) for c in causes):
-            small = "lower stream.message_bytes_max or raise the topic's max.message.bytes"
+            small = "lower stream.message_bytes_max or raise max.message.bytes of all outputs"
             return FatalError(where, "outputs that the topic takes", "a larger one", small)
+        if any(isinstance(c, errors.InvalidTimestampError) for c in causes):
+            hint = "set this machine's clock; message.timestamp.before.max.ms must not be set"
+            return FatalError(where, "timestamps that the topic takes", text, hint)
         for cause in causes:
             if isinstance(cause, errors.AuthorizationError):
                 return denied(where, cause, "Write")
@@ -227,7 +230,8 @@ def _send(producer: Any, output: Output) -> Any:
         key=key,
         headers=list(output.headers),
         partition=output.partition,
-        timestamp_ms=output.timestamp_ms,
+        # A broker refuses times an hour ahead of its own, which events may be.
+        timestamp_ms=min(output.timestamp_ms, time.time_ns() // 1_000_000),
     )
 
 

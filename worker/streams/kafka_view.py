@@ -67,6 +67,10 @@ class KafkaView:
             group = self._admin.describe_groups([self._group])[self._group]
         except errors.KafkaError as error:
             raise reading_failed(f"group {self._group}", error) from error
+        # The client raises no error of a group; one that nobody ever joined is none either.
+        problem = str(group.get("error") or "")
+        if problem and errors.GroupIdNotFoundError.__name__ not in problem:
+            raise TransientError(f"group {self._group}", "its members", problem)
         return sorted(m["group_instance_id"] or m["client_id"] for m in group["members"])
 
     def committed(self, partition: int) -> tuple[int, int] | None:
