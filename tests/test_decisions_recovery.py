@@ -10,6 +10,7 @@ import pytest
 
 from tests import worlds
 from worker.arrow import order_record
+from worker.contracts.messages import Alert
 from worker.stores.memory import MemoryStore
 from worker.streams.memory import MemoryLog
 
@@ -69,9 +70,16 @@ def test_a_restart_changes_no_decision(name: str, keeps_store: bool) -> None:
     assert len({r["decision"] for r in rows}) > 3
 
 
-def test_incidents_are_published_from_opening_to_closing() -> None:
-    """On the alerts topic each closed incident was opened once, and counts its alerts."""
-    messages = alerts(run({**DECISIONS["everything"], "reasons_max": 0}, [], keeps_store=True))
+@pytest.mark.parametrize(
+    ("entity", "within"), [("card", "6h"), ("card", "13h"), ("terminal", "1h")]
+)
+def test_incidents_are_published_from_opening_to_closing(entity: str, within: str) -> None:
+    """On the alerts topic each closed incident was opened once, and counts its alerts; whichever
+    entity suppresses, and for longer than an incident is open too.
+    """
+    suppress = {"entity": entity, "within": within}
+    decision = {**DECISIONS["everything"], "suppress": suppress, "reasons_max": 0}
+    messages = alerts(run(decision, [], keeps_store=True))
     closed = [m for m in messages if m["kind"] == "incident_closed"]
     assert len(closed) > 10
     for end in closed:
@@ -81,6 +89,17 @@ def test_incidents_are_published_from_opening_to_closing() -> None:
         assert (len(mine), max(m["score"] for m in mine) <= end["score"]) == (end["alerts"], True)
         assert end["entity_id"] == mine[0]["entities"]["card"]
         assert end["incident_id"] == mine[0]["alert_id"]
+
+
+def test_an_alert_before_there_is_a_threshold_is_valid_by_its_contract() -> None:
+    """Of a block list, while a budget has too few scores: it says that there is none."""
+    decision = {"alert_rate": 0.01, "block": DECISIONS["everything"]["block"]}
+    values = run(decision, [], keeps_store=True).read("alerts", 0, 0, 10**9).values
+    first = Alert.model_validate_json(values[0] or b"")
+    assert first.threshold is None
+    assert first.model_dump_json().encode() == values[0]
+    last = Alert.model_validate_json(values[-1] or b"")
+    assert last.threshold is not None  # by now there is one
 
 
 @pytest.mark.parametrize("keeps_store", [True, False])

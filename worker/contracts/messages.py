@@ -62,7 +62,10 @@ class Alert(Message):
     entities: dict[str, str] = Field(description="declared entity's name to its id")
     time_ms: int = Field(description="event time, Unix ms")
     score: float
-    threshold: float
+    threshold: float | None = Field(
+        description="in force for this event; null for one of a block list while an alert budget "
+        "has seen too few scores to have a threshold"
+    )
     severity: str
     model: str
     model_version: int = Field(

@@ -107,6 +107,8 @@ class Decider:
         suppress, incidents = decision.suppress, decision.incidents
         self._suppression = None if suppress is None else Suppression(suppress.within)
         self._incidents = None if incidents is None else Incidents(incidents.quiet)
+        # Whose ids suppression and incidents remember.
+        self._entities = [None if one is None else one.entity for one in (suppress, incidents)]
         self._now_ms, self._day, self._today = -1, -1, 0
         self._champion = ""
 
@@ -125,11 +127,13 @@ class Decider:
         if len(rows):
             now_ms = np.maximum.accumulate(time_ms)
             np.maximum(now_ms, self._now_ms, out=now_ms)
+            first = 0
             for row in chosen.tolist():
-                self._close(decided, now_ms, row)
+                self._close(decided, now_ms, first, row)
+                first = row + 1
                 is_blocked = blocked is not None and bool(blocked[row])
                 self._one(decided, scores, row, int(now_ms[row]), is_blocked)
-            self._close(decided, now_ms, len(rows) - 1)
+            self._close(decided, now_ms, first, len(rows) - 1)
             self._now_ms = int(now_ms[-1])
         return decided
 
@@ -154,17 +158,26 @@ class Decider:
         suppression = None if self._suppression is None else self._suppression.to_state()
         incidents = None if self._incidents is None else self._incidents.to_state()
         days = [self._now_ms, self._day, self._today]
-        return msgspec.msgpack.encode([sketch, pace, days, suppression, incidents, self._champion])
+        return msgspec.msgpack.encode(
+            [sketch, pace, days, suppression, incidents, self._champion, self._entities]
+        )
 
     def restore(self, state: bytes) -> None:
-        """Take a state made by `to_bytes`; what is not configured any more is dropped."""
-        sketch, pace, days, suppression, incidents, self._champion = msgspec.msgpack.decode(state)
+        """Take a state made by `to_bytes`; what is not configured any more is dropped.
+
+        So is what is of another entity; a state that does not say of which is taken as it is.
+        """
+        fields = msgspec.msgpack.decode(state)
+        sketch, pace, days, suppression, incidents, self._champion, *rest = fields
+        suppressed, grouped = rest[0] if rest else self._entities
         self._threshold.restore(sketch, pace)
         self._now_ms, self._day, self._today = days
         if self._suppression is not None:
-            self._suppression.restore(suppression or [])
+            is_same = suppressed == self._entities[0]
+            self._suppression.restore((is_same and suppression) or [])
         if self._incidents is not None:
-            self._incidents.restore(incidents or [])
+            is_same = grouped == self._entities[1]
+            self._incidents.restore((is_same and incidents) or [])
 
     def _one(
         self, decided: Decided, scores: Scores, row: int, now_ms: int, is_blocked: bool
@@ -221,7 +234,7 @@ class Decider:
         assert self._incidents is not None and self._settings.incidents is not None
         i = int(scores.rows[row])
         entity_id, time_ms = self._entity(scores, row, self._settings.incidents.entity)
-        if not entity_id:
+        if not (entity_id and (is_alert or self._incidents.is_open(entity_id))):
             return
         name = f"{scores.place}-{int(scores.events.offsets[i])}"
         key = scores.events.entity_ids[self._primary][i]
@@ -232,12 +245,16 @@ class Decider:
         facts.incident_id = incident.incident_id
         decided.closed += [(len(decided.facts), now_ms, one) for one in forced]
 
-    def _close(self, decided: Decided, now_ms: Int64, row: int) -> None:
-        """Close the incidents that end before ``row``, each at the event that ends it."""
-        if self._incidents is None:
+    def _close(self, decided: Decided, now_ms: Int64, first: int, last: int) -> None:
+        """Close the incidents that end by the rows ``first`` to ``last``, each at its own row.
+
+        A late alert may open one that is over already: the row after it is the first to end it.
+        """
+        if self._incidents is None or first > last:
             return
-        while (due_ms := self._incidents.due_ms) is not None and due_ms < now_ms[row]:
-            at_ms = int(now_ms[np.searchsorted(now_ms, due_ms, side="right")])
+        while (due_ms := self._incidents.due_ms) is not None and due_ms < now_ms[last]:
+            row = max(first, int(np.searchsorted(now_ms, due_ms, side="right")))
+            at_ms = int(now_ms[row])
             ended = self._incidents.close_before(at_ms)
             decided.closed += [(len(decided.facts), at_ms, one) for one in ended]
 

@@ -73,6 +73,7 @@ class Incident:
 class Incidents:
     """Groups alerts of an entity that are at most ``quiet_ms`` apart, by event time.
 
+    A suppressed event joins the open incident of its entity and opens none: nobody is told of it.
     An incident is closed by the first event of the shard that is later than its last alert by more
     than ``quiet_ms``.
     """
@@ -87,17 +88,22 @@ class Incidents:
         """Return a time at or before which nothing has to be closed; None for never."""
         return self._deadlines[0][0] if self._deadlines else None
 
+    def is_open(self, entity_id: str) -> bool:
+        """Return whether the entity has an incident that a suppressed event may join."""
+        return entity_id in self._open
+
     def join(
         self, entity_id: str, incident_id: str, key: str, time_ms: int, score: float, *,
         is_alert: bool,
     ) -> tuple[Incident, str, list[Incident]]:  # fmt: skip
-        """Return the incident of an alert or suppressed alert, its state and what had to go.
+        """Return the incident of an alert or suppressed event, its state and what had to go.
 
-        ``incident_id`` and ``key`` name a new one.
+        ``incident_id`` and ``key`` name a new one, which only an alert opens.
         """
         state, forced = "updated", []
         incident = self._open.get(entity_id)
         if incident is None:
+            assert is_alert
             state = "opened"
             incident = Incident(incident_id, entity_id, key, time_ms, time_ms, 0, 0, score)
             self._open[entity_id] = incident
@@ -130,8 +136,12 @@ class Incidents:
         return [[getattr(one, name) for name in names] for one in self._open.values()]
 
     def restore(self, state: list[list[object]]) -> None:
-        """Take what `to_state` gave."""
+        """Take what `to_state` gave.
+
+        Without those that suppressed events opened, as older states have them: nobody was told.
+        """
         incidents = [Incident(*row) for row in state]  # type: ignore[arg-type]  # as written
+        incidents = [one for one in incidents if one.alerts]
         self._open = {one.entity_id: one for one in incidents}
         self._deadlines = [(one.last_ms + self._quiet_ms, one.entity_id) for one in incidents]
         heapq.heapify(self._deadlines)

@@ -26,13 +26,14 @@ EVENTS, SPAN_MS, LAST_MS, NOW_MS = range(4)
 class Threshold:
     """The threshold in force for each score, and whether it is reached.
 
-    A fixed one includes its own value. A share r is held by the (1 - r) quantile of the last
-    50 / r scores (2,000 to 100,000), taken anew every 256 scores and corrected by how many did
-    exceed it; a score must be above it, so a constant never is, and `UNTAUGHT` is none. Until 1,024
-    scores, and 5 / r, have been seen the threshold is infinite, and anew when another model begins
-    to decide. N a day is the share N / (events a day), by event time over about a week. Where it is
-    one of several partitions, with a small share n of the day's alerts, n + sqrt(n) / 2 are aimed
-    at: days that have fewer are not made up for by days that would have more.
+    A score at or above it reaches it. A share r is held by the (1 - r) quantile of the last 50 / r
+    scores (2,000 to 100,000), taken anew every 256 scores and corrected by how many did exceed it.
+    The threshold is the next number above the quantile: scores equal to it are below, so a constant
+    never alerts. `UNTAUGHT` is no score. Until 1,024 scores, and 5 / r, have been seen the
+    threshold is infinite, and anew when another model begins to decide. N a day is the share
+    N / (events a day), by event time over about a week. Where it is one of several partitions, with
+    a small share n of the day's alerts, n + sqrt(n) / 2 are aimed at: days that have fewer are not
+    made up for by days that would have more.
     """
 
     def __init__(self, settings: DecisionSettings, partitions: int = 1) -> None:
@@ -49,12 +50,11 @@ class Threshold:
         """Return whether each score reaches the threshold in force for it, and that threshold."""
         if self._fixed is not None:
             thresholds = np.full(len(scores), self._fixed)
-            return scores >= thresholds, thresholds
-        thresholds, above = np.empty(len(scores)), np.empty(len(scores), np.bool_)
-        _reached(
-            scores, time_ms, self._per_day, self._pace, *self._sketch.arrays, thresholds, above
-        )
-        return above, thresholds
+        else:
+            quantiles = np.empty(len(scores))
+            _follow(scores, time_ms, self._per_day, self._pace, *self._sketch.arrays, quantiles)
+            thresholds = np.nextafter(quantiles, np.inf)
+        return scores >= thresholds, thresholds
 
     def begin_anew(self) -> None:
         """Forget all scores, which were another model's; how many events a day come stays known."""
@@ -75,20 +75,19 @@ class Threshold:
         self._pace[:] = pace
 
 
-def _make_reached(sources: str) -> Callable[..., None]:
+def _make_follow(sources: str) -> Callable[..., None]:
     @kernel
-    def reached(
+    def follow(
         scores: Float64, time_ms: Int64, per_day: float, pace: Float64, table: Float64,
         scratch: Float64, buffer: Float64, counters: Int64, facts: Float64, levels: Float64,
-        thresholds: Float64, above: Bool,
+        quantiles: Float64,
     ) -> None:  # fmt: skip
         sources  # noqa: B018  # see worker.features.compiling
         for i in range(scores.shape[0]):
             if scores[i] == UNTAUGHT:
-                thresholds[i], above[i] = math.inf, False
+                quantiles[i] = math.inf
                 continue
-            thresholds[i] = levels[sketches.VALUE, 0]
-            above[i] = scores[i] > thresholds[i]
+            quantiles[i] = levels[sketches.VALUE, 0]
             sketches.add(scores[i], table, scratch, buffer, counters, facts, levels)
             pace[NOW_MS] = max(pace[NOW_MS], time_ms[i])
             if per_day > 0.0 and counters[sketches.SEEN] > 0 and counters[sketches.BUFFERED] == 0:
@@ -97,7 +96,7 @@ def _make_reached(sources: str) -> Callable[..., None]:
                     share = per_day / (pace[EVENTS] / pace[SPAN_MS] * DAY_MS)
                     sketches.aim(1.0 - min(share, _SHARE_MAX), table, counters, facts, levels)
 
-    return reached
+    return follow
 
 
 @helper
@@ -111,4 +110,4 @@ def _keep_pace(pace: Float64) -> None:
     pace[LAST_MS] = pace[NOW_MS]
 
 
-_reached = _make_reached(digest_of(sketches))
+_follow = _make_follow(digest_of(sketches))
