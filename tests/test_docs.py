@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests import docs_tables
-from worker.checkpoint import space_of
-from worker.config import load_settings
-from worker.contracts.settings import RedisSettings
 from worker.features.aggregations import AGGREGATIONS
 from worker.features.aggregations.labels import LABEL_AGGREGATIONS
-from worker.features.spec import compile_features
-from worker.stores import Meta, Writes
-from worker.stores.redis import RedisStore
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -145,46 +136,10 @@ def test_every_metric_named_in_the_docs_exists() -> None:
 def test_every_refusal_is_explained_for_operators() -> None:
     """What a worker may refuse of a shard stands in docs/operations.md in its own words."""
     code = "".join(
-        (ROOT / "worker" / f"{name}.py").read_text() for name in ("acquire", "positions")
+        (ROOT / "worker" / f"{name}.py").read_text() for name in ("acquire", "owned", "positions")
     )
     words = re.findall(r'"(?:a|the) (?:store|log|row|record|offsets|shard)[^"]*"', code)
     page = " ".join((ROOT / "docs" / "operations.md").read_text().split())
     said = [word.strip('"').split("{")[0].strip() for word in words]
     assert len(said) >= 7
     assert [word for word in said if word not in page] == []
-
-
-@pytest.mark.redis
-def test_the_way_to_delete_a_space_works_as_written(tmp_path: Path, redis_url: str) -> None:
-    """The command of docs/operations.md drops one partition's space and leaves its neighbour.
-
-    Without --yes it leaves both.
-    """
-    page = (ROOT / "docs" / "operations.md").read_text()
-    (words,) = re.findall(r"^riverwatch (repair rebuild .* --yes)$", page, re.MULTILINE)
-    config = tmp_path / "cards.yaml"
-    example = (ROOT / "examples" / "cards" / "cards.yaml").read_text()
-    config.write_text(example.replace("redis://localhost:6379/0", redis_url))
-    settings = load_settings(config, {})
-    spec = compile_features(settings)
-    assert isinstance(settings.store, RedisSettings)
-    store = RedisStore(settings.store)
-    spaces = [space_of(settings.name, spec, partition) for partition in (3, 4)]
-    for space in spaces:
-        store.flush(space, None, Meta(b"v" * 16, 1, 1, 1), [Writes.of("card:1", b"x")])
-    said = []
-    words = words.replace("cards.yaml", str(config))
-    for command in (words.removesuffix(" --yes"), words):
-        done = subprocess.run(
-            [sys.executable, "-m", "worker.cli", *command.split()],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        said.append(done.stdout)
-        stands = store.meta(spaces[0])
-        assert (stands is None) == command.endswith("--yes")
-    dry = f"{spaces[0]}: would be deleted, it stands at events 1, labels 1\n"
-    assert said == [f"{dry}nothing was done: add --yes to do it\n",
-                    f"{spaces[0]}: 2 keys deleted\ndone\n"]  # fmt: skip
-    assert [store.meta(space) is None for space in spaces] == [True, False]
-    store.drop(spaces[1])
-    store.close()

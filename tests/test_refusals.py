@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.worlds import drain, events, fill, journal, new_log, settings, worker
+from worker.arrow import read_batch
 from worker.checkpoint import space_of
 from worker.errors import FatalError
 from worker.features.spec import compile_features
@@ -56,8 +57,84 @@ def test_a_log_that_begins_after_what_the_store_lacks_is_refused(topic: str) -> 
     log.truncate(topic, 0, stands)
     drain(worker(log, deepcopy(store)))
     log.truncate(topic, 0, stands + 1)
-    with pytest.raises(FatalError, match="expected a log from"):
+    with pytest.raises(FatalError, match=r"expected a log from .*repair reset"):
         drain(worker(log, store))
+
+
+def quiet() -> tuple[MemoryLog, MemoryStore]:
+    """Return a log at rest, with the marker of the last transaction behind the journal's records,
+    and the store of who flushed before that was there.
+    """
+    log, store = run_of(STREAM)
+    log.skip("journal", 0)
+    return log, store
+
+
+def expired(log: MemoryLog, *topics: str) -> None:
+    """Remove everything from topics, as retention does where nothing new comes."""
+    for topic in topics:
+        log.truncate(topic, 0, log.end(topic, 0))
+
+
+def test_a_quiet_partition_whose_topics_have_expired_goes_on() -> None:
+    """The store has all that there was: later events have the features of their whole past."""
+    log, store = quiet()
+    whole = deepcopy(log)
+    expired(log, "transactions", "labels", "journal")
+    meta = store.meta(SPACE)
+    assert meta is not None
+    assert meta.journal_offset < log.first("journal", 0)
+    for one, kept in ((whole, MemoryStore()), (log, store)):
+        fill(one, events(COUNT + 50)[COUNT:])
+        drain(worker(one, kept))
+    before = len(journal(whole)) - 50
+    rows = log.read("journal", 0, log.first("journal", 0), 10**9).values
+    later = [row for value in rows for row in read_batch(value or b"", "journal").to_pylist()]
+    assert [row["x"] for row in later] == [row["x"] for row in journal(whole)[before:]]
+    assert len(later) == 50
+
+
+def test_a_store_that_lags_behind_a_journal_that_has_expired_is_refused() -> None:
+    """What it lacks is to be folded as the journal says, and that is gone."""
+    log, store = run_of(STREAM[: COUNT // 2])
+    fill(log, STREAM[COUNT // 2 :])
+    drain(worker(log, MemoryStore()))
+    meta = store.meta(SPACE)
+    assert meta is not None
+    at = meta.journal_offset
+    log.truncate("journal", 0, at)
+    drain(worker(log, deepcopy(store)))
+    log.truncate("journal", 0, at + 1)
+    gone = f"journal/0: expected a log from {at} on, got one from {at + 1} on"
+    with pytest.raises(FatalError, match=f"{gone} .riverwatch repair reset"):
+        drain(worker(log, store))
+
+
+@pytest.mark.parametrize("topic", ["transactions", "labels"])
+@pytest.mark.parametrize("empty", [True, False])
+def test_records_that_are_gone_before_they_were_processed_are_refused(
+    topic: str, empty: bool
+) -> None:
+    """Nobody scored them: a worker that went on would pass over them in silence."""
+    log, store = run_of(STREAM)
+    end = log.end(topic, 0)
+    fill(log, STREAM)
+    log.truncate(topic, 0, end)
+    if not empty:
+        drain(worker(deepcopy(log), deepcopy(store)))
+    log.truncate(topic, 0, end + 1)
+    gone = f"{topic}/0: expected a log from the committed {end} on, got one from {end + 1} on"
+    with pytest.raises(FatalError, match=f"{gone} .riverwatch repair reset"):
+        drain(worker(log, MemoryStore() if empty else store))
+
+
+def test_records_that_are_gone_with_journal_and_store_are_refused() -> None:
+    """Only the group's offsets tell that somebody was there before."""
+    log, _ = quiet()
+    fill(log, STREAM)
+    expired(log, "journal", "transactions")
+    with pytest.raises(FatalError, match=f"a log from the committed {COUNT} on"):
+        drain(worker(log, MemoryStore()))
 
 
 def changed(log: MemoryLog, at: int, value: bytes | None) -> MemoryLog:
@@ -81,7 +158,7 @@ def test_a_log_that_lacks_an_event_with_a_row_is_refused() -> None:
     log, _ = run_of(STREAM)
     holed = changed(log, COUNT // 2, None)
     assert len(journal(holed)) == COUNT
-    with pytest.raises(FatalError, match="the offsets that the journal has"):
+    with pytest.raises(FatalError, match=r"the offsets that the journal has, .*repair reset"):
         drain(worker(holed, MemoryStore()))
 
 
@@ -145,20 +222,21 @@ def test_an_empty_store_is_not_rebuilt_from_a_log_that_lost_its_beginning(topic:
         drain(worker(log, MemoryStore()))
 
 
-def test_labels_that_were_declared_later_are_not_missing() -> None:
+@pytest.mark.parametrize("empty", [True, False])
+def test_labels_that_were_declared_later_are_not_missing(empty: bool) -> None:
     """The first rows knew of none, and the topic began elsewhere even then."""
-    log = new_log()
+    log, store = new_log(), MemoryStore()
     fill(log, STREAM[: COUNT // 2])
     words: dict[str, Any] = {"models": {"odd": {"preset": "half_space_trees"}},
                              "decision": {"model": "odd", "threshold": 0.9}}  # fmt: skip
     alone = MemoryStream(
         log, group="world", slot="0", events_topic="transactions", labels_topic=None
     )
-    drain(worker(log, MemoryStore(), config=settings(labels=None, **words), stream=alone))
+    drain(worker(log, store, config=settings(labels=None, **words), stream=alone))
     alone.close()
     log.truncate("labels", 0, 30)
     fill(log, STREAM[COUNT // 2 :])
-    drain(worker(log, MemoryStore(), config=settings(**words)))
+    drain(worker(log, MemoryStore() if empty else store, config=settings(**words)))
     assert len(journal(log)) == COUNT
 
 

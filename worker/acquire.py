@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,16 @@ from worker.contracts.records import Bool, Float64, Int64, Records, Served, unse
 from worker.errors import StateDamagedError
 from worker.faults import fault
 from worker.inbox import Buffer, Inbox
-from worker.positions import BEGINS, Topics, committed_of, refuse, standing, start_of
+from worker.positions import (
+    BEGINS,
+    RESET,
+    RESTORE,
+    Topics,
+    committed_of,
+    refuse,
+    standing,
+    start_of,
+)
 from worker.rekeying import Rekeying
 from worker.serving import Recorded
 from worker.shard import SHARD_KEY, Shard
@@ -134,7 +143,8 @@ class _Fold:
         self._start = start
         self._progress = progress
         # Before the end of the labels is asked: what these records know of labels is there then.
-        self._journal_end = stream.log_range(topics.journal, shard.partition)[1]
+        self._journal_range = stream.log_range(topics.journal, shard.partition)
+        self._journal_end = self._journal_range[1]
         self._labels = _LabelLog(stream, topics.labels, shard.partition, start.labels_offset, tick)
         shard.events_next, shard.labels_next = start.events_offset, start.labels_offset
 
@@ -142,6 +152,7 @@ class _Fold:
         """Fold up to C; return the journal's next offset."""
         events_end, labels_end = committed or (self._shard.events_next, self._shard.labels_next)
         try:
+            self._start = self._readable(events_end, labels_end)
             journal_next = self._events(events_end)
             self._rest(labels_end)
             self._write_rows(journal_next)
@@ -152,6 +163,20 @@ class _Fold:
         self._shard.events_next = max(self._shard.events_next, events_end)
         self._shard.labels_next = max(self._shard.labels_next, labels_end)
         return journal_next
+
+    def _readable(self, events_end: int, labels_end: int) -> Meta:
+        """Return R as the journal can be read from it.
+
+        Where nothing is to be folded, retention may have taken what the journal had at R: of a
+        quiet partition all of it, and the marker behind the last record that R lies before.
+        """
+        start, first = self._start, self._journal_range[0]
+        if start.journal_offset >= first:
+            return start
+        if (start.events_offset, start.labels_offset) != (events_end, labels_end):
+            expected, got = f"a log from {start.journal_offset} on", f"one from {first} on"
+            refuse(self._topics.journal, self._shard.partition, expected, got, RESET)
+        return replace(start, journal_offset=first)
 
     def _events(self, end: int) -> int:
         partition = self._shard.partition
@@ -223,7 +248,7 @@ class _Fold:
         missing = [offset for offset in left.offsets if offset < end]
         if missing:
             refuse(self._topics.journal, self._shard.partition,
-                    f"a row of the event at {missing[0]}", "none")  # fmt: skip
+                    f"a row of the event at {missing[0]}", "none", RESET)  # fmt: skip
 
     def _fold(self, rows: pa.RecordBatch, log: Reader, behind: Inbox, end: int) -> None:
         offsets = rows.column("source_offset").to_numpy()
@@ -242,11 +267,12 @@ class _Fold:
                 break
         events = behind.take(len(recorded), events_end=False, labels_end=True)[0]
         if events.offsets != recorded[: len(events)]:
-            refuse(events.topic, events.partition, "the offsets that the journal has", "others")
+            refuse(events.topic, events.partition, "the offsets that the journal has", "others",
+                    RESET)  # fmt: skip
         if len(events) < len(recorded):
             missing = recorded[len(events)]
             refuse(events.topic, events.partition,
-                    f"the record at {missing}", f"a log that ends at {end}")  # fmt: skip
+                    f"the record at {missing}", f"a log that ends at {end}", RESTORE)  # fmt: skip
         known = rows.column("labels_offset").fill_null(0).to_numpy()
         labels, before = self._labels.take(np.maximum.accumulate(known))
         scored = _is(rows, "outcome", "scored")

@@ -13,14 +13,25 @@ from worker.contracts.settings import Settings
 from worker.contracts.slots import transactional_id
 from worker.errors import ConfigError
 from worker.features.spec import FeatureSpec, compile_features
-from worker.repair import Reset, Space, plan_reset, spaces
+from worker.repair import (
+    Reset,
+    Space,
+    Updates,
+    begin_updates,
+    check_rebuild,
+    plan_reset,
+    spaces,
+    trimmed_updates,
+)
 from worker.stores import StateStore
 
 _DRY = "nothing was done: add --yes to do it"
 
 
 def run_rebuild(path: Path, partitions: Sequence[int] | None, yes: bool) -> int:
-    """Drop the spaces of partitions, or of all there are with the state of a file."""
+    """Drop the spaces of partitions that can be rebuilt, or of all there are with the state of a
+    file, which nobody needs any more.
+    """
     from worker.stores.redis import RedisStore
 
     settings = load(path)
@@ -29,6 +40,8 @@ def run_rebuild(path: Path, partitions: Sequence[int] | None, yes: bool) -> int:
         spec = compile_features(settings)
         found = list(spaces(store, settings, spec, partitions))
         absent = set(partitions or ()) - {one.partition for one in found}
+        if partitions is not None and found:
+            _check(settings, spec, found)
         if found or not absent:
             _drop(store, found, yes)
         for partition in sorted(absent):
@@ -69,6 +82,9 @@ def run_reset(
         mine = space_of(settings.name, spec, partition)
         found = spaces(store, settings, spec, [partition])
         _drop(store, [one for one in found if one.name == mine], yes)
+        updates = trimmed_updates(view, store, settings, spec, partition)
+        if updates is not None:
+            _begin(store, updates, yes)
     print("done" if yes else _DRY)
     return 0
 
@@ -91,12 +107,30 @@ def _words(partition: int, reset: Reset) -> str:
     )
 
 
+def _check(settings: Settings, spec: FeatureSpec, found: Sequence[Space]) -> None:
+    """Refuse to drop what the log cannot give back; a partition that is not there is of nobody."""
+    with ExitStack() as opened:
+        view, _ = view_of(settings, opened)
+        there = {one.partition for one in found if one.partition < view.partitions}
+        check_rebuild(view, settings, spec, sorted(there))
+
+
+def _begin(store: StateStore, updates: Updates, yes: bool) -> None:
+    if yes:
+        begin_updates(store, updates)
+    verb = "begins" if yes else "would begin"
+    print(
+        f"{updates.name}: {verb} anew at {updates.first}, the first row that is left, "
+        f"after {updates.position}; what is forgotten: its secondary entities"
+    )
+
+
 def _drop(store: StateStore, found: Sequence[Space], yes: bool) -> None:
     for one in found:
         if yes:
             print(f"{one.name}: {store.drop(one.name)} keys deleted")
         elif one.meta is None:
-            print(f"{one.name}: half of it is deleted")
+            print(f"{one.name}: would be deleted, it says no position")
         else:
             where = f"events {one.meta.events_offset}, labels {one.meta.labels_offset}"
             print(f"{one.name}: would be deleted, it stands at {where}")

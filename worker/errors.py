@@ -62,6 +62,12 @@ class FatalError(RiverwatchError):
     """State is threatened, or another process holds this slot: stop loudly, guess nothing."""
 
 
+class UnknownLayoutError(FatalError):
+    """Another version wrote a space. Not damage: versions that run at once would drop each other's
+    spaces; whoever operates them drops it.
+    """
+
+
 class StateLostError(RiverwatchError):
     """What this worker holds of a shard no longer matches store or log: acquire the shard again."""
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from worker.checkpoint import Checkpoint, updates_space_of
 from worker.contracts.needs import Needs
 from worker.contracts.settings import Settings
-from worker.errors import FatalError
 from worker.faults import fault
 from worker.features.spec import FeatureSpec
-from worker.positions import REBUILD, standing
+from worker.positions import REBUILD, RESET, refuse, standing
 from worker.secondary import Owner, joined, secondary_parts
 from worker.stores import StateStore
 from worker.streams import Stream
@@ -56,8 +55,9 @@ class Owned:
         first, last = stream.log_range(topic, partition)
         end = max(end, last)
         if not first <= position <= end:
-            raise FatalError(self._where, f"a log that has the offset {position}",
-                             f"one of [{first}, {end})", REBUILD)  # fmt: skip
+            hint = RESET if position < first else REBUILD
+            refuse(topic, partition, f"a log that has the offset {position}",
+                    f"one of [{first}, {end})", hint)  # fmt: skip
         self.owner = Owner(spec, secondary_parts(spec), settings.runner.entities_max)
         self.owner.events_next = position
         self.checkpoint = Checkpoint(store, space, meta, *ttls_ms)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import msgspec
@@ -21,6 +21,11 @@ from worker.stores import Meta, StateStore
 from worker.streams import Log
 
 REBUILD = "riverwatch repair rebuild -c FILE --partition P; see docs/operations.md, Refusals"
+RESET = (
+    "riverwatch repair reset -c FILE --partition P --reason WHY; see docs/operations.md, Refusals"
+)
+"""Where the store may hold what the log no longer has: to rebuild would delete the last copy."""
+RESTORE = "restore the topic, or take a new name; see docs/operations.md, Refusals"
 
 BEGINS = "begins"
 """The stamp of all journal records of a shard since it began anew: a `Begin`."""
@@ -106,29 +111,37 @@ def start_of(
     inputs = (topics.events, topics.labels)
     ranges = [stream.log_range(topic, partition) if topic else (0, 0) for topic in inputs]
     starts = events_start, labels_start = ranges[0][0], ranges[1][0]
-    for topic, (_, end), known in zip(inputs, ranges, committed or (0, 0), strict=True):
+    if stamps.get("labels") == "" and committed is not None:  # none declared yet: none is missing
+        committed = committed[0], max(committed[1], labels_start)
+        if meta is not None:
+            meta = replace(meta, labels_offset=max(meta.labels_offset, labels_start))
+    for topic, (start, end), known in zip(inputs, ranges, committed or starts, strict=True):
         if topic and end < known:
-            refuse(topic, partition, f"the record at {known - 1}", f"a log that ends at {end}")
+            refuse(topic, partition, f"the record at {known - 1}", f"a log that ends at {end}",
+                    RESTORE)  # fmt: skip
+        if topic and known < start and (known or meta is not None):
+            refuse(topic, partition, f"a log from the committed {known} on",
+                    f"one from {start} on", RESET)  # fmt: skip
     if meta is None:
         journal_start, journal_end = stream.log_range(topics.journal, partition)
         first = _first_row(stream, topics, partition, journal_start, journal_end, tick)
         for topic, known, start in zip(inputs, first or starts, starts, strict=True):
             if topic and known < start:
-                refuse(topic, partition, f"a log from {known} on", f"one from {start} on")
+                refuse(topic, partition, f"a log from {known} on", f"one from {start} on", RESET)
         return Meta(b"", events_start, labels_start, journal_start)
     if committed is None or meta.events_offset > committed[0] or meta.labels_offset > committed[1]:
         refuse(topics.events, partition, f"a store at or before {committed}",
                 f"one at {(meta.events_offset, meta.labels_offset)}")  # fmt: skip
     stands = meta.events_offset, meta.labels_offset
     for topic, known, start in zip(inputs, stands, starts, strict=True):
-        if topic and known < start and stands != committed:
-            refuse(topic, partition, f"a log from {known} on", f"one from {start} on")
+        if topic and known < start:
+            refuse(topic, partition, f"a log from {known} on", f"one from {start} on", RESET)
     return meta
 
 
-def refuse(topic: str, partition: int, expected: str, got: str) -> NoReturn:
+def refuse(topic: str, partition: int, expected: str, got: str, hint: str = REBUILD) -> NoReturn:
     """Stop this shard, and name what helps."""
-    raise FatalError(f"{topic}/{partition}", expected, got, REBUILD)
+    raise FatalError(f"{topic}/{partition}", expected, got, hint)
 
 
 def _begun(topics: Topics, partition: int, begin: Begin, meta: Meta | None) -> Meta:

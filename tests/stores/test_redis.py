@@ -22,6 +22,7 @@ from worker.errors import (
     StateDamagedError,
     StateLostError,
     TransientError,
+    UnknownLayoutError,
 )
 from worker.stores import Meta, Writes, redis_flush
 from worker.stores.redis import WRITES_MAX, RedisStore
@@ -378,11 +379,16 @@ def test_a_half_dropped_space_is_refused_until_it_is_dropped_again(start_server:
 
 
 def test_a_meta_of_unknown_layout_is_refused(start_server: Callable) -> None:
-    """Bytes of another version are never read as positions."""
+    """Bytes of another version are never read as positions; they are dropped where told to."""
     server = start_server()
     _client(server).set(f"fs:{{{_SPACE}}}:meta", b"\x01\x02v1" + bytes(24))
-    with pytest.raises(FatalError, match="drop the space"):
-        _open(server.url).meta(_SPACE)
+    store = _open(server.url)
+    with pytest.raises(UnknownLayoutError, match="drop the space"):
+        store.meta(_SPACE)
+    with pytest.raises(StateLostError):
+        store.drop(_SPACE, b"v1")
+    assert store.drop(_SPACE) == 1
+    assert store.meta(_SPACE) is None
 
 
 def test_more_writes_than_a_command_can_hold_name_the_setting() -> None:

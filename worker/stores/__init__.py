@@ -61,6 +61,8 @@ class StateStore(Protocol):
         ------
         StateDamagedError
             The space is half dropped: drop it again.
+        UnknownLayoutError
+            Another version wrote it.
         """
 
     def load(

@@ -15,7 +15,7 @@ from redis import Redis
 from redis import exceptions as redis_errors
 
 from worker.contracts.settings import RedisSettings
-from worker.errors import FatalError, StateDamagedError, TransientError
+from worker.errors import FatalError, StateDamagedError, TransientError, UnknownLayoutError
 from worker.stores import Meta, Writes, lost
 from worker.stores.redis_flush import (
     Guard,
@@ -254,7 +254,7 @@ def unpack_meta(space: str, value: bytes | None) -> Meta | None:
     ------
     StateDamagedError
         The space is half dropped.
-    FatalError
+    UnknownLayoutError
         Another version wrote it.
     """
     if value is None:
@@ -265,7 +265,7 @@ def unpack_meta(space: str, value: bytes | None) -> Meta | None:
         )
     size = value[1] if len(value) > 1 else 0
     if value[:1] != bytes((_LAYOUT,)) or len(value) != 2 + size + _POSITIONS.size:
-        raise FatalError(
+        raise UnknownLayoutError(
             f"store {space}", f"a meta of layout {_LAYOUT}", "other bytes",
             "another version wrote them: drop the space to rebuild it from the log",
         )  # fmt: skip
