@@ -3,9 +3,10 @@
 The variants take turns and the median of the rounds counts, so that a slow minute of the machine
 hits all of them. A round that is not counted comes first: until then the broker's own code is not
 compiled, which doubles what it costs. Rows named ``pipeline_…`` are of the worker with compiled
-twins, those with ``_river`` of the worker with River's own models. ``pipeline_ceiling`` is how fast the worker would
-be if nothing but the transport and the models cost anything and no core were ever idle: CPU of
-the worker's calls of both clients (`benchmarks.transport`), of its models, and of both servers.
+twins, those with ``_river`` of the worker with River's own models. ``pipeline_ceiling`` is how fast
+the worker would be if nothing but the transport and the models cost anything and no core were ever
+idle: CPU of the worker's calls of both clients (`benchmarks.transport`), of its models, and of both
+servers.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from worker.contracts.settings import (
 from worker.features.aggregations import AGGREGATIONS, Aggregation
 from worker.features.aggregations.labels import LABEL_AGGREGATIONS
 from worker.models.calibration import CALIBRATORS
+from worker.models.checking import param_words
 from worker.models.prequential import MEANINGS as MEANINGS_OF_FIGURES
 from worker.models.prequential import Figures
 from worker.models.presets import PRESETS
@@ -283,13 +284,13 @@ def calibrations_table() -> str:
 
 
 def presets_table() -> str:
-    """Return a row per preset, from the docstring of its factory."""
+    """Return a row per preset, from the docstring and the signature of its factory."""
     rows = []
     for name, factory in PRESETS.items():
         words = inspect.cleandoc(factory.__doc__ or "").partition("\n\nParameters")[0]
-        needed = [p.name for p in inspect.signature(factory).parameters.values()]
+        params = [f"{code(key)}: {taken}" for key, taken in param_words(factory).items()]
         text = " ".join(words.replace("``", "`").split()).removeprefix("Return ")
-        rows.append((code(name), text, ", ".join(map(code, needed))))
+        rows.append((code(name), text, "; ".join(params)))
     return table(("preset", "what it is", "params"), rows)
 
 

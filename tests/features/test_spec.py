@@ -65,15 +65,58 @@ def test_the_usual_value_of_a_field_is_the_longest_undelayed_mean_of_the_primary
         {
             "amount": "$amount",
             "items": "$items",
-            "terminal": {"mean(amount)": ["90d"]},
+            "terminal": {"mean(amount)": {"windows": ["90d"], "include_current": False}},
             "card": {
-                "mean(amount)": ["1d", "7d"],
+                "mean(amount)": {"windows": ["1d", "7d"], "include_current": False},
                 "max(amount)": ["30d"],
             },
         }
     )
-    column = spec.names.index("card_mean_amount_7d")
+    column = spec.names.index("card_mean_amount_7d_before")
     assert [feature.typical for feature in spec.features] == [column, *[None] * 5]
+    assert spec.features[0].typical_count is None
+
+
+BEFORE = {"windows": ["1d"], "include_current": False}
+DELAYED = {"windows": ["30d"], "delay": "7d"}
+USUAL = {
+    "the event is taken out of the mean by the count of its window": (
+        {"card": {"mean(amount)": ["1d", "7d"], "count": ["1d", "7d", "30d"]}},
+        "card_mean_amount_7d", "card_count_7d"),
+    "the longest window that has its count": (
+        {"card": {"mean(amount)": ["1d", "7d"], "count": ["1d"]}},
+        "card_mean_amount_1d", "card_count_1d"),
+    "a mean that leaves the event out needs no count, and goes before longer ones": (
+        {"card": {"mean(amount)": [{"windows": ["7d"]}, BEFORE], "count": ["7d"]}},
+        "card_mean_amount_1d_before", None),
+    "a count that leaves the event out, is delayed, conditional or another's is none": (
+        {"card": {"mean(amount)": ["1d"], "count": [BEFORE, {"windows": ["1d"], "delay": "1d"},
+                  {"windows": ["1d"], "where": "$amount > 5"}]}, "terminal": {"count": ["1d"]}},
+        None, None),
+    "a delayed mean ended before the event": (
+        {"card": {"mean(amount)": [{"windows": ["1d"]}, DELAYED], "count": ["7d"]}},
+        "card_mean_amount_30d_delay_7d", None),
+    "a mean that has the event in it, and no way to take it out, is not what was usual": (
+        {"card": {"mean(amount)": ["7d"], "sum(amount)": ["7d"]}}, None, None),
+    "a count is not how many values a field has that may be missing": (
+        {"amount": "$items", "card": {"mean(items)": ["7d"], "count": ["7d"]}}, None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", USUAL)
+def test_the_usual_value_is_what_was_known_before_the_event(case: str) -> None:
+    """The event itself is no part of what it is compared with."""
+    declared, mean, count = USUAL[case]
+    spec = spec_of({"amount": "$amount", **declared})
+    column = {name: i for i, name in enumerate(spec.names)} | {None: None}
+    own = spec.features[0]
+    assert (own.typical, own.typical_count) == (column[mean], column[count])
+
+
+def test_what_is_usual_is_no_part_of_what_x_means() -> None:
+    """Reasons may be told in another way without a state to rebuild or models to begin anew."""
+    spec = spec_of({"amount": "$amount", "card": {"mean(amount)": ["7d"], "count": ["7d"]}})
+    assert spec.spec_hash.startswith("f552b32e6c9ea610")
 
 
 def test_all_mistakes_are_reported_at_once() -> None:

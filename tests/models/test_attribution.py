@@ -50,7 +50,8 @@ NOTHING = (
 class Words:
     """A feature as reasons see it."""
 
-    entity = field = window_ms = typical = None
+    entity = field = window_ms = typical = typical_count = None
+    delay_ms = 0
     aggregation = "field"
 
     def __init__(self, name: str) -> None:

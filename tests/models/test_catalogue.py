@@ -50,6 +50,14 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "number = 7\n"
         "class Own(naive_bayes.GaussianNB): pass\n"
         "def unwritable(): return Own()\n"
+        "def weighted(weight_positive): return naive_bayes.GaussianNB()\n"
+        "class Slow(naive_bayes.GaussianNB):\n"
+        "    count = 0\n"
+        "    def learn_one(self, x, y):\n"
+        "        self.count += 1\n"
+        "        if self.count < 4: raise ValueError\n"
+        "        super().learn_one(x, y)\n"
+        "def slow(): return Slow()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield "riverwatch_test_factories"
@@ -68,6 +76,11 @@ CHECKED = (
      ("drift", 0, "detector"), "detector only with on: score or error", ""),
     ({"drift": [{"on": "features", "factor": 3}]},
      ("drift", 0, "factor"), "factor only with do: raise_learning_rate", ""),
+    ({"drift": [{"on": "score", "model": "odd", "do": "raise_learning_rate"}]},
+     ("drift", 0, "do"), "another action", "odd takes no weights"),
+    ({"drift": [{"on": "error", "do": "raise_learning_rate"}],
+      "models": {"m": {"preset": "adaptive_forest"}}, "decision": {"model": "m", "threshold": 0.6}},
+     ("drift", 0, "do"), "another action", "m takes no weights"),
     ({"drift": [{"on": "features", "do": "reset"}], "models": {"m": {"factory": FACTORY}}},
      ("models", "m"), "a model whose state can be written down, for drift with do: reset", ""),
     ({"snapshots": {"directory": "x", "key": "long enough to be one"},
@@ -251,3 +264,43 @@ def test_a_factory_that_names_no_function_says_how_to(name: str) -> None:
 def test_a_module_that_is_not_there_is_refused() -> None:
     """The error of the import is in the hint."""
     assert "no_such_module" in only(factory="no_such_module:make").hint
+
+
+WRONG_PARTS = {
+    "every positive": {"river": {"linear_model.LogisticRegression": {
+        "loss": {"optim.losses.Log": {"weight_pos": "20"}}}}},
+    "every example": {"river": {"linear_model.LogisticRegression": {"l2": "a"}}},
+    "the twin": {"river": ("preprocessing.StandardScaler",
+                           {"linear_model.LogisticRegression": {"l2": "a"}})},
+    "every score": {"river": "neighbors.KNNClassifier", "params": {"n_neighbors": "x"}},
+    "a height": {"river": "anomaly.HalfSpaceTrees", "params": {"height": "8"}},
+    "a member": {"preset": "blend", "params": {"models": [
+        "logistic", {"naive_bayes.BernoulliNB": {"alpha": "x"}}]}},
+    "a factory": {"factory": "riverwatch_test_factories:seeded", "params": {"seed": "x"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_PARTS)
+def test_a_model_that_fails_at_every_example_is_told_by_the_check(
+    case: str, factories: str
+) -> None:
+    """It is tried with a few examples: nothing says which parameters a River estimator can use."""
+    config = world(models={"m": WRONG_PARTS[case]})
+    with pytest.raises(ConfigError) as caught:
+        check_models(config, compile_features(config).names)
+    (problem,) = caught.value.problems
+    assert problem.path[:2] == ("models", "m")
+    assert problem.expected == "an estimator that learns and scores"
+    assert "Error: " in problem.got, problem.got
+    assert problem.hint == "a parameter of a wrong type or range does this"
+
+
+def test_a_factory_may_call_its_parameters_as_it_likes(factories: str) -> None:
+    """`weight_positive` is a number for presets only."""
+    build(factory=f"{factories}:weighted", params={"weight_positive": "high"})
+
+
+def test_an_estimator_that_begins_with_failures_is_not_refused(factories: str) -> None:
+    """What it does at last counts: some must see an example of each class first."""
+    config = world(models={"m": {"factory": f"{factories}:slow"}})
+    check_models(config, compile_features(config).names)

@@ -252,7 +252,7 @@ def test_a_head_over_an_unknown_feature_is_a_problem_of_the_configuration() -> N
         [problem] = caught.value.problems
         assert problem.path == ("models", "f", "params")
         assert problem.got == "'mm'"
-    with pytest.raises(ConfigError, match=r"models\.f\.preset: expected .*, got"):
+    with pytest.raises(ConfigError, match=r"models\.f\.params\.heads: expected .*, got"):
         build_model_set({"f": ModelSettings(preset="causes", params={"heads": {}})}, NAMES, seed=0)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.models.reasons import FeatureStatistics, reasons_for
+from tests.worlds import settings as world
+from worker.features.spec import compile_features
+from worker.models.reasons import FeatureStatistics, reasons_for, typical_values
+from worker.testing import Driver
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
@@ -25,6 +29,7 @@ class Feature:
     window_ms: int | None = None
     delay_ms: int = 0
     typical: int | None = None
+    typical_count: int | None = None
 
 
 FEATURES = (
@@ -84,6 +89,70 @@ def test_a_card_without_history_is_compared_with_all_events(own: float) -> None:
     reason = next(r for r in reasons(x) if r.feature == "amount")
     assert reason.typical == 60.0
     assert reason.text.endswith("17.0 standard deviations above the usual 60.00")
+
+
+COUNTED = (
+    replace(FEATURES[0], typical_count=2),
+    FEATURES[1],
+    replace(FEATURES[2], name="n_7d", window_ms=7 * DAY_MS),
+)
+
+
+def counted(value: float, mean: float, count: float) -> Any:
+    x = np.array([value, mean, count])
+    found = reasons_for(COUNTED, x, USUAL[:3], SPREAD[:3], 1_000, 5)
+    reason = next(r for r in found if r.feature == "amount")
+    assert typical_values(COUNTED, x[None], USUAL[None, :3])[0, 0] == reason.typical
+    return reason
+
+
+def test_the_event_is_taken_out_of_the_mean_that_it_is_part_of() -> None:
+    """Amounts of 50, 50 and 950: before the last one the card's mean was 50."""
+    reason = counted(950.0, 350.0, 3.0)
+    assert reason.text == "amount 950.00 is 19.0 times this card's mean of 50.00 over 7 d"
+    assert (reason.typical, reason.contribution) == (50.0, (950.0 - 50.0) / 50.0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "count"), [(912.4, 1.0), (0.0, 0.0), (912.4, 0.0), (456.2, 2.0), (100.0, 4.0)]
+)
+def test_with_nothing_before_it_an_event_is_compared_with_all_events(
+    mean: float, count: float
+) -> None:
+    """A card's first event, or one after others of zero or less, has no mean of its own."""
+    reason = counted(912.4, mean, count)
+    assert reason.typical == 60.0
+    assert reason.text.endswith("17.0 standard deviations above the usual 60.00")
+
+
+def test_rounding_does_not_make_a_mean_of_nothing() -> None:
+    """Three equal parts of an amount leave no more than a rounding error for the others."""
+    value = 1000.01
+    mean = value / 3.0
+    assert counted(value, mean + 1e-13, 3.0).typical == 60.0
+
+
+def test_a_mean_that_ended_earlier_says_so() -> None:
+    """It is what the card did a week ago, not what it did lately."""
+    words = (FEATURES[0], replace(FEATURES[1], delay_ms=7 * DAY_MS), FEATURES[2])
+    x = np.array([912.4, 65.1, 3.0])
+    [reason, *_] = reasons_for(words, x, USUAL[:3], SPREAD[:3], 1_000, 5)
+    said = "amount 912.40 is 14.0 times this card's mean of 65.10 over 7 d, which ended 7 d ago"
+    assert reason.text == said
+
+
+def test_a_worker_holds_an_amount_against_what_its_card_did_before() -> None:
+    """From the declared features to x: the mean of all events but this one, exactly."""
+    config = world(
+        features={"amount": "$amount", "card": {"mean(amount)": ["1d"], "count": ["1d"]}}
+    )
+    words, driver = compile_features(config).features, Driver(config)
+    usual = []
+    for i, amount in enumerate([50.0, 50.0, 950.0, 0.01]):
+        event = {"id": f"e{i}", "card": "c", "terminal": "t", "at": 1_000 * i, "amount": amount}
+        x = np.array([list(driver.send(event).features.values())])
+        usual.append(float(typical_values(words, x, np.full((1, 3), -1.0))[0, 0]))
+    assert usual == [-1.0, 50.0, 50.0, 350.0]
 
 
 def test_the_largest_distance_is_first_and_five_are_enough() -> None:

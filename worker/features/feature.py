@@ -32,7 +32,8 @@ class Feature:
     field), ``expression``, or ``category`` (1.0 where the field or expression has the class of
     this number), or ``series``. Units of the field's resolution times ``multiply`` over ``divide``
     are the feature's value (one of the two is 1.0, so it is rounded once). ``typical`` is the
-    column that holds the usual value of an own field: the longest mean of it. ``sources`` are the
+    column that holds the usual value of an own field: the longest mean of it. Where the event is
+    part of that mean, ``typical_count`` is the column that counts its values. ``sources`` are the
     recorded columns that an aggregation reads.
     """
 
@@ -70,6 +71,7 @@ class Feature:
 
     expression: Expression | None = None
     series: SeriesOf | None = None
+    typical_count: int | None = None
 
 
 def own_feature(

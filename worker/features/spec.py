@@ -113,7 +113,7 @@ def compile_features(settings: Settings) -> FeatureSpec:
     if problems:
         raise ConfigError("models", problems)
     features += series
-    features = [replace(f, typical=_typical(settings, features, f)) for f in features]
+    features = [_with_typical(settings, features, f) for f in features]
     seen = event_view(features)
     texts = sorted({s.where for f in features for s in f.sources if s.where})
     filters = {text: parse(text, grammar.schema) for text in texts}
@@ -140,16 +140,38 @@ def compile_features(settings: Settings) -> FeatureSpec:
     return replace(spec, state_hash=_state_hash(settings, spec))
 
 
-def _typical(settings: Settings, features: list[Feature], own: Feature) -> int | None:
-    """Return the column with the longest undelayed mean of an own field, primary entity first."""
+def _with_typical(settings: Settings, features: list[Feature], own: Feature) -> Feature:
+    """Return an own field's feature with the columns that tell its mean before the event.
+
+    Undelayed means go first, then the primary entity's, then those without the event, then long
+    ones. A mean that the event is part of serves where its window is counted too.
+    """
     if own.aggregation != "value":
+        return own
+    means = []
+    for i, f in enumerate(features):
+        if f.aggregation == "mean" and f.field == own.field and not f.options.where:
+            count = _count_of(settings, features, f)
+            is_left_out = f.delay_ms > 0 or not f.include_current
+            if is_left_out or count is not None:
+                rank = f.delay_ms == 0, _is_primary(settings, f.entity), is_left_out
+                means.append((*rank, f.window_ms or 0, -i, None if is_left_out else count))
+    if not means:
+        return own
+    *_, place, count = max(means, key=lambda one: one[:-1])
+    return replace(own, typical=-place, typical_count=count)
+
+
+def _count_of(settings: Settings, features: list[Feature], mean: Feature) -> int | None:
+    """Return the column that says how many values a mean is of; None where there is none."""
+    if settings.events.fields[str(mean.field)].may_be_missing:
         return None
-    means = [
-        (f.delay_ms == 0, _is_primary(settings, f.entity), f.window_ms or 0, -i)
+    same = (
+        i
         for i, f in enumerate(features)
-        if f.aggregation == "mean" and f.field == own.field and not f.options.where
-    ]
-    return -max(means)[-1] if means else None
+        if f.aggregation == "count" and (f.entity, f.options) == (mean.entity, mean.options)
+    )
+    return next(same, None)
 
 
 def _is_primary(settings: Settings, entity: str | None) -> bool:
@@ -218,10 +240,13 @@ def _digest(meaning: dict[str, object]) -> str:
     return sha256(text.encode()).hexdigest()
 
 
+_FOR_PEOPLE = ("words", "typical", "typical_count", "expression")
+
+
 def _meaning(feature: Feature) -> dict[str, object]:
     """Return a feature without what is only for people."""
     plain = asdict(replace(feature, expression=None))
-    meaning = {k: v for k, v in plain.items() if k not in ("words", "typical", "expression")}
+    meaning = {k: v for k, v in plain.items() if k not in _FOR_PEOPLE}
     return meaning | (feature.expression.meaning if feature.expression else {})
 
 

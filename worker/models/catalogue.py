@@ -12,9 +12,9 @@ from river import base, compose
 
 from worker.contracts.metrics_settings import MetricsSettings
 from worker.contracts.settings import DriftSettings, GuardSettings, ModelSettings, Settings
-from worker.errors import ConfigError
 from worker.features.series_features import SUFFIX
 from worker.models.calibration import Calibrator, Identity, Probability, Tail
+from worker.models.checking import failure
 from worker.models.drift import DETECTORS
 from worker.models.paths import Builder, Path, near
 from worker.models.presets import PRESETS
@@ -62,23 +62,23 @@ def check_models(settings: Settings, feature_names: tuple[str, ...] | None = Non
     ConfigError
         With every problem found.
     """
-    builder = Builder(settings.seed)
+    builder, estimators = Builder(settings.seed), {}
     for name, one in settings.models.items():
         path = ("models", name)
-        estimator = _estimator(one, builder, path)
+        estimator = estimators[name] = _estimator(one, builder, path)
         _check_calibration(one, estimator, builder, (*path, "calibration", "kind"))
         if one.scope == "entity":
             continue
+        if estimator is not None:
+            _check_plain(estimator, name, settings, builder)
         if feature_names is not None:
             columns = _columns(one, feature_names, builder, (*path, "features"))
             names = _names(feature_names, columns)
-            if estimator is not None:
-                _has_features(estimator, names, builder, path)
-        if estimator is not None:
-            _check_plain(estimator, name, settings, builder)
+            if estimator is not None and _has_features(estimator, names, builder, path):
+                _try(estimator, names, one, builder, path)
     for i, watched in enumerate(settings.drift):
-        _check_drift(watched, settings, builder, ("drift", i))
-    _refuse(builder)
+        _check_drift(watched, settings, estimators, builder, ("drift", i))
+    builder.refuse()
 
 
 def build_model_set(
@@ -119,22 +119,26 @@ def build_model_set(
             model = _model(estimator, names, one.compiled)
             calibrator = _calibrator(one, model)
             entries.append(Entry(name, model, names, columns, calibrator, one.negative_rate))
-    _refuse(builder)
+    builder.refuse()
     return ModelSet(tuple(entries), feature_names, champion, drift, guard, metrics)
 
 
-def _check_drift(watched: DriftSettings, settings: Settings, builder: Builder, path: Path) -> None:
+def _check_drift(
+    watched: DriftSettings, settings: Settings, estimators: Mapping[str, Any], builder: Builder,
+    path: Path,
+) -> None:  # fmt: skip
     """Note a model that is not there, parameters that the detector does not take, and what would be
     without effect.
     """
     if watched.model is not None and watched.model not in settings.models:
         hint = near(watched.model, settings.models)
         builder.note((*path, "model"), "the name of a model", repr(watched.model), hint)
-    acts_on = settings.models.get(
-        watched.model or settings.decision.model or next(iter(settings.models), "")
-    )
+    name = watched.model or settings.decision.model or next(iter(settings.models), "")
+    acts_on, estimator = settings.models.get(name), estimators.get(name)
     if acts_on is not None and acts_on.scope == "entity" and watched.do != "alert":
         builder.note((*path, "do"), "alert", watched.do, "a model of scope entity learns by itself")
+    elif watched.do == "raise_learning_rate" and not (estimator is None or _weighs(estimator)):
+        builder.note((*path, "do"), "another action", watched.do, f"{name} takes no weights")
     unread = {
         "threshold": (watched.on == "features", "on: features"),
         "window": (watched.on == "features", "on: features"),
@@ -152,6 +156,10 @@ def _check_drift(watched: DriftSettings, settings: Settings, builder: Builder, p
         )
 
 
+def _weighs(estimator: Any) -> bool:
+    return kind_of(estimator) == "classifier" and takes_weight(estimator)
+
+
 def _check_plain(estimator: Any, name: str, settings: Settings, builder: Builder) -> None:
     """Note a model that has no plain form where one is needed."""
     resets = [one.model or name for one in settings.drift if one.do == "reset"]
@@ -165,6 +173,25 @@ def _check_plain(estimator: Any, name: str, settings: Settings, builder: Builder
         builder.note(("models", name), expected, str(error))
 
 
+def _try(
+    estimator: Any, names: tuple[str, ...], settings: ModelSettings, builder: Builder, path: Path
+) -> None:
+    """Note an estimator that fails at every example, or whose twin can not be made.
+
+    A twin is made of parameters that it can use, or there is none: it is not tried.
+    """
+    try:
+        model = _model(estimator, names, settings.compiled)
+    except Exception as error:  # a parameter of any type may fail in any way
+        failed: str | None = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    else:
+        failed = failure(estimator, names) if isinstance(model, RiverModel) else None
+    if failed:
+        source = next(one for one in SOURCES if getattr(settings, one) is not None)
+        hint = "a parameter of a wrong type or range does this"
+        builder.note((*path, source), "an estimator that learns and scores", failed, hint)
+
+
 def _has_features(estimator: Any, names: tuple[str, ...], builder: Builder, path: Path) -> bool:
     """Return whether there are features, and all that a preset was told of; note what is not."""
     steps = estimator.steps.values() if isinstance(estimator, compose.Pipeline) else [estimator]
@@ -174,14 +201,6 @@ def _has_features(estimator: Any, names: tuple[str, ...], builder: Builder, path
         expected = "the name of a feature of this model"
         builder.note((*path, "params"), expected, repr(name), near(str(name), names))
     return bool(names) and not unknown
-
-
-def _refuse(builder: Builder) -> None:
-    """Raise what was noted; its text has all of it, for who does not render problems."""
-    if builder.problems:
-        told = (f"{'.'.join(map(str, one.path))}: expected {one.expected}, got {one.got}"
-                for one in builder.problems)  # fmt: skip
-        raise ConfigError("models", builder.problems, got="; ".join(told))
 
 
 def _model(estimator: Any, names: tuple[str, ...], is_compiled: bool) -> Model:
@@ -196,7 +215,8 @@ def _calibrator(settings: ModelSettings, model: Model) -> Calibrator:
     if kind == "probability":
         # The only class weight that is known here; sampled negatives carry theirs in the examples,
         # which an estimator that takes no weights does not see.
-        factor = float(settings.params.get("weight_positive", 1.0))
+        told = settings.params.get("weight_positive")  # of a factory it may be anything
+        factor = float(told) if isinstance(told, int | float) else 1.0
         if isinstance(model, RiverModel) and not takes_weight(model.estimator):
             factor /= settings.negative_rate
         return Probability(settings.calibration.window, factor if factor > 0.0 else 1.0)
@@ -257,7 +277,7 @@ def _preset(settings: ModelSettings, builder: Builder, path: Path) -> Any | None
         hint = near(name, PRESETS) or f"there are {', '.join(sorted(PRESETS))}"
         builder.note(path, "the name of a preset", repr(name), hint)
         return None
-    return builder.call(PRESETS[name], name, settings.params, path)
+    return builder.preset(PRESETS[name], name, settings.params, path)
 
 
 def _factory(settings: ModelSettings, builder: Builder, path: Path) -> Any | None:

@@ -8,13 +8,15 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any  # values of a YAML file, and River's classes, which have no types
 
 import river
 from river import base, compose
 
-from worker.errors import Problem
+from worker.errors import ConfigError, Problem
+from worker.models.checking import wrong_params
 
 Path = tuple[str | int, ...]
 _DOTTED = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\.[A-Z][A-Za-z0-9]*$")
@@ -40,7 +42,7 @@ class Builder:
         ``params`` belong to a plain path only.
         """
         if isinstance(value, str):
-            return self._make(value, params, path)
+            return self._make(value, params, path, (*path[:-1], "params"))
         if params:
             got = f"params beside {_words_of(value)}"
             self._note((*path[:-1], "params"), "no params", got, "write them below each path")
@@ -51,19 +53,50 @@ class Builder:
             self._note(path, "at least one step", "none", "for example linear_model.PAClassifier")
         return None if not steps or None in steps else self._joined(steps, path)
 
-    def call(self, function: Any, name: str, params: Mapping[str, Any], path: Path) -> Any | None:
-        """Return ``function(**params)`` with the seed where it takes one, or None and problems."""
+    def call(
+        self, function: Any, name: str, params: Mapping[str, Any], path: Path,
+        at: Path | None = None,
+    ) -> Any | None:  # fmt: skip
+        """Return ``function(**params)`` with the seed where it takes one, or None and problems.
+
+        ``at`` is where the parameters stand, ``params`` beside ``path`` unless given. A function
+        may raise a `ConfigError` whose paths begin there.
+        """
         signature = inspect.signature(function)
-        if not self._fits(signature, name, params, (*path[:-1], "params")):
+        at = (*path[:-1], "params") if at is None else at
+        if not self._fits(signature, name, params, at):
             return None
         words = dict(params)
         if "seed" in signature.parameters:
             words.setdefault("seed", self._seed)
         try:
             return function(**words)
+        except ConfigError as error:
+            self.problems += [replace(one, path=(*at, *one.path)) for one in error.problems]
+            return None
         except Exception as error:  # a constructor may refuse its values in any way
             self._note(path, f"parameters that {name} accepts", _said(error))
             return None
+
+    def preset(
+        self, function: Any, name: str, params: Mapping[str, Any], path: Path,
+        at: Path | None = None,
+    ) -> Any | None:  # fmt: skip
+        """Return as `call`, with the values held against the function's annotations first."""
+        at = (*path[:-1], "params") if at is None else at
+        wrong = wrong_params(function, params, at)
+        self.problems += wrong
+        if wrong:
+            self._fits(inspect.signature(function), name, params, at)
+            return None
+        return self.call(function, name, params, path, at)
+
+    def refuse(self) -> None:
+        """Raise what was noted; its text has all of it, for who does not render problems."""
+        if self.problems:
+            told = (f"{'.'.join(map(str, one.path))}: expected {one.expected}, got {one.got}"
+                    for one in self.problems)  # fmt: skip
+            raise ConfigError("models", self.problems, got="; ".join(told))
 
     def note(self, path: Path, expected: str, got: str, hint: str = "") -> None:
         """Add one problem."""
@@ -74,7 +107,7 @@ class Builder:
 
     def _step(self, value: Any, path: Path) -> Any | None:
         if isinstance(value, str):
-            return self._make(value, {}, path)
+            return self._make(value, {}, path, path)
         return self._entry(value, path)
 
     def _entry(self, value: Mapping[str, Any], path: Path) -> Any | None:
@@ -86,19 +119,19 @@ class Builder:
         if params is not None and not isinstance(params, Mapping):
             self._note((*path, dotted), "a mapping of parameters", _words_of(params))
             return None
-        return self._make(dotted, params or {}, (*path, dotted))
+        return self._make(dotted, params or {}, (*path, dotted), (*path, dotted))
 
-    def _make(self, dotted: str, params: Mapping[str, Any], path: Path) -> Any | None:
+    def _make(self, dotted: str, params: Mapping[str, Any], path: Path, at: Path) -> Any | None:
         found = find_class(dotted)
         if found is None:
             self._note(path, "the path of an estimator below river", repr(dotted), near(
                 dotted, known_paths()))  # fmt: skip
             return None
         before = len(self.problems)
-        words = {k: self._value(v, (*path, k)) for k, v in params.items()}
+        words = {k: self._value(v, (*at, k)) for k, v in params.items()}
         if len(self.problems) > before:
             return None
-        return self.call(found, dotted, words, path)
+        return self.call(found, dotted, words, path, at)
 
     def _value(self, value: Any, path: Path) -> Any:
         """Return a parameter's value: ``{optim.Adam: {lr: 0.1}}`` becomes the object it names."""

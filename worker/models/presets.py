@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any  # River's estimators have no common typed interface
+from typing import (
+    Annotated,
+    Any,  # River's estimators have no common typed interface
+    Literal,
+)
 
+from pydantic import Field
 from river import compose, forest, linear_model, optim, preprocessing
 
 from worker.models.bins import LearnedBins
 from worker.models.blend import Blend
 from worker.models.causes import Causes
-from worker.models.paths import Builder
+from worker.models.checking import AboveZero, Count, Share, ZeroOrMore
+from worker.models.paths import Builder, Path
 from worker.models.unsupervised import half_space_trees, mahalanobis, series
 
 _OPTIMIZERS: dict[str, Callable[[float], Any]] = {
@@ -19,14 +25,19 @@ _OPTIMIZERS: dict[str, Callable[[float], Any]] = {
     "adam": optim.Adam,
 }
 
+WarmUp = Annotated[int, Field(ge=8, le=1_000_000)]
+Pair = Annotated[Sequence[str], Field(min_length=2, max_length=2)]
+Features = Annotated[Sequence[str], Field(min_length=1)]
+Named = Annotated[Mapping[str, Mapping[str, Any] | None], Field(min_length=1, max_length=1)]
+
 
 def logistic(
     *,
-    optimizer: str = "sgd",
-    lr: float = 0.01,
-    l2: float = 0.0,
-    intercept_lr: float = 0.01,
-    weight_positive: float = 1.0,
+    optimizer: Literal["sgd", "adagrad", "adam"] = "sgd",
+    lr: AboveZero = 0.01,
+    l2: ZeroOrMore = 0.0,
+    intercept_lr: ZeroOrMore = 0.01,
+    weight_positive: AboveZero = 1.0,
 ) -> Any:
     """Return `StandardScaler | LogisticRegression`: a supervised baseline that is hard to beat.
 
@@ -55,8 +66,6 @@ def logistic(
     >>> model.predict_proba_one({"amount": 9.0})[True] > 0.9
     True
     """
-    if optimizer not in _OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {', '.join(_OPTIMIZERS)}, not {optimizer!r}")
     return compose.Pipeline(
         preprocessing.StandardScaler(),
         linear_model.LogisticRegression(
@@ -70,12 +79,14 @@ def logistic(
 
 def binned_logistic(
     *,
-    bins: int = 32,
-    warm_up: int = 1000,
-    crosses: Sequence[Sequence[str]] = (),
-    lr: float = 0.05,
-    intercept_lr: float = 0.01,
-    weight_positive: float = 1.0,
+    bins: Annotated[int, Field(ge=2, le=256)] = 32,
+    warm_up: WarmUp = 1000,
+    crosses: Annotated[
+        Sequence[Pair], Field(description="pairs of features, such as [[amount, hour]]")
+    ] = (),
+    lr: AboveZero = 0.05,
+    intercept_lr: ZeroOrMore = 0.01,
+    weight_positive: AboveZero = 1.0,
 ) -> Any:
     """Return `LearnedBins | LogisticRegression(AdaGrad)`: any curve of each feature, and pairs.
 
@@ -120,13 +131,16 @@ def binned_logistic(
 
 def causes(
     *,
-    heads: Mapping[str, Sequence[str]],
-    bins: int = 32,
-    warm_up: int = 1000,
-    lr: float = 0.2,
-    intercept_lr: float = 0.01,
+    heads: Annotated[
+        Mapping[str, Features],
+        Field(min_length=1, description="a mapping of heads to lists of features, one or more"),
+    ],
+    bins: Annotated[int, Field(ge=4, le=256)] = 32,
+    warm_up: WarmUp = 1000,
+    lr: AboveZero = 0.2,
+    intercept_lr: ZeroOrMore = 0.01,
     intercept_init: float = -4.0,
-    weight_positive: float = 1.0,
+    weight_positive: AboveZero = 1.0,
 ) -> Any:
     """Return `Causes`: one head per entity that can be to blame, joined by noisy-or.
 
@@ -173,7 +187,14 @@ def causes(
 
 
 def adaptive_forest(
-    *, n_trees: int = 10, max_features: str | int = "sqrt", grace_period: int = 50, seed: int = 0
+    *,
+    n_trees: Count = 10,
+    max_features: Annotated[
+        Literal["sqrt", "log2"] | Count | Annotated[float, Field(gt=0, le=1)] | None,
+        Field(description="sqrt, log2, a whole number, a share above 0, or null for all"),
+    ] = "sqrt",
+    grace_period: Count = 50,
+    seed: int = 0,
 ) -> Any:
     """Return `ARFClassifier`: an ensemble of trees that are replaced where their error drifts.
 
@@ -186,7 +207,8 @@ def adaptive_forest(
     n_trees
         Size of the ensemble.
     max_features
-        Features that a split may choose from: a number, ``sqrt`` or ``log2`` of how many there are.
+        Features that a split may choose from: a whole number, a share, ``sqrt`` or ``log2`` of how
+        many there are, or all (None).
     grace_period
         Examples that a leaf sees between two attempts to split.
     seed
@@ -201,15 +223,21 @@ def adaptive_forest(
     True
     """
     return forest.ARFClassifier(
-        n_models=n_trees, max_features=max_features, grace_period=grace_period, seed=seed
+        n_models=n_trees,
+        max_features=max_features,  # type: ignore[arg-type]  # a share and None serve too
+        grace_period=grace_period,
+        seed=seed,
     )
 
 
 def blend(
     *,
-    models: Sequence[str | Mapping[str, Mapping[str, Any] | None]],
-    rate: float = 0.5,
-    share: float = 0.001,
+    models: Annotated[
+        Sequence[str | Named],
+        Field(min_length=2, description="two or more, each a name alone or as {name: params}"),
+    ],
+    rate: AboveZero = 0.5,
+    share: Share = 0.001,
     seed: int = 0,
 ) -> Any:
     """Return `Blend`: several classifiers as one, with weights that are learned online.
@@ -235,21 +263,20 @@ def blend(
     >>> model.predict_proba_one({"amount": 8.0})[True] > 0.9
     True
     """
-    return Blend([_member(one, seed) for one in models], rate=rate, share=share)
-
-
-def _member(one: str | Mapping[str, Mapping[str, Any] | None], seed: int) -> Any:
-    """Return one member of a blend; ValueError with the first mistake."""
-    name, params = (one, {}) if isinstance(one, str) else next(iter(one.items()))
     builder = Builder(seed)
-    if name in PRESETS:
-        made = builder.call(PRESETS[name], name, params or {}, ("models", name))
-    else:
-        made = builder.pipeline({name: params}, {}, ("models",))
-    if builder.problems:
-        problem = builder.problems[0]
-        raise ValueError(f"{name}: expected {problem.expected}, got {problem.got}; {problem.hint}")
-    return made
+    members = [_member(one, builder, ("models", i)) for i, one in enumerate(models)]
+    builder.refuse()
+    return Blend(members, rate=rate, share=share)
+
+
+def _member(one: str | Named, builder: Builder, path: Path) -> Any | None:
+    """Return one member of a blend, or None after noting problems."""
+    params: Mapping[str, Any] | None
+    name, params = (one, {}) if isinstance(one, str) else next(iter(one.items()))
+    if name not in PRESETS or (not isinstance(one, str) and len(one) > 1):
+        return builder.pipeline(one, {}, path)
+    here = path if isinstance(one, str) else (*path, name)
+    return builder.preset(PRESETS[name], name, params or {}, here, here)
 
 
 PRESETS: dict[str, Callable[..., Any]] = {

@@ -56,12 +56,20 @@ class FeatureWords(Protocol):
         """Size of the window."""
 
     @property
+    def delay_ms(self) -> int:
+        """How long ago the window ended."""
+
+    @property
     def words(self) -> str:
         """Such as ``transactions of this card in 1 h``."""
 
     @property
     def typical(self) -> int | None:
-        """Column with the same entity's mean of this field, if there is one."""
+        """Column with an entity's mean of this field, if there is one."""
+
+    @property
+    def typical_count(self) -> int | None:
+        """Column with the number of values in that mean, where the event is one of them."""
 
 
 def reasons_for(
@@ -81,11 +89,11 @@ def reasons_for(
     With ``contributions`` of the model these are the features that raised the score; where none
     did, and without any, a contribution is the distance from the typical value.
 
-    A distance is (value − typical) / spread. Typical is the entity's own mean where a feature has
-    one and it is above zero (an empty window gives zero), else the mean of all events before; the
-    spread is always that of all events before. Features that never varied, and all of them before
-    30 events, give no reason: there is nothing to compare with. Where none is left, the one reason
-    says so, with the value of the first feature and a contribution of zero.
+    A distance is (value − typical) / spread. Typical is the entity's own mean before the event
+    where there is one above zero (an empty window gives zero), else the mean of all events before;
+    the spread is always that of all events before. Features that never varied, and all of them
+    before 30 events, give no reason: there is nothing to compare with. Where none is left, the one
+    reason says so, with the value of the first feature and a contribution of zero.
 
     Parameters
     ----------
@@ -125,16 +133,36 @@ def reasons_for(
 
 
 def typical_values(features: Sequence[FeatureWords], X: Float64, mean: Float64) -> Float64:
-    """Return the usual value of each feature of events, (k, f): the entity's own mean where it has
-    one, else that of all events before.
+    """Return the usual value of each feature of events, (k, f): the entity's own mean before the
+    event where it has one, else that of all events before.
     """
     typical = np.array(mean, np.float64)
-    with_own = [(i, f.typical) for i, f in enumerate(features) if f.typical is not None]
-    if with_own:
-        columns, means = np.array(with_own).T
-        own = X[:, means]
-        typical[:, columns] = np.where((own > 0.0) & (own < np.inf), own, typical[:, columns])
+    for i in range(len(features)):
+        own = _own_means(features, i, X)
+        if own is not None:
+            typical[:, i] = np.where(np.isnan(own), typical[:, i], own)
     return typical
+
+
+def _own_means(features: Sequence[FeatureWords], i: int, X: Float64) -> Float64 | None:
+    """Return the entity's mean of a field before each event, (k,), NaN where it is not above zero.
+
+    An event that is part of the mean is taken out of it: (mean n - x) / (n - 1). What is left below
+    a share of 1e-12 is the error of rounding, and nothing. A late event that its window does not
+    reach is not in the mean; x does not say so, and it is taken out all the same.
+    """
+    feature = features[i]
+    if feature.typical is None:
+        return None
+    own = np.array(X[:, feature.typical], np.float64)
+    if feature.typical_count is not None:
+        count = X[:, feature.typical_count]
+        with np.errstate(all="ignore"):
+            total = own * count
+            rest = total - X[:, i]
+            is_some = (count >= 2.0) & (rest > 1e-12 * np.abs(total))
+            own = np.where(is_some, rest / (count - 1.0), np.nan)
+    return np.where((own > 0.0) & (own < np.inf), own, np.nan)
 
 
 def format_seconds(seconds: float) -> str:
@@ -156,7 +184,7 @@ def _ranked(features: Sequence[FeatureWords], x: Float64, mean: Float64, std: Fl
     with a spread that is more than rounding errors.
     """
     comparable = np.flatnonzero(np.isfinite(x) & (std > 1e-12 * np.abs(mean)))
-    own = [_own(features[i], x) for i in comparable.tolist()]
+    own = [_own(features, i, x) for i in comparable.tolist()]
     typical = [mean[i] if o is None else o for i, o in zip(comparable, own, strict=True)]
     with np.errstate(over="ignore"):
         distance = np.abs(x[comparable] - typical) / std[comparable]
@@ -203,10 +231,10 @@ def _level_text(feature: FeatureWords, value: float, entity: str, level: float) 
     return f"{_subject(feature, value)} is {_format(feature, abs(value - level))} {side} {usual}"
 
 
-def _own(feature: FeatureWords, x: Float64) -> float | None:
-    """Return the entity's own mean where there is one above zero (an empty window gives zero)."""
-    own = math.nan if feature.typical is None else float(x[feature.typical])
-    return own if 0.0 < own < math.inf else None
+def _own(features: Sequence[FeatureWords], i: int, x: Float64) -> float | None:
+    """Return the entity's own mean of a feature before the event; None where there is none."""
+    own = _own_means(features, i, np.asarray(x)[None])
+    return None if own is None or math.isnan(own[0]) else float(own[0])
 
 
 def _reason(
@@ -224,7 +252,7 @@ def _compared(
     features: Sequence[FeatureWords], i: int, x: Float64, mean: float, std: float
 ) -> tuple[float, str]:
     """Return the typical value of a feature, and the words that hold the event's against it."""
-    feature, value, own = features[i], float(x[i]), _own(features[i], x)
+    feature, value, own = features[i], float(x[i]), _own(features, i, x)
     if own is None or feature.typical is None:
         return mean, _population_text(feature, value, mean, std)
     return own, _own_text(feature, features[feature.typical], value, own)
@@ -244,7 +272,8 @@ def _population_text(feature: FeatureWords, value: float, mean: float, std: floa
 
 def _own_text(feature: FeatureWords, own: FeatureWords, value: float, typical: float) -> str:
     window = "" if own.window_ms is None else f" over {format_seconds(own.window_ms / 1000)}"
-    usual = f"this {own.entity or 'entity'}'s mean of {_format(feature, typical)}{window}"
+    ended = f", which ended {format_seconds(own.delay_ms / 1000)} ago" if own.delay_ms else ""
+    usual = f"this {own.entity or 'entity'}'s mean of {_format(feature, typical)}{window}{ended}"
     if value < 0.0:
         return f"{_subject(feature, value)} is {_format(feature, typical - value)} below {usual}"
     return f"{_subject(feature, value)} is {_ratio(value / typical)} times {usual}"

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any  # River's estimators have no common typed interface
+from typing import (
+    Annotated,
+    Any,  # River's estimators have no common typed interface
+    Literal,
+)
 
+from pydantic import Field
 from river import anomaly, compose, preprocessing
 
+from worker.models.checking import Count
 from worker.models.distance import RobustDistance
+from worker.models.forest_twin import NODES_MAX
 from worker.models.sampled_scaler import SampledScaler
 from worker.models.series import Series
+
+Events = Annotated[int, Field(ge=10, le=1_000_000_000)]
 
 
 def half_space_trees(
     *,
-    n_trees: int = 10,
-    height: int = 8,
-    window_size: int = 250,
-    scaling: str = "sampled",
+    n_trees: Count = 10,
+    height: Annotated[int, Field(ge=1, le=24)] = 8,
+    window_size: Count = 250,
+    scaling: Literal["sampled", "range"] = "sampled",
     seed: int = 0,
 ) -> Any:
     """Return `SampledScaler | MinMaxScaler | HalfSpaceTrees`: how sparse the space around an event
@@ -32,7 +41,7 @@ def half_space_trees(
     Parameters
     ----------
     n_trees, height
-        Size of the forest.
+        Size of the forest: at most 2 ** 26 nodes.
     window_size
         Events of which the masses are counted before they serve.
     scaling
@@ -53,8 +62,8 @@ def half_space_trees(
     >>> model.score_one({"amount": 80.0}) > model.score_one({"amount": 12.0})
     True
     """
-    if scaling not in ("range", "sampled"):
-        raise ValueError(f"scaling is range or sampled, not {scaling!r}")
+    if n_trees << (height + 1) > NODES_MAX:
+        raise ValueError(f"n_trees * 2 ** (height + 1) is at most {NODES_MAX:,}")
     first = [SampledScaler(seed=seed)] if scaling == "sampled" else []
     return compose.Pipeline(
         *first,
@@ -63,7 +72,7 @@ def half_space_trees(
     )
 
 
-def mahalanobis(*, window: int = 10_000, warm_up: int = 100) -> Any:
+def mahalanobis(*, window: Events = 10_000, warm_up: Events = 100) -> Any:
     """Return `RobustDistance`: how far from the usual an event is, all features together.
 
     Good where no labels come and features move together: it learns from every event and finds a
@@ -93,7 +102,11 @@ def mahalanobis(*, window: int = 10_000, warm_up: int = 100) -> Any:
     return RobustDistance(window=window, warm_up=warm_up)
 
 
-def series(*, window: int = 4_000, warm_up: int = 100) -> Any:
+def series(
+    *,
+    window: Annotated[int, Field(ge=11, le=1_000_000_000)] = 4_000,
+    warm_up: Annotated[int, Field(ge=11, le=1_000_000_000)] = 100,
+) -> Any:
     """Return `Series`: level, residual and range of numbers against their own past.
 
     Good where every sensor, or every card, has a past of its own: with ``scope: entity`` each has
