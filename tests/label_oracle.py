@@ -123,7 +123,7 @@ class Oracle:
                 return
             self.queue.pop(0)
             taken += 1
-            is_there = self.found(entry["event"].id) is entry
+            is_there = self.waiting.get(entry["event"].id) is entry
             if is_there and entry["known"] is None:
                 self.know(entry, (0, 1 / self.rate, 1 / self.rate), "matured")
 

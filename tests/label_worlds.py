@@ -145,7 +145,7 @@ class World:
         kept = ("pend~x", "pend~y")  # a chunk of the queue may still have what has left it
         pend = {key: value for key, value in self.store.items() if key.startswith(kept)}
         early = list(self.shard.pending.early.values())
-        queue = list(self.shard.pending.queue._items)
+        queue = list(self.shard.pending.queue)
         return pend, early, queue, self.shard.pending.clock_ms, self.models.state_hash()
 
 

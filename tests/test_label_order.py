@@ -97,9 +97,24 @@ BEYOND_TWICE = _again(
     "e0", "e2", "e4", "e6", "e0", ("e0", 1), "e0", "e8", "e0", ("e0", 0), "e1", "e0", "e3"
 )
 
+# An event is scored again, out of the ring of four, just before the first of its id would mature.
+RETAKEN: Stream = [
+    *(Event(one, "c0", 1_000 + i, 100) for i, one in enumerate(["e2", "e8", "e0", "e4", "e6"])),
+    *(Event(one, "c0", ms, 100) for one, ms in (("e2", 1_006), ("e1", 1_022), ("e3", 1_060))),
+]
+# Nothing for longer than an event can be found: it matures all the same.
+GAP: Stream = [
+    Event(one, "c0", ms, 100) for one, ms in (("e0", 1_000), ("e2", 1_058), ("e4", 1_200))
+]
+
 
 @pytest.mark.parametrize("options", CASES, ids=str)
 @given(streams(), cuttings())
+@example(RETAKEN, ([], []))
+@example(RETAKEN, ([5], ["nothing"]))
+@example(RETAKEN, ([5, 1], ["begin anew", "flush"]))
+@example(GAP, ([], []))
+@example(GAP, ([1, 1], ["begin anew", "begin anew"]))
 @example(BEYOND, ([], []))
 @example(BEYOND_TWICE, ([], []))
 @example(BEYOND_TWICE, ([7], ["begin anew"]))

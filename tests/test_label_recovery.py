@@ -62,7 +62,7 @@ def state_of(runner: Runner, store: MemoryStore) -> dict[str, object]:
     return {
         **{key: value for key, value in space.values.items() if key.startswith(kept)},
         "early": list(pending.early.items()),
-        "queue": list(pending.queue._items),
+        "queue": list(pending.queue),
         "place": (pending.clock_ms, pending.number),
     }
 

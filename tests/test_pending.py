@@ -123,7 +123,7 @@ def test_a_queue_is_restored_from_its_chunks(count: int, leave: int) -> None:
     assert len(store) <= len(owed) + (count == min(count, leave))
     for chunk in [key.removeprefix("q:") for key in owed]:
         again.load(chunk, store[chunk])
-    assert list(again._items) == list(queue._items)
+    assert list(again) == list(queue)
     assert again.ends == queue.ends
 
 

@@ -217,6 +217,7 @@ class Walk:
     ) -> None:  # fmt: skip
         """Take the labels that are not plain, early ones, and what matures."""
         wanted = {labels.event_ids[j] for j in odd} | self._pending.early.keys()
+        wanted |= {event_id for _, (_, _, event_id) in due}
         met = [i for i, one in enumerate(ids) if one in wanted] if wanted else []
         turns = [
             *(((int(rows[i]) + 1, 0), i) for i in met),
@@ -286,9 +287,11 @@ class Walk:
 
     def _mature(self, turn: Turn, item: Item) -> None:
         """Let an event count as negative, unless something is known of it."""
-        (position, _), (_, number, event_id) = turn, item
-        clock_ms = int(self.clock_ms[position + 1])
-        value = self._pending.waiting(event_id, clock_ms, self._pending.number + position)
+        (position, _), (came_ms, number, event_id) = turn, item
+        if event_id in self._here:
+            return  # a later event has taken the id, in this part
+        # However late it is: after a gap in the stream too.
+        value = self._pending.waiting(event_id, came_ms, self._pending.number + position)
         if value is None or self._pending.codec.place(value)[2] != number:
             return  # a later event has taken the id
         if self._pending.codec.truth(value) == UNKNOWN:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -31,7 +30,8 @@ class MaturityQueue:
         self._kind = kind
         self._first, self._next = ends
         self._restored = self._first // _CHUNK * _CHUNK
-        self._items: deque[Item] = deque()
+        self._items: list[Item] = []  # those that have left are deleted many at once
+        self._left = 0
         self._dirty: dict[int, None] = {}
         self._kept_from = self._first // _CHUNK
 
@@ -41,7 +41,10 @@ class MaturityQueue:
         return self._first, self._next
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) - self._left
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items[self._left :])
 
     def append(self, clock_ms: int, number: int, event_id: str) -> None:
         """Add an event that came at this event time, no earlier than those before it."""
@@ -51,8 +54,8 @@ class MaturityQueue:
 
     def until(self, clock_ms: int, events: int) -> list[str]:
         """Return the ids that may mature before ``events`` more events, up to a time."""
-        some = islice(self._items, PER_EVENT_MAX * events)
-        return [event_id for came_ms, _, event_id in some if came_ms <= clock_ms]
+        some = self._items[self._left : self._left + PER_EVENT_MAX * events]
+        return [event_id for _, _, event_id in takewhile(lambda one: one[0] <= clock_ms, some)]
 
     def take(self, clock_ms: Int64, maturity_ms: int, number: int) -> list[tuple[int, Item]]:
         """Return and drop what matures, each with the index of the event before which it does.
@@ -67,15 +70,16 @@ class MaturityQueue:
         """
         taken: list[tuple[int, Item]] = []
         place, here = 0, 0
-        while self._items:
-            first = int(clock_ms.searchsorted(self._items[0][0] + maturity_ms))
+        while len(self):
+            came_ms, came, _ = self._items[self._left]
+            first = int(clock_ms.searchsorted(came_ms + maturity_ms))
             if here == PER_EVENT_MAX:
                 place, here = place + 1, 0
             if first > place:
                 place, here = first, 0
             if place >= len(clock_ms):
                 break
-            if self._items[0][1] < number + place:
+            if came < number + place:
                 self._pop()
                 continue
             taken.append((place, self._pop()))
@@ -84,7 +88,7 @@ class MaturityQueue:
 
     def forget(self, number: int) -> None:
         """Drop the events that came before the ``number``-th: they cannot be found any more."""
-        while self._items and self._items[0][1] < number:
+        while len(self) and self._items[self._left][1] < number:
             self._pop()
 
     @property
@@ -126,11 +130,16 @@ class MaturityQueue:
         self._restored = end
 
     def _pop(self) -> Item:
+        item = self._items[self._left]
         self._first += 1
-        return self._items.popleft()
+        self._left += 1
+        if self._left > _CHUNK and 2 * self._left > len(self._items):
+            del self._items[: self._left]
+            self._left = 0
+        return item
 
     def _chunk(self, chunk: int) -> bytes:
         """Return a chunk's events; those that have left are needed for the places of the rest."""
         start = chunk * _CHUNK - self._first
-        rows = list(islice(self._items, max(0, start), max(0, start + _CHUNK)))
+        rows = self._items[self._left + max(0, start) : self._left + max(0, start + _CHUNK)]
         return msgspec.msgpack.encode([(0, 0, "")] * max(0, -start) + rows)

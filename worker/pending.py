@@ -62,7 +62,9 @@ class Rules:
 
     def truth(self, label: Label) -> Truth:
         """Return what a label says, as `truths` does."""
-        return Truth(*self.truths(Labels.of([label]))[0].tolist())
+        factor, most, learns = self._weighing(label.source)
+        weight = min(label.weight * factor, most)
+        return Truth(label.y, weight, weight if learns else 0.0)
 
     def truths(self, labels: Labels) -> Truths:
         """Return what labels say: the weight after the source's multiplier and cap, and that for
@@ -71,16 +73,20 @@ class Rules:
         The second is 0.0 where nobody learns from it.
         """
         truths = no_truths(len(labels))
-        weight, learns = labels.weight, np.full(len(labels), self.learns)
-        if self.sources:
-            default = self.sources.get("default") or SourceSettings()
-            sources = [self.sources.get(name, default) for name in labels.sources]
-            weight = weight * np.array([one.weight for one in sources])
-            weight = np.minimum(weight, [one.weight_max for one in sources])
-            learns &= np.array([one.learn for one in sources], np.bool_)
+        sources = labels.sources if self.sources else [""]  # one way for all of them
+        told = np.array([self._weighing(one) for one in sources], np.float64)
+        factor, most, learns = told.reshape(-1, 3).T
+        weight = np.minimum(labels.weight * factor, most)
         truths["y"], truths["weight"] = labels.y, weight
         truths["learn_weight"] = np.where(learns, weight, 0.0)
         return truths
+
+    def _weighing(self, source: str) -> tuple[float, float, bool]:
+        """Return factor and cap of a source's weights, and whether models learn from it."""
+        if not self.sources:
+            return 1.0, np.inf, self.learns
+        one = self.sources.get(source) or self.sources.get("default") or SourceSettings()
+        return one.weight, one.weight_max, self.learns and one.learn
 
     def samples(self, id_hash: UInt64) -> Bool:
         """Return which events count as negative when nobody labels them: told by their ids."""

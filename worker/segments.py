@@ -86,18 +86,31 @@ def label_cuts(
             heard = {id_: place for id_, place in heard.items() if place == start}
 
 
-def maturity_cuts(clock_ms: Int64, maturity_ms: int) -> list[int]:
+def maturity_cuts(pending: Pending, events: Events, *, remembers: bool) -> list[int]:
     """Return where to cut so that no event matures in its own part.
 
-    ``clock_ms`` is the shard's event time with each event.
+    Where label features remember, neither in a part in which a later event of its id came before:
+    only when that was processed is it known whether it has taken the id.
     """
+    maturity_ms, times_ms = pending.rules.maturity_ms, events.time_ms
+    if maturity_ms is None or not len(times_ms):
+        return []
+    clock_ms = np.maximum.accumulate(np.maximum(times_ms, pending.clock_ms))
     cuts: list[int] = []
     start = 0
     while start < len(clock_ms):
         start = int(clock_ms.searchsorted(clock_ms[start] + maturity_ms))
         if start < len(clock_ms):
             cuts.append(start)
-    return cuts
+    if not remembers:
+        return cuts
+    may_mature = set(pending.queue.until(int(clock_ms[-1]) - maturity_ms, len(events)))
+    if may_mature or len(set(events.ids)) < len(events):
+        for row, one in enumerate(events.ids):
+            if one in may_mature:
+                cuts.append(row + 1)
+            may_mature.add(one)
+    return sorted(set(cuts))
 
 
 def parts_of(

@@ -315,11 +315,10 @@ class Shard:
         told: Iterator[int] = iter(())
         if self.pending is None:
             return fixed, told
-        maturity_ms = self.pending.rules.maturity_ms
-        if maturity_ms is not None:
-            clock_ms = np.maximum.accumulate(np.maximum(events.time_ms, self.pending.clock_ms))
-            fixed = maturity_cuts(clock_ms, maturity_ms)
-        if self._layout.entities:
+        remembers = bool(self._layout.entities)
+        if self.pending.rules.maturity_ms is not None:
+            fixed = maturity_cuts(self.pending, events, remembers=remembers)
+        if remembers:
             told = label_cuts(self.pending, events.ids, labels, before)
         return fixed, told
 
