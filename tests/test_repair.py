@@ -217,6 +217,20 @@ def test_a_log_that_cannot_rebuild_is_found_out_before_anything_is_deleted() -> 
     assert "a log from 0 on, got one from 50 on (riverwatch repair reset" in str(after.value)
 
 
+@pytest.mark.parametrize("keep", [1, 0])
+def test_rows_of_the_journal_that_are_gone_are_not_rebuilt(keep: int) -> None:
+    """Retention ended the journal before the events: the store is the last that knows of them."""
+    log, store = new_log(), MemoryStore()
+    fill(log, STREAM[:COUNT])
+    drain(worker(log, store))
+    log.truncate("journal", 0, log.end("journal", 0) - keep)
+    with pytest.raises(FatalError, match=r"journal/0: expected rows from the event at 0 on.*reset"):
+        check_rebuild(view(log), CONFIG, SPEC, [0])
+    drain(worker(log, store))
+    with pytest.raises(FatalError, match="repair reset"):
+        drain(worker(log, MemoryStore()))
+
+
 Q = 3  # the partition of `entity-updates` that lost its beginning
 UPDATES = updates_space_of("world", SPEC, Q)
 

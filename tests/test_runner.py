@@ -171,7 +171,8 @@ def test_a_dead_letter_is_cut_to_what_the_topic_takes() -> None:
     sizes = [
         len(k or b"") + len(v or b"") for k, v in zip(letters.keys, letters.values, strict=True)
     ]
-    assert sizes == [810_000, 405_000, 3]
+    assert all(897_000 < size < 899_500 for size in (sizes[0], 2 * sizes[1]))
+    assert sizes[2] == 3
     assert letters.keys[0] == b"c1"
     assert set(letters.keys[1] or b"") == {ord("k")}
     told = [

@@ -6,7 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol, TypeVar
@@ -221,13 +221,11 @@ class Checkpoint:
 
     def _await(self, running: Future[None]) -> None:
         """Wait for a flush, but not for all that a store which hangs has before it."""
-        try:
-            running.result(_AWAIT_S)
-        except TimeoutError:
-            if running.done():
-                raise
+        wait([running], _AWAIT_S)
+        if not running.done():
             self._running = running
-            raise StoreAwayError(f"flush {self._space}", "an answer", "none yet") from None
+            raise StoreAwayError(f"flush {self._space}", "an answer", "none yet")
+        running.result()
 
     def _write(self, meta: Meta, writes: Sequence[Writes]) -> None:
         fault("flush_started")

@@ -26,6 +26,7 @@ from worker.models.steward import Notice
 from worker.shard import Batch, Result, Shard
 
 _RECORD_BYTES_MAX = 900_000
+_FRAME_BYTES = 500  # of a record and its headers, beside what they hold
 CUT_HEADER = "riverwatch.cut_from_bytes"
 """Of a dead letter that is not whole: key and value had so many bytes together."""
 _SCORED, _DUPLICATE, _REJECTED = 0, 1, 2
@@ -284,29 +285,30 @@ class Emitter:
     def _dead_letters(
         self, shard: Shard, records: Records, rejected: list[Rejected]
     ) -> list[Output]:
+        topic, place = self._topics.dead_letters, shard.partition
         return [
-            Output(
-                self._topics.dead_letters, shard.partition, key, value,
-                max(0, records.timestamps_ms[r.index]),
-                (*_connect_headers(self._settings.name, records, r), *more),
-            )
+            Output(topic, place, key, value, max(0, records.timestamps_ms[r.index]), headers)
             for r in rejected
-            for key, value, more in [self._cut(records.keys[r.index], records.values[r.index])]
-        ]  # fmt: skip
+            for key, value, headers in [self._cut(records, r)]
+        ]
 
     def _cut(
-        self, key: bytes | None, value: bytes | None
+        self, records: Records, rejected: Rejected
     ) -> tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]:
-        """Return key and value as they came, or as much as the topic takes and a header that says
-        so: brokers take compressed what no client sends whole.
+        """Return key, value and headers of a dead letter.
+
+        A broker takes compressed what no client sends whole: of that, as much as the topic takes,
+        and a header that says so.
         """
-        most = self._bytes_max * 9 // 10  # the headers need room
+        key, value = records.keys[rejected.index], records.values[rejected.index]
+        headers = _connect_headers(self._settings.name, records, rejected)
         length = len(key or b"") + len(value or b"")
+        most = self._bytes_max - _FRAME_BYTES - sum(len(n) + len(text) for n, text in headers)
         if length <= most:
-            return key, value, ()
+            return key, value, headers
         key = key and key[: most // 2]
         value = value and value[: most - len(key or b"")]
-        return key, value, ((CUT_HEADER, b"%d" % length),)
+        return key, value, (*headers, (CUT_HEADER, b"%d" % length))
 
 
 def _blank_rows(n: int, result: Result) -> JournalRows:

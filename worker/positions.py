@@ -124,7 +124,7 @@ def start_of(
                     f"one from {start} on", RESET)  # fmt: skip
     if meta is None:
         journal_start, journal_end = stream.log_range(topics.journal, partition)
-        first = _first_row(stream, topics, partition, journal_start, journal_end, tick)
+        first = first_row(stream, topics, partition, journal_start, journal_end, tick)
         for topic, known, start in zip(inputs, first or starts, starts, strict=True):
             if topic and known < start:
                 refuse(topic, partition, f"a log from {known} on", f"one from {start} on", RESET)
@@ -172,7 +172,7 @@ def _check_partitions(
         )  # fmt: skip
 
 
-def _first_row(
+def first_row(
     stream: Log, topics: Topics, partition: int, start: int, end: int, tick: Callable[[], None]
 ) -> tuple[int, int] | None:
     """Return the source offset and the offset that labels had reached, of the first row of the

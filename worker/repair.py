@@ -31,7 +31,17 @@ from worker.contracts.settings import Settings
 from worker.contracts.slots import transactional_id
 from worker.errors import ConfigError, StateDamagedError, UnknownLayoutError
 from worker.features.spec import FeatureSpec
-from worker.positions import BEGINS, RESET, Begin, committed_of, refuse, start_of, topics_of
+from worker.positions import (
+    BEGINS,
+    RESET,
+    Begin,
+    Topics,
+    committed_of,
+    first_row,
+    refuse,
+    start_of,
+    topics_of,
+)
 from worker.secondary import secondary_entities
 from worker.stores import Meta, StateStore
 from worker.streams import Log
@@ -103,11 +113,25 @@ def check_rebuild(
     topics = topics_of(settings)
     for partition in partitions:
         committed, stamps = committed_of(log, topics, partition)
-        start_of(log, topics, partition, committed, stamps, None, lambda: None)
+        start = start_of(log, topics, partition, committed, stamps, None, lambda: None)
+        _check_journal(log, topics, partition, start, committed)
         first, end = _updates_range(log, settings, spec, partition)
         if first:
             refuse(settings.outputs.entity_updates, partition, "a log that has the offset 0",
                     f"one of [{first}, {end})", RESET)  # fmt: skip
+
+
+def _check_journal(
+    log: Log, topics: Topics, partition: int, start: Meta, committed: tuple[int, int] | None
+) -> None:
+    """Refuse where events that are there have lost the rows that say what became of them."""
+    begin, end = log.log_range(topics.journal, partition)
+    if begin and (start.events_offset, start.labels_offset) != committed:
+        first = first_row(log, topics, partition, begin, end, lambda: None)
+        if first is None or first[0] > start.events_offset:
+            got = "none" if first is None else f"rows from {first[0]} on"
+            refuse(topics.journal, partition, f"rows from the event at {start.events_offset} on",
+                    got, RESET)  # fmt: skip
 
 
 def trimmed_updates(
