@@ -14,7 +14,7 @@ from worker.contracts.metrics_settings import MetricsSettings
 from worker.contracts.settings import DriftSettings, GuardSettings, ModelSettings, Settings
 from worker.features.series_features import SUFFIX
 from worker.models.calibration import Calibrator, Identity, Probability, Tail
-from worker.models.checking import failure
+from worker.models.checking import failure, said
 from worker.models.drift import DETECTORS
 from worker.models.paths import Builder, Path, near
 from worker.models.presets import PRESETS
@@ -183,7 +183,7 @@ def _try(
     try:
         model = _model(estimator, names, settings.compiled)
     except Exception as error:  # a parameter of any type may fail in any way
-        failed: str | None = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        failed: str | None = said(error)
     else:
         failed = failure(estimator, names) if isinstance(model, RiverModel) else None
     if failed:

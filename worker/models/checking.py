@@ -88,14 +88,23 @@ def failure(estimator: Any, names: tuple[str, ...]) -> str | None:
     """
     estimator = copy.deepcopy(estimator)
     is_classifier = kind_of(estimator) == "classifier"
-    said: dict[str, list[str]] = {}
+    tried: dict[str, list[str]] = {}
     for k in range(_EXAMPLES):
         x = {name: 1.0 + (7 * k + 3 * j + j * k) % 11 for j, name in enumerate(names)}
         y = bool(k % 2)
         told = (x, y) if is_classifier else (x,)
-        said.setdefault(f"learning {y}", []).append(_error(estimator.learn_one, *told))
-        said.setdefault("scoring", []).append(_error(_scored, estimator, x, is_classifier))
-    return next((errors[-1] for errors in said.values() if all(errors)), None)
+        tried.setdefault(f"learning {y}", []).append(_error(estimator.learn_one, *told))
+        tried.setdefault("scoring", []).append(_error(_scored, estimator, x, is_classifier))
+    return next((errors[-1] for errors in tried.values() if all(errors)), None)
+
+
+def said(error: Exception) -> str:
+    """Return what an estimator or its constructor raised, in one line.
+
+    >>> said(ValueError("no such loss"))
+    'ValueError: no such loss'
+    """
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 @cache
@@ -109,7 +118,7 @@ def _words(hint: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(hint)))
     kind, *extra = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     fields = [one for one in extra if isinstance(one, FieldInfo)]
-    said = next((one.description for one in fields if one.description), None)
+    described = next((one.description for one in fields if one.description), None)
     bounds = {
         name: getattr(bound, name)
         for one in fields
@@ -117,7 +126,7 @@ def _words(hint: Any) -> str:
         for name in ("gt", "ge", "le")
         if hasattr(bound, name)
     }
-    return said or _KINDS.get(kind, "") + _range_words(bounds)
+    return described or _KINDS.get(kind, "") + _range_words(bounds)
 
 
 def _range_words(bounds: Mapping[str, float]) -> str:
@@ -167,7 +176,7 @@ def _error(function: Callable[..., Any], *arguments: Any) -> str:
     except MemoryError:
         raise
     except Exception as error:  # an estimator may fail in any way
-        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return said(error)
     return ""
 
 
@@ -182,5 +191,5 @@ def _scored(estimator: Any, x: dict[str, float], is_classifier: bool) -> None:
 
 
 __all__ = [
-    "AboveZero", "Count", "Share", "ZeroOrMore", "failure", "param_words", "wrong_params",
+    "AboveZero", "Count", "Share", "ZeroOrMore", "failure", "param_words", "said", "wrong_params",
 ]  # fmt: skip

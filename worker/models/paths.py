@@ -16,7 +16,7 @@ import river
 from river import base, compose
 
 from worker.errors import ConfigError, Problem
-from worker.models.checking import wrong_params
+from worker.models.checking import said, wrong_params
 
 Path = tuple[str | int, ...]
 _DOTTED = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\.[A-Z][A-Za-z0-9]*$")
@@ -75,7 +75,7 @@ class Builder:
             self.problems += [replace(one, path=(*at, *one.path)) for one in error.problems]
             return None
         except Exception as error:  # a constructor may refuse its values in any way
-            self._note(path, f"parameters that {name} accepts", _said(error))
+            self._note(path, f"parameters that {name} accepts", said(error))
             return None
 
     def preset(
@@ -231,7 +231,3 @@ def _words_of(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     return "a list" if isinstance(value, Sequence) and not isinstance(value, str) else repr(value)
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
